@@ -1,0 +1,129 @@
+"""Figures -> Markdown."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from . import modes, telemetry, workloads
+from .growth import AXES
+from .instructions import Counts, ratios
+from .telemetry import Requests
+from .wall import Times
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    names = list(head)
+    lines = [names, ["---"] + ["---:"] * (len(names) - 1), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def environment() -> str:
+    """What was measured, on what."""
+    names = ", ".join(f"{name} {version(name)}" for name in ("sqlalchemy", "sessionwatch"))
+    return f"{names}, Python {platform.python_version()}, {platform.machine()}"
+
+
+def of_instructions(counted: list[Counts], under: str = "") -> str:
+    """Ratio of instructions to the bare program; the first row is the bare program's own thousands."""
+    if counted[0].mode != "bare" or counted[0].cannot:
+        return _notes([f"bare: {counted[0].cannot or 'not measured, so that there is no ratio'}"])
+    bare, names = (
+        counted[0],
+        [w.name for w in (*workloads.ALL, *workloads.REQUESTS) if w.name in counted[0].instructions],
+    )
+    rows = [["bare, 1000 instructions", *(f"{bare.instructions[name] / 1000:,.0f}" for name in names)]]
+    found = ratios(counted)
+    for counts in counted[1:]:
+        if counts.cannot is None:
+            rows.append([_label(counts.mode), *(_ratio(found[counts.mode].get(name)) for name in names)])
+    rows.append(["spread of bare, %", *(f"{bare.spread[name] * 100:.1f}" for name in names)])
+    notes = [f"{modes.version(counts.mode)}: cannot run: {counts.cannot}" for counts in counted if counts.cannot]
+    for counts in counted:
+        notes += [f"{counts.mode}, {name}: cannot run: {reason}" for name, reason in counts.failed.items()]
+        notes += [f"{counts.mode}: {complaint}" for complaint in dict.fromkeys(counts.complaints)]
+    return table([f"instructions{under}, ratio to bare", *names], rows) + _notes(notes)
+
+
+def of_times(times: Times, under: str = "") -> str:
+    """Ratio of wall or processor time to the bare program, with quartiles."""
+    names = list(times.bare)
+    notes = [f"{what}: cannot run: {reason}" for what, reason in times.cannot.items()]
+    notes += [f"{mode}: {text}" for mode, texts in times.complaints.items() for text in dict.fromkeys(texts)]
+    if not names:
+        return _notes(notes).lstrip()
+    rows = [["bare, µs", *(f"{times.bare[name]:,.1f}" for name in names)]]
+    digits = 3 if times.clock == "cpu" else 2
+    for mode, found in times.ratio.items():
+        cells = ["{0:.{3}f} ({1:.{3}f}-{2:.{3}f})".format(*found[n], digits) if n in found else "" for n in names]
+        rows.append([_label(mode), *cells])
+    return table([f"{times.clock} time on {times.database}{under}, ratio to bare (quartiles)", *names], rows) + _notes(
+        notes
+    )
+
+
+def of_requests(found: Requests) -> str:
+    """Ratios of processor time and of instructions a request to the bare application, a table an SDK's set-up."""
+    parts = []
+    for kind, times in found.cpu.items():
+        parts.append(of_times(times, f", {kind}") + _shares(telemetry.shares(times.ratio)))
+        counted = found.instructions.get(kind)
+        if counted:
+            parts.append(of_instructions(counted, f" on {times.database}, {kind}"))
+            if all(counts.cannot is None for counts in counted):
+                parts[-1] += _shares(telemetry.shares(ratios(counted)))
+    if found.cannot:
+        parts.append(f"- instructions were not counted: {found.cannot}")
+    return "\n\n".join(parts)
+
+
+def _shares(found: dict[str, float]) -> str:
+    if not found:
+        return ""
+    told = "; ".join(f"{name} {share * 100:.0f} %" for name, share in found.items())
+    return f"\n\nAdded by sessionwatch, of what {modes.version('otel')} adds: {told}"
+
+
+def of_memory(found: dict[str, Any]) -> str:
+    """Bytes a piece, and resident memory over many sessions and objects."""
+    names = list(next(iter(found["bytes"].values())))
+    rows = [[what, *(f"{by_mode[name]:,.0f}" for name in names)] for what, by_mode in found["bytes"].items()]
+    text = table(["bytes over bare", *names], rows)
+    for what, by_mode in found["growth"].items():
+        head = f"MiB resident, over {found['growth_over'][what]:,} {what}"
+        steps = range(len(next(iter(by_mode.values()))))
+        rows = [[mode, *(f"{taken / 2**20:.1f}" for taken in points)] for mode, points in by_mode.items()]
+        text += "\n\n" + table([head, *(f"{step}" if step else "first" for step in steps)], rows)
+    return text
+
+
+def of_growth(found: dict[str, Any]) -> str:
+    """Microseconds an operation by size."""
+    parts = []
+    for axis, by_mode in found.items():
+        sizes = list(next(iter(by_mode.values())))
+        rows = [[mode, *(f"{points[size]:,.0f}" for size in sizes)] for mode, points in by_mode.items() if points]
+        parts.append(table([f"µs an operation, by {AXES[axis][1]}", *(f"{int(size):,}" for size in sizes)], rows))
+    return "\n\n".join(parts)
+
+
+def of_startup(found: dict[str, float]) -> str:
+    """Milliseconds, median and least."""
+    names = [name for name in found if not name.endswith("(least)")]
+    rows = [[name, f"{found[name]:.1f}", f"{found[f'{name} (least)']:.1f}"] for name in names]
+    return table(["start-up", "median, ms", "least, ms"], rows)
+
+
+def _label(mode: str) -> str:
+    return "all rules off" if mode == "off" else modes.version(mode) if mode in modes.PEERS else mode
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _notes(notes: list[str]) -> str:
+    return "".join(f"\n\n- {note}" if number == 0 else f"\n- {note}" for number, note in enumerate(notes))

@@ -1,0 +1,65 @@
+"""Finds SQLAlchemy sessions and instances that are used outside of their bounds.
+
+Importing changes nothing, and imports neither SQLAlchemy nor anything heavy; `install` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .model import ConfigError, Finding, FindingError, Ownership, SessionwatchError
+
+if TYPE_CHECKING:
+    from . import dto
+    from .api import install, owner_of, uninstall, watching
+    from .boundaries import assert_no_instances, boundary
+    from .messages import explain
+    from .scope import unit_of_work
+    from .suppress import allow
+
+__all__ = [
+    "ConfigError",
+    "Finding",
+    "FindingError",
+    "Ownership",
+    "SessionwatchError",
+    "__version__",
+    "allow",
+    "assert_no_instances",
+    "boundary",
+    "dto",
+    "explain",
+    "install",
+    "owner_of",
+    "uninstall",
+    "unit_of_work",
+    "watching",
+]
+
+_LAZY = {
+    "allow": "suppress",
+    "assert_no_instances": "boundaries",
+    "boundary": "boundaries",
+    "explain": "messages",
+    "install": "api",
+    "owner_of": "api",
+    "uninstall": "api",
+    "unit_of_work": "scope",
+    "watching": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "dto":
+        return importlib.import_module(f"{__name__}.dto")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,291 @@
+"""Configuration: defaults < ``[tool.sessionwatch]`` < environment < keyword arguments.
+
+Each effective value remembers where it came from, for ``watch.status()`` and ``sessionwatch config``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .model import LEVELS, MODES, ConfigError, Finding, Level, Mode, Rule, Setting
+
+ENVIRONMENT = {
+    "mode": "SESSIONWATCH_MODE",
+    "rules": "SESSIONWATCH_RULES",
+    "settings": "SESSIONWATCH_SETTINGS",
+    "output": "SESSIONWATCH_OUTPUT",
+    "baseline": "SESSIONWATCH_BASELINE",
+    "source": "SESSIONWATCH_SOURCE",
+}
+
+_TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+
+GENERAL: dict[str, Setting] = {
+    "history.sessions": Setting(4096, "closed sessions whose story is kept"),
+    "history.loads": Setting(4096, "queries whose place is kept"),
+    "history.findings": Setting(10_000, "different findings that are kept; more are only counted"),
+    "telemetry.models": Setting(False, "models and attributes as attributes of the metric of lazy loads"),
+    "telemetry.models_cap": Setting(200, "pairs of model and attribute on a metric; the rest become 'other'"),
+}
+
+_PATHS = (str, os.PathLike)
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "rules": ((Mapping,), "a table of RULE = LEVEL"),
+    "settings": ((Mapping,), "a table of NAME = VALUE"),
+    "output": (_PATHS, "a path"),
+    "baseline": (_PATHS, "a path"),
+    "source": ((*_PATHS, list, tuple), "a folder, or a list of folders"),
+}
+
+
+@dataclass(slots=True)
+class Config:
+    """Effective configuration. ``origins`` maps each name to where its value came from."""
+
+    mode: Mode = "log"
+    target: Any = None
+    levels: dict[str, Level] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    on_finding: Callable[[Finding], object] | None = None
+    output: str | None = None
+    baseline: str | None = None
+    source: tuple[str, ...] = ()
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def rule_settings(self, slug: str) -> dict[str, Any]:
+        """The settings of one rule, without the rule's name in front."""
+        prefix = slug + "."
+        return {name[len(prefix) :]: value for name, value in self.settings.items() if name.startswith(prefix)}
+
+
+def load(
+    rules: Iterable[Rule],
+    planned: Iterable[str] = (),
+    *,
+    keywords: Mapping[str, Any] | None = None,
+    keywords_from: str = "install()",
+    environ: Mapping[str, str] | None = None,
+    start: str | os.PathLike[str] | None = None,
+    mode_by_default: tuple[Mode, str] | None = None,
+) -> Config:
+    """Merge every source into a `Config`.
+
+    ``keywords`` are those of `sessionwatch.install`; None means "not given". ``keywords_from`` names them in
+    messages and origins. ``start`` is the folder from which the nearest ``pyproject.toml`` is looked for
+    (default: the working directory).
+    ``planned`` names rules that are accepted but not part of this version. ``mode_by_default``: the mode where none
+    of the layers has one, and who says so.
+
+    Raises `ConfigError` for an unknown mode, rule, level or setting, with the nearest valid name.
+    """
+    known = {rule.slug: rule for rule in rules}
+    layers = [
+        _from_pyproject(Path(start) if start else Path.cwd()),
+        _from_environment(os.environ if environ is None else environ),
+        _from_keywords(keywords or {}, keywords_from),
+    ]
+    config = Config()
+    for name in ("mode", "output", "baseline", "source"):
+        config.origins[name] = "default"
+    if mode_by_default is not None:
+        config.mode, config.origins["mode"] = mode_by_default
+    levels: dict[str, tuple[Level, str]] = {}
+    options = {**GENERAL, **_rule_options(known.values())}
+    values = {name: (option.default, "default") for name, option in options.items()}
+    for origin, layer in layers:
+        _apply_plain(config, origin, layer)
+        for slug, level in (layer.get("rules") or {}).items():
+            _check_rule(slug, [*known, *planned], origin)
+            levels[slug] = (_check_level(slug, level, origin), origin)
+        for name, value in (layer.get("settings") or {}).items():
+            values[name] = (_check_setting(name, value, options, planned, origin), origin)
+    for slug, rule in known.items():
+        level, origin = levels.get(slug, (rule.level_in(config.mode), f"default of mode {config.mode}"))
+        if config.mode == "telemetry" and level == "raise":
+            level, origin = "log", f"{origin} (telemetry never raises)"
+        config.levels[slug] = level
+        config.origins[f"rules.{slug}"] = origin
+    for name, (value, origin) in values.items():
+        if origin == "default" and config.mode in options[name].defaults:
+            value, origin = options[name].defaults[config.mode], f"default of mode {config.mode}"
+        config.settings[name] = value
+        config.origins[f"settings.{name}"] = origin
+    return config
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` or an empty string."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_mode(mode: object, origin: str = "") -> Mode:
+    """``mode`` itself, or `ConfigError` with the nearest valid name."""
+    for valid in MODES:
+        if mode == valid:
+            return valid
+    where = f" ({origin})" if origin else ""
+    raise ConfigError(f"unknown mode {mode!r}{where}: choose one of {', '.join(MODES)}.{nearest(str(mode), MODES)}")
+
+
+def _check_types(layer: Mapping[str, Any], origin: str) -> None:
+    for name, (kinds, wanted) in _TYPES.items():
+        value = layer.get(name)
+        parts = value if isinstance(value, list | tuple) else []
+        if value is not None and not (isinstance(value, kinds) and all(isinstance(part, _PATHS) for part in parts)):
+            raise ConfigError(f"{name} takes {wanted}, not {value!r} ({origin})")
+
+
+def _apply_plain(config: Config, origin: str, layer: Mapping[str, Any]) -> None:
+    if layer.get("mode") is not None:
+        config.mode = check_mode(layer["mode"], origin)
+        config.origins["mode"] = origin
+    for name in ("output", "baseline"):
+        if layer.get(name) is not None:
+            setattr(config, name, os.fspath(layer[name]))
+            config.origins[name] = origin
+    if layer.get("source"):
+        config.source = tuple(os.path.abspath(part) for part in layer["source"])
+        config.origins["source"] = origin
+    for name in ("target", "on_finding"):
+        if layer.get(name) is not None:
+            setattr(config, name, layer[name])
+            config.origins[name] = origin
+
+
+def _rule_options(rules: Iterable[Rule]) -> dict[str, Setting]:
+    return {f"{rule.slug}.{name}": option for rule in rules for name, option in rule.settings.items()}
+
+
+def _check_rule(slug: object, valid: list[str], origin: str) -> None:
+    if slug not in valid:
+        raise ConfigError(f"unknown rule {slug!r} ({origin}).{nearest(str(slug), valid)}")
+
+
+def _check_level(slug: str, level: object, origin: str) -> Level:
+    if level is False:  # YAML-minded people and TOML write off as false
+        return "off"
+    for valid in LEVELS:
+        if level == valid:
+            return valid
+    raise ConfigError(
+        f"rule {slug!r} can't be set to {level!r} ({origin}): choose one of {', '.join(LEVELS)}."
+        f"{nearest(str(level), LEVELS)}"
+    )
+
+
+def _check_setting(name: str, value: Any, options: dict[str, Setting], planned: Iterable[str], origin: str) -> Any:
+    if name not in options:
+        if name.partition(".")[0] in planned:
+            return value
+        raise ConfigError(f"unknown setting {name!r} ({origin}).{nearest(name, options)}")
+    option = options[name]
+    try:
+        converted = _convert(value, option)
+    except ValueError as error:
+        wanted = " or ".join(option.choices) if option.choices else type(option.default).__name__
+        raise ConfigError(f"setting {name!r} takes {wanted}, not {value!r} ({origin})") from error
+    return converted
+
+
+def _convert(value: Any, option: Setting) -> Any:
+    kind = type(option.default)
+    if option.choices:
+        if value not in option.choices:
+            raise ValueError(value)
+        return value
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        word = str(value).lower()
+        if word not in (*_TRUE, *_FALSE):
+            raise ValueError(value)
+        return word in _TRUE
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return kind(value)
+
+
+def _from_pyproject(start: Path) -> tuple[str, dict[str, Any]]:
+    for folder in (start, *start.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            break
+    else:
+        return "pyproject.toml", {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("sessionwatch", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"tool.sessionwatch takes a table, not {table!r} ({path})")
+    _check_types(table, str(path))
+    valid = (*ENVIRONMENT, "pytest")
+    for name in table:
+        if name not in valid:
+            raise ConfigError(f"unknown setting {name!r} in [tool.sessionwatch] of {path}.{nearest(name, valid)}")
+    layer = dict(table)
+    if isinstance(layer.get("source"), str):
+        layer["source"] = [layer["source"]]
+    if layer.get("source"):
+        layer["source"] = [str(path.parent / part) for part in layer["source"]]
+    for name in ("output", "baseline"):  # relative to the file that names them, wherever the program starts
+        if layer.get(name):
+            layer[name] = str(path.parent / layer[name])
+    layer["settings"] = flatten(layer.get("settings") or {})
+    return f"{path}", layer
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` and ``{"a.b": 1}`` are the same setting."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    layer: dict[str, Any] = {}
+    for name, variable in ENVIRONMENT.items():
+        value = environ.get(variable, "").strip()
+        if not value:
+            continue
+        if name in ("rules", "settings"):
+            layer[name] = parse_pairs(value, variable)
+        elif name == "source":
+            layer[name] = value.split(os.pathsep)
+        else:
+            layer[name] = value
+    return "environment", layer
+
+
+def parse_pairs(text: str, where: str) -> dict[str, str]:
+    """``"a=b, c=d"`` as a dictionary; `ConfigError` names ``where`` for anything else."""
+    pairs: dict[str, str] = {}
+    for part in text.replace("\n", ",").split(","):
+        if not part.strip():
+            continue
+        name, equals, value = part.partition("=")
+        if not equals or not value.strip():
+            raise ConfigError(f"{where}: expected NAME=VALUE, got {part.strip()!r}")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _from_keywords(keywords: Mapping[str, Any], origin: str) -> tuple[str, dict[str, Any]]:
+    _check_types(keywords, origin)
+    layer = {name: value for name, value in keywords.items() if value is not None}
+    if isinstance(layer.get("source"), str):
+        layer["source"] = [layer["source"]]
+    if layer.get("settings"):
+        layer["settings"] = flatten(layer["settings"])
+    return origin, layer

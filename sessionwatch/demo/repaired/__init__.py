@@ -1,0 +1,1 @@
+"""The order service of ``faulty``, repaired. ``diff -ru faulty repaired`` shows how."""

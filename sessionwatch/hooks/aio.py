@@ -1,0 +1,90 @@
+"""AsyncSession: who leaves it, taken before close() moves into a greenlet and a task of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+from .. import callsite
+from ..tracker import KEY, Tracker
+from .closing import Exit, scope_codes, scope_of
+from .patch import unseen
+from .sessions import WITH
+
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
+    """``AsyncSession.__init__``: its sync session's record is an async one."""
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            try:
+                original(self, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            try:
+                record = self.sync_session.__dict__.get(KEY)
+                if record is not None:
+                    record.kind = "async"
+                    tracker.opened_by_kind["sync"] -= 1
+                    tracker.opened_by_kind["async"] += 1
+            except Exception:
+                tracker.failed("AsyncSession.__init__")
+
+        return __init__
+
+    return make
+
+
+def patch_aenter(tracker: Tracker) -> Callable[[Any], Any]:
+    """``AsyncSession.__aenter__``: a session that is entered again begins a new scope."""
+
+    def make(original: Any) -> Any:
+        async def __aenter__(self: Any) -> Any:  # noqa: N807
+            record = self.sync_session.__dict__.get(KEY)
+            if record is not None and record.closed_how is not None:
+                record.closed_scope = "hand"
+            return await original(self)
+
+        return __aenter__
+
+    return make
+
+
+def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``close()``, ``reset()``, ``invalidate()`` and ``__aexit__``: note the caller and its exception."""
+    codes = (*scope_codes(), *_async_remove())
+
+    def make(original: Any) -> Any:
+        async def leave(self: Any, *args: Any) -> Any:
+            try:
+                session = session_of(self)
+                record = session.__dict__.get(KEY)
+                if record is None:
+                    record = tracker.adopt(session)
+                if record is not None and record.exiting is None:
+                    who = callsite.caller(sys._getframe(1), codes)
+                    by = WITH if scope == WITH else "registry" if who.seen >= len(scope_codes()) else None
+                    error = args[1] if len(args) == 3 else sys.exception()
+                    record.exiting = Exit(who, error, by or scope_of(who, record))
+            except Exception:
+                tracker.failed("AsyncSession.close")
+            try:
+                return await original(self, *args)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return leave
+
+    return make
+
+
+def _async_remove() -> tuple[CodeType, ...]:
+    from sqlalchemy.ext.asyncio import async_scoped_session
+
+    return (async_scoped_session.remove.__code__,)

@@ -1,0 +1,252 @@
+"""The end of a session: closed by whom, with what exception on its way, and what was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session, scoped_session
+
+from .. import callsite, suppress
+from ..callsite import Caller
+from ..events import Overlap, SessionEnded, Write
+from ..ledger import SessionRecord, recognised
+from ..tracker import KEY, Tracker
+from .failures import tell as tell_failure
+from .overlaps import closing as overlap_with
+from .overlaps import tell as tell_overlap
+from .patch import unseen
+from .sessions import REGISTRY, WITH, opener
+from .writes import left_behind, uncommitted
+
+__tracebackhide__ = True  # pytest: the story is in the message
+Codes = tuple[CodeType, ...]  # as of `scope_codes`
+_SCOPES = (WITH, WITH, REGISTRY)  # what the codes of `scope_codes` stand for
+
+
+def scope_codes() -> Codes:
+    """The functions that end a session's scope, as they are found on the stack above ``close()``."""
+    functions = (Session.__exit__, contextlib.closing.__exit__, scoped_session.remove)
+    return tuple(function.__code__ for function in functions)
+
+
+class Exit:
+    """Who leaves a session, and with which exception: taken before close() moves to another task."""
+
+    __slots__ = ("caller", "error", "scope")
+
+    def __init__(self, caller: Caller, error: BaseException | None, scope: str | None) -> None:
+        self.caller = caller
+        self.error = error
+        self.scope = scope
+
+
+class Ending(NamedTuple):
+    """What closing a session finds out before it closes."""
+
+    how: Any
+    caller: Caller
+    writes: tuple[Write, ...]
+    leaving: bool  # an exception, or a generator's end, is on its way: nothing may be raised over it
+    seconds: float  # how long the transaction was open
+    overlap: Overlap | None = None  # another one is still inside
+    swallowed: bool = False  # an error that nobody rolled back
+
+
+def scope_of(caller: Caller, record: SessionRecord) -> str:
+    """with, registry, generator or hand: how the session came to be closed."""
+    if caller.seen >= 0:
+        return _SCOPES[caller.seen]
+    return "generator" if caller.generator is not None and caller.generator is opener(record) else "hand"
+
+
+def on_its_way(error: BaseException | None, record: SessionRecord) -> bool:
+    """Whether an exception is leaving the session's block.
+
+    Not one that was being handled when the session was opened, and not the GeneratorExit of a
+    generator that was broken off: that is how writes get lost.
+    """
+    return is_leaving(error, record) and not isinstance(error, GeneratorExit)
+
+
+def is_leaving(error: BaseException | None, record: SessionRecord) -> bool:
+    """Whether an exception arose, or a generator was broken off, since the session was opened."""
+    return error is not None and recognised(error) not in record.errors_at_open
+
+
+def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session._close_impl``: the one way out of close, reset, invalidate and ``__exit__``.
+
+    Private: the public ones are three, and each of them may be called by another.
+    """
+    codes = scope_codes()
+
+    def make(original: Any) -> Any:
+        def _close_impl(self: Any, invalidate: bool, is_reset: bool = False) -> None:
+            try:
+                record = self._sessionwatch
+            except AttributeError:
+                record = tracker.adopt(self)
+            if record is None or not tracker.active:
+                original(self, invalidate, is_reset)
+                return
+            if record.closed_how is not None:
+                _closed_again(tracker, codes, record, sys._getframe(1))
+                original(self, invalidate, is_reset)
+                return
+            how = "invalidated" if invalidate else "reset" if is_reset else "closed"
+            if record.reference is None:
+                _close_idle(tracker, codes, record, how, sys._getframe(1))
+                original(self, invalidate, is_reset)
+                return
+            ended = None
+            try:
+                ended = _ending(tracker, codes, self, record, sys._getframe(1), how)
+            except Exception:
+                tracker.failed("Session._close_impl")
+            record.pending = None  # closing: what becomes of the identity map is no longer of interest
+            try:
+                original(self, invalidate, is_reset)
+            except BaseException as failure:
+                _finish(tracker, record, ended, failure)
+                unseen(failure)
+                raise
+            error = _finish(tracker, record, ended, None)
+            if error is not None:
+                raise error
+
+        return _close_impl
+
+    return make
+
+
+def _close_idle(tracker: Tracker, codes: Codes, record: SessionRecord, how: str, frame: FrameType) -> None:
+    """A session that began no transaction has nothing to lose: who closes it is all there is to know."""
+    try:
+        who = _leaver(codes, record, frame)
+        record.finish(how, who.mark, record.closed_scope)
+        outcome = tracker.closed(record)
+        if tracker.when_ended is not None:
+            tracker.when_ended(record, outcome)
+    except Exception:
+        tracker.failed("Session._close_impl")
+
+
+def _leaver(codes: Codes, record: SessionRecord, frame: FrameType) -> Caller:
+    """Who closes the session, and the end of what scope that is."""
+    exit_ = record.exiting
+    if exit_ is not None:
+        who: Caller = exit_.caller
+        record.closed_scope = exit_.scope or scope_of(who, record)
+    else:
+        who = callsite.caller(frame, codes)
+        record.closed_scope = scope_of(who, record)
+    if who.generator is not None:
+        record.closer = who.generator
+    return who
+
+
+def _ending(tracker: Tracker, codes: Codes, session: Any, record: SessionRecord, frame: FrameType, how: str) -> Ending:
+    error = record.exiting.error if record.exiting is not None else sys.exception()
+    who = _leaver(codes, record, frame)
+    leaving = on_its_way(error, record)
+    writes = () if leaving else uncommitted(session, record)
+    swallowed = not leaving and record.failure is not None and record.failure.wrote and how != "invalidated"
+    if (writes or swallowed) and _was_told(record, frame):
+        writes, swallowed = (), False
+    overlap = overlap_with(tracker, record, who.mark, frame) if record.inside is not None else None
+    if overlap is not None:
+        record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
+    seconds = record.seconds_open() if writes else 0.0
+    return Ending(how, who, writes, is_leaving(error, record), seconds, overlap, swallowed)
+
+
+def _was_told(record: SessionRecord, frame: FrameType) -> bool:
+    """Flask's teardown functions are told of a failure that is not on its way any more."""
+    return any(on_its_way(told, record) for told in callsite.handed_exceptions(frame, opener(record)))
+
+
+def _finish(
+    tracker: Tracker, record: SessionRecord, end: Ending | None, failure: BaseException | None
+) -> Exception | None:
+    try:
+        holds = record.connections > 0
+        failed = record.failure
+        record.finish(end.how if end else "closed", end.caller.mark if end else None, record.closed_scope)
+        outcome = tracker.closed(record, lost=bool(end and end.writes))
+        raised, record.waiting = record.waiting, None
+        if end and end.overlap is not None:
+            raised = tell_overlap(tracker, replace(end.overlap, error=failure)) or raised
+        if end and end.swallowed and failed is not None:
+            raised = tell_failure(tracker, record, failed, "was closed", end.caller.mark) or raised
+        if end and end.writes:
+            who = end.caller
+            event = SessionEnded(record, end.how, who.mark, who.in_framework, end.writes, holds, True, end.seconds)
+            raised = tracker.emit(event, record.allowances) or raised
+        if tracker.when_ended is not None:
+            tracker.when_ended(record, outcome)
+        return None if failure is not None or end is None or end.leaving else raised
+    except Exception:
+        tracker.failed("Session._close_impl")
+    return None
+
+
+def _closed_again(tracker: Tracker, codes: Codes, record: SessionRecord, frame: FrameType) -> None:
+    """A session closed by hand inside its with block: the block's end still ends its scope."""
+    with tracker.guarded("Session._close_impl"):
+        exit_ = record.exiting
+        who = exit_.caller if exit_ is not None else callsite.caller(frame, codes)
+        scope = (exit_.scope if exit_ is not None else None) or scope_of(who, record)
+        if scope != "hand":
+            record.closed_scope, record.closer, record.closed = scope, who.generator, who.mark
+        record.exiting = None
+
+
+def patch_expunge_all(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.expunge_all``: the session goes on with a new identity map."""
+
+    def make(original: Any) -> Any:
+        def expunge_all(self: Any) -> None:
+            record = getattr(self, KEY, None)
+            if record is None or not record.pending:  # a session that is being closed, or never began
+                original(self)
+                return
+            before = record.reference
+            original(self)
+            record.reference = self.identity_map._wr
+            record.pending = (self._new, self._deleted, self.identity_map._modified)
+            with tracker.guarded("Session.expunge_all"):
+                allowed = suppress.matching("detached-touch", suppress.active())
+                mark = callsite.mark(sys._getframe(1))
+                tracker.ledger.let_go(before, record, mark, allowed is not None)
+                if allowed is not None:
+                    allowed.hits += 1
+
+        return expunge_all
+
+    return make
+
+
+def collected(record: SessionRecord) -> tuple[SessionEnded | None, str]:
+    """The last words of a session that was dropped unclosed, and its outcome."""
+    writes = left_behind(record)
+    in_transaction = record.began is not None
+    event = SessionEnded(
+        record, "collected", None, True, writes, record.connections > 0, in_transaction, record.seconds_open()
+    )
+    leaked = record.connections > 0 or (record.kind == "async" and in_transaction)
+    record.ended_by = "leaked" if leaked else None
+    record.finish("collected", None, None)
+    outcome = record.tracker.closed(record, lost=bool(writes), leaked=leaked)
+    return event if writes or leaked else None, outcome
+
+
+def still_open(session: Any, record: SessionRecord, how: Any) -> SessionEnded:
+    """The state of a session that is alive when its unit or the program ends."""
+    writes = uncommitted(session, record) if how == "exit" else ()
+    in_transaction = record.began is not None
+    return SessionEnded(record, how, None, True, writes, record.connections > 0, in_transaction, record.seconds_open())

@@ -1,0 +1,224 @@
+"""One instance or one row in two sessions that are open at the same time.
+
+A flush of new objects costs nothing in here, and a flush of changed ones only where another session of the same
+unit (else: of the same thread and task) is in a transaction.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import RelationshipDirection
+from sqlalchemy.orm.base import PassiveFlag
+from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
+
+from .. import callsite
+from ..events import ChangedTwice, GivenAway
+from ..ledger import SessionRecord
+from ..model import Mark
+from ..tracker import KEY, Tracker
+
+__tracebackhide__ = True  # pytest: the story is in the message
+_ATTACH = "_before_attach"  # of Session: where a second session is refused
+_LIMIT = 1000  # rows of one session that others changed, and sessions of one owner
+
+
+# -- an instance of another session -------------------------------------------------------------------
+
+
+def refusals(tracker: Tracker) -> Callable[[Any, FrameType], None]:
+    """What to make of an ``InvalidRequestError``: every way to give away an instance ends in this error."""
+
+    def refused(error: Exception, frame: FrameType) -> None:
+        if (
+            type(error) is not InvalidRequestError
+            or frame.f_code.co_name != _ATTACH
+            or frame.f_globals.get("__name__") != "sqlalchemy.orm.session"
+        ):
+            return
+        session, state = frame.f_locals["self"], frame.f_locals["state"]
+        holder, record = _sessions.get(state.session_id), session.__dict__.get(KEY)
+        if holder is None or record is None:
+            return
+        loaded = tracker.ledger.load_site(state.runid)
+        event = GivenAway(
+            model=state.class_.__name__,
+            record=record,
+            holder=holder.__dict__.get(KEY),
+            mark=callsite.mark(frame),
+            loaded=loaded.resolve() if loaded is not None else None,
+            error=error,
+        )
+        tracker.emit(event)
+
+    return refused
+
+
+# -- a row in two sessions ----------------------------------------------------------------------------
+
+
+class Change:
+    """A row that one session changed while another one held an older copy of it."""
+
+    __slots__ = ("attributes", "mark", "record", "reference", "run", "standing")
+
+    def __init__(self, record: SessionRecord, attributes: list[str], mark: Mark | None, run: int) -> None:
+        self.record = weakref.ref(record)  # a session that is dropped unclosed must not be kept by another one
+        self.reference = record.reference  # by which the ledger knows it once it is gone
+        self.attributes = attributes
+        self.mark = mark
+        self.run = run  # number of the newest query by then
+        self.standing = True  # not rolled back
+
+
+class Crossing:
+    """Which sessions are in a transaction, by their owner. Holds numbers of sessions only."""
+
+    def __init__(self) -> None:
+        self.working: dict[Any, set[int]] = {}
+
+    def began(self, session: Any, transaction: Any) -> None:
+        """``after_transaction_create``."""
+        record = session.__dict__.get(KEY) if transaction._parent is None else None
+        if record is not None:
+            record.working = key = _owner(record)
+            group = self.working.setdefault(key, set())
+            group.add(record.session_id)
+            if len(group) > _LIMIT:
+                group.intersection_update(_sessions.keys())
+
+    def ended(self, record: SessionRecord) -> None:
+        """A record's transaction is over."""
+        key, record.working = record.working, None
+        group = self.working.get(key, set())
+        group.discard(record.session_id)
+        if not group:
+            self.working.pop(key, None)
+        drop(record)
+
+    def others(self, record: SessionRecord) -> list[Any]:
+        """The other sessions of the same owner that are in a transaction, on the same database."""
+        group = self.working.get(record.working, ())
+        if len(group) < 2:
+            return []
+        sessions = [_sessions.get(number) for number in group if number != record.session_id]
+        return [session for session in sessions if session is not None and _same_database(record, session)]
+
+
+def _owner(record: SessionRecord) -> Any:
+    if record.unit is not None:
+        return record.unit.number
+    asyncio = sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio is not None else None
+    task = asyncio.current_task(loop) if asyncio is not None and loop is not None else None
+    return threading.get_ident(), id(task) if task is not None else None
+
+
+def _same_database(record: SessionRecord, session: Any) -> bool:
+    other = session.__dict__.get(KEY)
+    if other is None:
+        return False
+    return not (record.databases and other.databases) or bool(record.databases & other.databases)
+
+
+def drop(record: SessionRecord) -> None:
+    """The transaction, or a savepoint, was rolled back: in doubt nothing was changed."""
+    for change in record.changes:
+        change.standing = False
+    record.changes = ()
+
+
+def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
+    """``before_flush``: nothing was sent yet, so a finding may be raised."""
+
+    def flushing(session: Any = None, *_: Any) -> None:  # SQLAlchemy's own tests call all listeners without anything
+        record = session.__dict__.get(KEY) if session is not None else None
+        if record is None or record.working is None or not session.identity_map._modified:
+            return
+        problem = None
+        try:
+            others = crossing.others(record)
+            if others or record.outdated:
+                problem = look(session, record, others, sys._getframe(1))
+        except Exception:
+            tracker.failed("before_flush")
+        if problem is not None:
+            raise problem
+
+    def look(session: Any, record: SessionRecord, others: list[Any], frame: FrameType) -> Exception | None:
+        errors = []
+        for state in list(session.identity_map._modified):
+            if state in session._deleted or state.mapper.version_id_col is not None:
+                continue  # SQLAlchemy itself refuses an older version
+            for theirs in twins(record, state, others):
+                mine = changed(state)
+                if not mine:
+                    break
+                mark = callsite.mark(frame)
+                if isinstance(theirs, Change):
+                    errors.append(found(state, record, mine, mark, theirs))
+                elif names := changed(theirs):
+                    other = _sessions[theirs.session_id].__dict__[KEY]
+                    errors.append(found(state, record, mine, mark, Change(other, names, None, 0)))
+                else:
+                    note(record, theirs, Change(record, mine, mark, tracker.ledger.newest))
+        return next((error for error in errors if error is not None), None)
+
+    def found(state: Any, record: SessionRecord, mine: list[str], mark: Mark, change: Change) -> Exception | None:
+        loaded = tracker.ledger.load_site(state.runid)
+        event = ChangedTwice(
+            model=state.class_.__name__,
+            attributes=tuple(mine),
+            record=record,
+            mark=mark,
+            other=change.record() or tracker.ledger.owner(change.reference),
+            other_attributes=tuple(change.attributes),
+            other_mark=change.mark,
+            loaded=loaded.resolve() if loaded is not None else None,
+        )
+        return tracker.emit(event)
+
+    return flushing
+
+
+def twins(record: SessionRecord, state: Any, others: list[Any]) -> Iterator[Any]:
+    """Other sessions' states of the same row, and the change of the row that came after this one was loaded."""
+    for other in others:
+        twin = other.identity_map._dict.get(state.key)
+        if twin is not None and twin is not state:
+            yield twin
+    change = record.outdated.pop(state.key, None) if record.outdated else None
+    if change is not None and change.standing and state.runid is not None and state.runid <= change.run:
+        yield change
+
+
+def note(record: SessionRecord, twin: Any, change: Change) -> None:
+    """Another session holds a copy that is older from now on."""
+    other = _sessions[twin.session_id].__dict__[KEY]
+    other.outdated = other.outdated or {}
+    if len(other.outdated) < _LIMIT:
+        other.outdated[twin.key] = change
+        record.changes = (*record.changes, change)
+
+
+def changed(state: Any) -> list[str]:
+    """The columns and references of a row that have a net change."""
+    names = []
+    if state.modified and state.obj() is not None:
+        for key in list(state.committed_state):
+            prop = state.mapper.attrs.get(key)
+            if prop is None or getattr(prop, "direction", _TO_ONE) is not _TO_ONE:
+                continue  # a collection: other rows change
+            history = state.get_history(key, PassiveFlag.PASSIVE_NO_INITIALIZE)
+            if history.added or history.deleted:
+                names.append(key)
+    return names
+
+
+_TO_ONE = RelationshipDirection.MANYTOONE

@@ -1,0 +1,235 @@
+"""Database errors inside of a session, and what the session does next.
+
+An error is noted where it arises, by a weak reference. Whether it is swallowed is asked when the session
+goes on: it is not while the exception that is being handled, or one that it led to, is that error.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any
+
+from sqlalchemy.exc import PendingRollbackError, SQLAlchemyError
+from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
+
+from .. import callsite
+from ..events import ErrorSwallowed
+from ..ledger import SessionRecord
+from ..model import FindingError, Mark
+from ..sql import summary, text_write
+from ..tracker import KEY, Tracker
+
+_COMMITS = ("_commit_impl", "_commit_twophase_impl", "_prepare_twophase_impl")
+_REFUSES = "no further SQL can be emitted within this transaction"
+
+# What a coroutine is handling while its AsyncSession works in a greenlet, which has exceptions of its own.
+_handled: ContextVar[tuple[weakref.ref[BaseException], ...]] = ContextVar("sessionwatch_handled", default=())
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+class Failure:
+    """A database error that its session has not been rolled back for."""
+
+    __slots__ = ("changes", "error", "final", "kind", "mark", "savepoint", "statement", "told")
+
+    def __init__(
+        self, error: BaseException, statement: str, mark: Mark, *, changes: bool, final: bool, savepoint: Any = None
+    ) -> None:
+        self.error = weakref.ref(error)
+        self.kind = type(error).__name__
+        self.statement = statement
+        self.mark = mark
+        self.changes = changes  # the statement would have changed something
+        self.final = final  # a flush or a commit: SQLAlchemy has ended the transaction, but not the session's part
+        self.savepoint = weakref.ref(savepoint) if savepoint is not None else None  # the session's, of a flush
+        self.told = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it failed a flush in a savepoint whose block has ended: SQLAlchemy went back to it by itself."""
+        savepoint = self.savepoint() if self.savepoint is not None else None
+        return self.savepoint is not None and (savepoint is None or savepoint._transaction_is_closed())
+
+    @property
+    def wrote(self) -> bool:
+        """Whether a change is missing without a rollback."""
+        return self.changes and not self.over
+
+
+def failed(
+    connection: Any, record: SessionRecord, driver_error: Any, context: Any, error: BaseException, frame: FrameType
+) -> None:
+    """Note a driver's error; the first one in a transaction is the story, what follows comes of it."""
+    if record.failure is not None or record.began is None or connection._is_autocommit_isolation():
+        return
+    commits = frame.f_code.co_name in _COMMITS
+    if not isinstance(driver_error, connection.dialect.loaded_dbapi.Error) or (context is None and not commits):
+        return
+    if context is not None and context.execution_options.get("skip_user_error_events"):
+        return  # SQLAlchemy's own question, as whether there is a table: it expects the error
+    session = _sessions.get(record.session_id)
+    flushing = session is not None and session._flushing
+    statement = "COMMIT" if context is None else summary(context.statement) or "a statement"
+    mark = callsite.mark(frame)
+    record.failure = Failure(
+        error,
+        statement,
+        mark,
+        changes=_writes(context) or flushing,
+        final=flushing or commits,
+        savepoint=session.get_nested_transaction() if session is not None and flushing else None,
+    )
+
+
+def _writes(context: Any) -> bool:
+    if context is None or context.is_crud or context.isddl:
+        return True
+    return bool(context.is_text and text_write(context.statement))
+
+
+def before_statement(tracker: Tracker, record: SessionRecord, context: Any, frame: FrameType) -> Exception | None:
+    """A statement is about to be run after an error; what comes back is to be raised."""
+    compiled = getattr(context.compiled, "statement", None)
+    text = context.statement if context.is_text or compiled is None else ""
+    if getattr(compiled, "__visit_name__", "") == "rollback_to_savepoint" or text.lstrip()[:8].upper() == "ROLLBACK":
+        if not _is_of_a_flush(record):
+            rolled_back(record, whole=False)
+        return None
+    return went_on(tracker, record, f"ran {summary(context.statement) or 'a statement'}", frame)
+
+
+def went_on(tracker: Tracker, record: SessionRecord, did: str, frame: FrameType) -> Exception | None:
+    """The session runs a statement or commits after an error; what comes back is to be raised."""
+    failure = record.failure
+    if failure is None or failure.told or not tracker.active or is_handled(failure):
+        return None
+    if failure.over or (not failure.final and _ended_elsewhere(record)):
+        record.failure = None
+        return None
+    return tell(tracker, record, failure, did, callsite.mark(frame))
+
+
+def tell(
+    tracker: Tracker,
+    record: SessionRecord,
+    failure: Failure,
+    did: str,
+    later: Mark | None,
+    error: BaseException | None = None,
+) -> Exception | None:
+    """Report a swallowed error, once; what comes back is to be raised."""
+    if failure.told:
+        return None
+    failure.told = True
+    event = ErrorSwallowed(record, failure.statement, failure.kind, failure.mark, did, later, error)
+    return tracker.emit(event, record.allowances)
+
+
+def refused(tracker: Tracker, record: SessionRecord, error: BaseException, frame: FrameType) -> None:
+    """SQLAlchemy asks for the rollback itself: its error gets the story."""
+    if record.failure is not None and (isinstance(error, PendingRollbackError) or _REFUSES in str(error)):
+        tell(tracker, record, record.failure, "was used again", callsite.mark(frame), error)
+
+
+def rolled_back(record: SessionRecord, whole: bool) -> None:
+    """The transaction, or the savepoint around the error, was rolled back."""
+    if record.failure is not None and (whole or not record.failure.told):
+        record.failure = None
+
+
+def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
+    """A rollback of the program's own; the flush's is an inner one that is no savepoint."""
+
+    def listener(session: Any, transaction: Any) -> None:
+        record = session.__dict__.get(KEY)
+        if record is None:
+            return
+        whole = transaction._parent is None
+        if whole or transaction.nested:
+            rolled_back(record, whole)
+        elif record.failure is None and session._flushing and tracker.active:
+            with tracker.guarded("after_soft_rollback"):
+                flush_failed(session, record, sys.exception(), sys._getframe(1))
+
+    return listener
+
+
+def flush_failed(session: Any, record: SessionRecord, error: BaseException | None, frame: FrameType) -> None:
+    """Note an error of SQLAlchemy's own that ended a flush, as of an UPDATE that matched no row.
+
+    What a listener of the program's raised to refuse a flush is its own affair.
+    """
+    if isinstance(error, SQLAlchemyError) and not isinstance(error, FindingError):
+        savepoint = session.get_nested_transaction()
+        record.failure = Failure(error, "flush", callsite.mark(frame), changes=True, final=True, savepoint=savepoint)
+
+
+def before_commit(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Exception | None:
+    """A commit begins, of the transaction or of a savepoint; what comes back is to be raised."""
+    if record.failure is not None:
+        with tracker.guarded("before_commit"):
+            return went_on(tracker, record, "was committed", frame)
+    return None
+
+
+def _is_of_a_flush(record: SessionRecord) -> bool:
+    """Whether a savepoint is rolled back by a flush that failed in it: the program has not done that yet."""
+    session = _sessions.get(record.session_id)
+    return session is not None and session._flushing and record.failure.savepoint is not None
+
+
+def _ended_elsewhere(record: SessionRecord) -> bool:
+    """Whether the connection's transaction was ended behind the session's back."""
+    session = _sessions.get(record.session_id)
+    transaction = session._transaction if session is not None else None
+    while transaction is not None and transaction._parent is not None:
+        transaction = transaction._parent
+    entries = set(transaction._connections.values()) if transaction is not None else set()
+    return not any(entry[1].is_active for entry in entries)
+
+
+# -- exceptions on their way ----------------------------------------------------------------------------
+
+
+def is_handled(failure: Failure) -> bool:
+    """Whether the error is being handled, or one that it led to."""
+    error = failure.error()
+    if error is None:
+        return False
+    handled = (reference() for reference in _handled.get())
+    return any(error is one for one in (*chain(sys.exception()), *handled))
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what it came of, and the members of groups."""
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in found:
+            found[id(one)] = one
+            waiting += [one.__context__, one.__cause__]
+            waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    yield from found.values()
+
+
+def patch_spawn(tracker: Tracker) -> Callable[[Any], Any]:
+    """``greenlet_spawn`` as the asyncio classes call it: the coroutine's exception is not seen in the greenlet."""
+
+    def make(original: Any) -> Any:
+        def greenlet_spawn(*args: Any, **kwargs: Any) -> Any:
+            error = sys.exception()
+            if error is not None or _handled.get():
+                try:
+                    _handled.set(tuple(weakref.ref(one) for one in chain(error) if hasattr(one, "__weakref__")))
+                except Exception:
+                    tracker.failed("greenlet_spawn")
+            return original(*args, **kwargs)
+
+        return greenlet_spawn
+
+    return make

@@ -1,0 +1,69 @@
+"""Connections that a forked child has from its parent.
+
+The pool notes when each connection was opened, so that nothing has to be done there; in a process that
+was never forked a statement pays for one look at a number.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .. import callsite
+from ..events import InheritedConnection
+from ..ledger import SessionRecord
+from ..sql import summary
+from ..tracker import Tracker
+from .patch import unseen
+
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+def inherited(
+    tracker: Tracker, connection: Any, record: SessionRecord | None, context: Any, frame: FrameType
+) -> Exception | None:
+    """A child is about to run a statement; what comes back is to be raised. Each connection is told once."""
+    pooled = getattr(connection._dbapi_connection, "_connection_record", None)  # private: the public one reconnects
+    if pooled is None or not 0 < pooled.starttime < tracker.forked or pooled in tracker.inherited:
+        return None
+    tracker.inherited.add(pooled)
+    if not tracker.active or (record is None and tracker.wants is not None) or _in_memory(connection):
+        return None
+    what = summary(context.statement) or "a statement"
+    connected = tracker.connected.get(pooled)
+    event = InheritedConnection(record, what, callsite.mark(frame), connected, tracker.parent)
+    return tracker.emit(event, record.allowances if record is not None else ())
+
+
+def _in_memory(connection: Any) -> bool:
+    """An SQLite database in memory: the child's is a copy of its own."""
+    database = connection.engine.url.database
+    return connection.dialect.name == "sqlite" and (
+        database in (None, "", ":memory:") or "mode=memory" in str(connection.engine.url)
+    )
+
+
+def patch_connect(tracker: Tracker) -> Callable[[Any], Any]:
+    """``_ConnectionRecord.__connect``: where a pool's connection was opened. A call a connection.
+
+    Private: the public event would make every checkout look for listeners.
+    """
+
+    def make(original: Any) -> Any:
+        def connect(self: Any) -> None:
+            try:
+                original(self)
+            except BaseException as error:
+                unseen(error)
+                raise
+            if tracker.active:
+                try:
+                    tracker.connected[self] = callsite.mark(sys._getframe(1))
+                except Exception:
+                    tracker.failed("_ConnectionRecord.__connect")
+
+        return connect
+
+    return make

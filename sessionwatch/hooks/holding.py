@@ -1,0 +1,100 @@
+"""Who holds a transaction: what the watchdog is told, and the report of holders where a pool times out."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+from .. import callsite, suppress
+from ..ledger import SessionRecord
+from ..tracker import KEY, Tracker
+from ..watchdog import Watchdog
+from .patch import unseen
+from .writes import driver_commits
+
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+def begun(record: SessionRecord, watchdog: Watchdog, connection: Any) -> None:
+    """A session's transaction took a connection: from now on it keeps others from something."""
+    held = record.held
+    if held is None:
+        held = watchdog.hold(record, get_ident(), _task(), suppress.active())
+    held.transactional = not (connection._is_autocommit_isolation() or driver_commits(connection))
+    held.pools = (*held.pools, id(connection.engine.pool))
+
+
+def _task() -> Any:
+    """A weak reference to the running asyncio task; None outside of one."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:  # current_task() raises without a loop
+        return None
+    task = asyncio.current_task()
+    return weakref.ref(task) if task is not None else None
+
+
+def patch_connection(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.connection``: who asks for the connection begins the transaction, perhaps long before a statement."""
+
+    def make(original: Any) -> Any:
+        def connection(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                found = original(self, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            try:
+                record = self.__dict__.get(KEY)
+                if record is not None and record.held is not None and not record.held.placed:
+                    record.held.begins_at(callsite.site(sys._getframe()))  # our own: in a greenlet it is the only one
+            except Exception:
+                tracker.failed("Session.connection")
+            return found
+
+        return connection
+
+    return make
+
+
+def patch_fetch(tracker: Tracker) -> Callable[[Any], Any]:
+    """``fetchmany`` of the cursor strategies: one call a chunk, the sign that a streamed result moves."""
+
+    def make(original: Any) -> Any:
+        def fetch(self: Any, result: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                rows = original(self, result, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            try:
+                reference = result.connection.__dict__.get(KEY)
+                record = reference() if reference is not None else None
+                if record is not None and record.held is not None:
+                    record.held.fetched(bool(rows if rows is not None else self._rowbuffer))
+            except Exception:
+                tracker.failed("fetchmany")
+            return rows
+
+        return fetch
+
+    return make
+
+
+def patch_timeout(tracker: Tracker) -> Callable[[Any], Any]:
+    """``TimeoutError.__init__``: a pool that has no connection left says so by this error only."""
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            original(self, *args, **kwargs)
+            frame = sys._getframe(1)
+            if tracker.active and frame.f_code.co_name == "_do_get":
+                with tracker.guarded("TimeoutError.__init__"):
+                    pool = frame.f_locals.get("self")
+                    tracker.when_pool_ran_dry(self, id(pool), pool.checkedout())  # type: ignore[union-attr]
+
+        return __init__
+
+    return make

@@ -1,0 +1,231 @@
+"""Who owned an instance, from its state; and the hooks that keep what a state forgets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
+
+from .. import callsite, suppress
+from ..ledger import Known
+from ..model import Mark, Ownership, RawSite, Site
+from ..tracker import KEY, Tracker
+from .patch import unseen
+
+__tracebackhide__ = True  # pytest: the story is in the message
+BY_FLUSH = "by flush(), because the database computes it"
+LIVE: Any = _sessions.data  # type: ignore[attr-defined]  # by hash_key, as states carry it; without dead sessions
+
+
+Owner = tuple[Known | None, Mark | None, str | None]  # whose it is, where it was expunged, what is missing
+
+
+def ownership(tracker: Tracker, state: Any, key: str | None = None) -> Ownership:
+    """What is known of the session that holds or held an instance, by its state.
+
+    ``key``: the attribute in question, which may have been expired alone; ``loaded`` is then the query that the
+    instance goes back to, not a lazy load or a refresh on the way.
+    """
+    return described(tracker, state, owner(tracker, state), key)
+
+
+def described(tracker: Tracker, state: Any, found: Owner, key: str | None = None) -> Ownership:
+    """An `owner`, in words and places."""
+    record, expunged, missing = found
+    run = state.runid
+    loaded = tracker.ledger.load_site(record.roots.get(run, run) if record is not None and key is not None else run)
+    state_name = _state_name(state)
+    if record is None:
+        return Ownership(state_name, None, loaded=_site(loaded), missing=missing)
+    opened, closed = record.opened, record.closed
+    expired, expired_how = _expiry(tracker, state, record, key)
+    return Ownership(
+        state=state_name,
+        session=record.label,
+        opened=_place(opened),
+        closed=_place(closed),
+        loaded=_site(loaded),
+        expunged=_place(expunged),
+        expired=_place(expired),
+        closed_how=record.closed_how,
+        expired_how=expired_how,
+        thread=opened.thread if opened else None,
+        task=opened.task if opened else None,
+        closed_thread=closed.thread if closed else None,
+        closed_task=closed.task if closed else None,
+        unit=record.unit.name if record.unit else None,
+        kind=record.kind,
+        duration=round(record.duration(), 6),
+        statements=record.statements,
+        missing=None if opened else "opened before sessionwatch was installed",
+    )
+
+
+def owner(tracker: Tracker, state: Any) -> Owner:
+    """Which session holds or held an instance: cheap enough for a question that is mostly not asked."""
+    if state.session_id is not None:
+        session = _sessions.get(state.session_id)
+        if session is not None:
+            return session.__dict__.get(KEY), None, "its session is not watched"
+    noted = tracker.ledger.expunged.get(state)
+    reference = state.__dict__.get("_instance_dict")
+    if reference is not None:
+        expunged = tracker.ledger.expunged_all(reference)
+        missing = "the session's record is no longer kept, or began before sessionwatch was installed"
+        return tracker.ledger.owner(reference), expunged[0] if expunged else None, missing
+    if noted is not None:
+        return noted[0], noted[1], None
+    return None, None, "no session is known to have held it"
+
+
+def foreign(tracker: Tracker, state: Any) -> bool:
+    """Whether only some sessions are watched, and none of them is known to have held the instance."""
+    return tracker.wants is not None and owner(tracker, state)[0] is None
+
+
+def is_detached(state: Any) -> bool:
+    """Whether the instance was persistent, and no living session holds it."""
+    return state.key is not None and (state.session_id is None or state.session_id not in LIVE)
+
+
+def allowances(tracker: Tracker, state: Any) -> tuple[suppress.Allowance, ...]:
+    """The allowances that the instance's session was opened in."""
+    record = owner(tracker, state)[0]
+    return record.allowances if record is not None else ()
+
+
+def _expiry(tracker: Tracker, state: Any, record: Known, key: str | None) -> tuple[Mark | None, str | None]:
+    """What emptied the instance, or the one attribute, if it is still empty: an expire(), or the newest of what
+    expires all instances of a session. What the database computes is expired by the flush that wrote the row.
+    """
+    alone = key is not None and key in state.expired_attributes
+    if not state.expired and not alone:
+        return None, None
+    noted = tracker.ledger.expired.get(state)
+    if noted is not None and noted[1] == state.runid:
+        return noted[0], "by expire()"
+    if not state.expired:
+        return None, BY_FLUSH
+    return record.expirer or (None, None)
+
+
+def _state_name(state: Any) -> str:
+    for name in ("transient", "pending", "deleted", "persistent", "detached"):
+        if getattr(state, name):
+            return name
+    return "detached"
+
+
+def _place(mark: Mark | None) -> Site | None:
+    return mark.site.resolve() if mark is not None and mark.site is not None else None
+
+
+def _site(place: RawSite | None) -> Site | None:
+    return place.resolve() if place is not None else None
+
+
+# -- provenance ---------------------------------------------------------------------------------------
+
+
+def patch_runid(tracker: Tracker) -> Callable[[Any], Any]:
+    """``loading._new_runid``: one call an ORM query; every instance that it fills keeps the number.
+
+    The statement has just been run, so that its place is known: a walk less, 1 to 2 % of a short session.
+    """
+
+    def make(original: Any) -> Any:
+        def _new_runid() -> Any:
+            run = original()
+            try:
+                recent, tracker.recent = tracker.recent, None
+                if recent is not None and recent[0] == get_ident():
+                    tracker.ledger.loaded(run, recent[1])
+                else:
+                    tracker.ledger.loaded(run, callsite.site(sys._getframe(1)))
+            except Exception:
+                tracker.failed("loading._new_runid")
+            return run
+
+        return _new_runid
+
+    return make
+
+
+def patch_expunge(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session._expunge_states``: a state forgets its session when it is expunged, so note it here."""
+
+    def make(original: Any) -> Any:
+        def _expunge_states(self: Any, states: Any, to_transient: bool = False) -> None:
+            states = list(states)
+            original(self, states, to_transient=to_transient)
+            record = self.__dict__.get(KEY)
+            if record is None or to_transient or not tracker.active:
+                return
+            with tracker.guarded("Session._expunge_states"):
+                mark = callsite.mark(sys._getframe(1))
+                allowed = suppress.matching("detached-touch", suppress.active())
+                for state in states:
+                    tracker.ledger.note_expunged(state, record, mark, allowed is not None)
+                if allowed is not None:
+                    allowed.hits += 1
+
+        return _expunge_states
+
+    return make
+
+
+def patch_deleted(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session._remove_newly_deleted``: a flushed delete forgets its session, too."""
+
+    def make(original: Any) -> Any:
+        def _remove_newly_deleted(self: Any, states: Any) -> None:
+            states = list(states)
+            original(self, states)
+            record = self.__dict__.get(KEY)
+            if record is not None and tracker.active:
+                with tracker.guarded("Session._remove_newly_deleted"):
+                    mark = callsite.mark(sys._getframe(1))
+                    for state in states:
+                        tracker.ledger.note_expunged(state, record, mark, True)
+
+        return _remove_newly_deleted
+
+    return make
+
+
+def patch_expire(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.expire``: one instance, or some of its attributes, by hand."""
+
+    def make(original: Any) -> Any:
+        def expire(self: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                original(self, instance, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            if tracker.active:
+                with tracker.guarded("Session.expire"):
+                    tracker.ledger.note_expired(instance._sa_instance_state, callsite.mark(sys._getframe(1)))
+
+        return expire
+
+    return make
+
+
+def patch_expire_all(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.expire_all``: every instance of the session, by hand."""
+
+    def make(original: Any) -> Any:
+        def expire_all(self: Any) -> None:
+            original(self)
+            record = self.__dict__.get(KEY)
+            if record is not None and tracker.active:
+                with tracker.guarded("Session.expire_all"):
+                    record.expired(callsite.mark(sys._getframe(1)), "by expire_all()")
+
+        return expire_all
+
+    return make

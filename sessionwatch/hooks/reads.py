@@ -1,0 +1,152 @@
+"""Reads of instances that belong to no session: those that SQLAlchemy refuses, and those of loaded values.
+
+The replaced ``__get__`` does what the original does and looks at one more thing: whether the instance's
+state has an identity (``key``) and no session (``session_id``). Nothing of it costs a loaded object.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm.exc import DetachedInstanceError
+
+from .. import callsite
+from ..events import DetachedRead, DetachedTouch
+from ..tracker import Tracker
+from .ownership import foreign, ownership
+from .patch import unseen
+from .unloaded import facts
+
+# SQLAlchemy's own modules that read an attribute because the user's code asked them to.
+_ON_BEHALF = ("sqlalchemy.ext.associationproxy", "sqlalchemy.ext.hybrid", "sqlalchemy.orm.descriptor_props")
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+# -- reads that need the database ---------------------------------------------------------------------
+
+
+def patch_error(tracker: Tracker, strict: type[DetachedInstanceError]) -> Callable[[Any], Any]:
+    """``DetachedInstanceError.__init__``: every refused read comes through here, whatever its path.
+
+    ``strict`` is the class that the exception turns into where the rule is set to ``raise``: it can be
+    caught as both sessionwatch's and SQLAlchemy's.
+    """
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            original(self, *args, **kwargs)
+            frame = sys._getframe().f_back  # None at the root of a greenlet
+            if tracker.active and frame is not None:
+                try:
+                    refused(self, frame)
+                except Exception:
+                    tracker.failed("DetachedInstanceError.__init__")
+
+        return __init__
+
+    def refused(error: Any, frame: FrameType) -> None:
+        state, key = _read_in(frame)
+        if state is None or key is None or foreign(tracker, state):
+            return
+        event = DetachedRead(**facts(tracker, state, key, frame), error=error)
+        raised = tracker.emit(event)
+        if raised is not None and type(error) is DetachedInstanceError:
+            error.__class__ = strict
+            error.finding = raised.finding  # type: ignore[attr-defined]
+
+    return make
+
+
+def _read_in(frame: FrameType) -> tuple[Any, str | None]:
+    """The state and the attribute that SQLAlchemy's frames were working on."""
+    names = frame.f_globals.get("__name__", "")
+    state = frame.f_locals.get("state")
+    if not str(names).startswith("sqlalchemy.") or not isinstance(state, InstanceState):
+        return None, None
+    walked: FrameType | None = frame
+    for _ in range(12):
+        if walked is None or not str(walked.f_globals.get("__name__", "")).startswith("sqlalchemy."):
+            break
+        key = getattr(walked.f_locals.get("self"), "key", None)
+        if isinstance(key, str) and key in state.manager:
+            return state, key
+        walked = walked.f_back
+    names_ = frame.f_locals.get("attribute_names") or ()
+    return state, min(names_, default=None)
+
+
+# -- reads of loaded values ---------------------------------------------------------------------------
+
+
+def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
+    """``InstrumentedAttribute.__get__``, written anew: a loaded value comes straight from ``__dict__``."""
+
+    def make(original: Any) -> Any:
+        def __get__(self: Any, instance: Any, owner: Any) -> Any:  # noqa: N807
+            if instance is None:
+                return self
+            try:
+                values = instance.__dict__
+                value = values[self.key]
+                state = values["_sa_instance_state"]  # by the dictionary: cheaper than by the attribute
+            except (KeyError, AttributeError):
+                pass
+            else:
+                # a write-only collection keeps a mere True there; to look at `impl` each time costs as much as the rest
+                if value is not True or self.impl.supports_population:
+                    if state.session_id is None and state.key is not None:
+                        touched(self, state)
+                    return value
+            try:
+                return original(self, instance, owner)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return __get__
+
+    def touched(attribute: Any, state: Any) -> None:
+        error = None
+        if tracker.active:
+            with tracker.guarded("InstrumentedAttribute.__get__"):
+                error = report(attribute, state, sys._getframe(2))
+        if error is not None:
+            raise error
+
+    def report(attribute: Any, state: Any, frame: FrameType) -> Exception | None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("sqlalchemy.") and not module.startswith(_ON_BEHALF):
+            return None  # SQLAlchemy reads for itself
+        if state._deleted:
+            return None
+        if not _outlived(tracker, state) or foreign(tracker, state):
+            return None
+        event = DetachedTouch(
+            model=state.class_.__name__,
+            attribute=attribute.key,
+            mark=callsite.mark(frame),
+            ownership=ownership(tracker, state),
+            is_key=_is_key(state.mapper, attribute.key),
+        )
+        return tracker.emit(event)
+
+    return make
+
+
+def _outlived(tracker: Tracker, state: Any) -> bool:
+    """Whether a session is known to have held the instance, and did not expunge it on purpose."""
+    reference = state.__dict__.get("_instance_dict")
+    if reference is not None:
+        expunged = tracker.ledger.expunged_all(reference)
+        return expunged is None or not expunged[1]
+    noted = tracker.ledger.expunged.get(state)
+    return noted is not None and not noted[2]
+
+
+def _is_key(mapper: Mapper[Any], key: str) -> bool:
+    prop = mapper.attrs.get(key)
+    return any(column in mapper.primary_key for column in getattr(prop, "columns", ()))

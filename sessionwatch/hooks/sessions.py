@@ -1,0 +1,184 @@
+"""Opening and transactions of a session; its end is in `closing`.
+
+Each hook does its own work inside ``try``: an error of ours is counted and logged, and never reaches
+the host. Findings are raised only before anything was begun, or after everything was released.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from types import CodeType, FrameType
+from typing import Any
+
+from sqlalchemy.exc import InvalidRequestError
+
+from .. import callsite
+from ..events import SessionReused
+from ..ledger import SessionRecord
+from ..tracker import KEY, Tracker
+from .patch import unseen
+
+__tracebackhide__ = True  # pytest: the story is in the message
+WITH, REGISTRY = "with", "registry"  # scopes that end with a session's close
+
+
+def opener(record: SessionRecord) -> CodeType | None:
+    """The code of the function that opened the session."""
+    place = record.opened.site if record.opened is not None else None
+    return place.code if place is not None else None
+
+
+# -- opening ------------------------------------------------------------------------------------------
+
+
+def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.__init__``: one record a session."""
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            try:
+                original(self, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            if tracker.active:
+                try:
+                    frame = sys._getframe(1)
+                    tracker.open(self, frame if type(self).__init__ is ours[0] else maker(self, frame))
+                except Exception:
+                    tracker.failed("Session.__init__")
+
+        ours.append(__init__)
+        return __init__
+
+    ours: list[Any] = []
+
+    def maker(session: Any, frame: FrameType | None) -> FrameType | None:
+        """Skip a subclass's own ``__init__``: the session is made where that is called."""
+        inits = {getattr(vars(base).get("__init__"), "__code__", None) for base in type(session).__mro__}
+        while frame is not None and frame.f_code in inits and frame.f_back is not None:
+            frame = frame.f_back
+        return frame
+
+    return make
+
+
+def patch_enter(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.__enter__``: a session that is entered again begins a new scope."""
+
+    def make(original: Any) -> Any:
+        def __enter__(self: Any) -> Any:  # noqa: N807
+            record = self.__dict__.get(KEY)
+            if record is not None and record.closed_how is not None:
+                record.closed_scope = "hand"
+            return original(self)
+
+        return __enter__
+
+    return make
+
+
+def patch_add(tracker: Tracker) -> Callable[[Any], Any]:
+    """``Session.add``: the place of a transaction's first add, for objects that never get flushed."""
+
+    def make(original: Any) -> Any:
+        def add(self: Any, instance: Any, _warn: bool = True) -> None:
+            try:
+                original(self, instance, _warn=_warn)
+            except BaseException as error:
+                unseen(error)
+                raise
+            record = self.__dict__.get(KEY)
+            if record is not None and record.added is None and record.closed_how is None:
+                try:
+                    record.added = callsite.mark(sys._getframe(1))
+                except Exception:
+                    tracker.failed("Session.add")
+
+        return add
+
+    return make
+
+
+# -- transactions -------------------------------------------------------------------------------------
+
+
+def patch_begin(tracker: Tracker) -> Callable[[Any], Any]:
+    """``SessionTransaction.__init__``: the first sign of work, before any connection is taken."""
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, session: Any, origin: Any, parent: Any = None) -> None:  # noqa: N807
+            record = session.__dict__.get(KEY)
+            if record is None:
+                record = tracker.adopt(session)
+            if record is None or not tracker.active:
+                original(self, session, origin, parent)
+                return
+            if record.closed_how is not None or (record.unit is not None and record.unit.ended):
+                record = again(session, record, sys._getframe(1))
+            if record.reference is None:
+                record.holds(session)
+            try:
+                original(self, session, origin, parent)
+            except BaseException as error:
+                if isinstance(error, InvalidRequestError):
+                    refused(session, record, error, sys._getframe(1))
+                unseen(error)
+                raise
+            if self._parent is None:
+                record.began = perf_counter()
+            elif self.nested:
+                record.savepoint()
+
+        return __init__
+
+    def again(session: Any, record: SessionRecord, frame: FrameType) -> SessionRecord:
+        error = None
+        try:
+            if not permanently_closed(session):  # else SQLAlchemy refuses by itself
+                if record.unit is not None and record.unit.ended and record.closed_scope in (None, "hand"):
+                    record.closed_scope = "unit"
+                error = reused(record, frame, None)
+                if record.closed_how is not None:
+                    record = tracker.reopen(session, record, frame)
+                else:
+                    record.unit = None  # reported once
+        except Exception:
+            tracker.failed("SessionTransaction.__init__")
+        if error is not None:
+            raise error
+        return record
+
+    def refused(session: Any, record: SessionRecord, refusal: BaseException, frame: FrameType) -> None:
+        if record.closed_how is not None and permanently_closed(session):
+            with tracker.guarded("SessionTransaction.__init__"):
+                reused(record, frame, refusal)
+
+    def reused(record: SessionRecord, frame: FrameType, refusal: BaseException | None) -> Exception | None:
+        provider = opener(record)
+        if provider is not None and record.closer is provider:
+            running = callsite.on_stack(frame, provider)
+            if record.closed_scope == "generator" and running:
+                return None  # it closed by hand and goes on
+            if record.closed_scope == WITH and not running:
+                record.closed_scope = "generator"  # whose end was the end of its block
+        event = SessionReused(record, callsite.mark(frame), refusal)
+        return tracker.emit(event, record.allowances)
+
+    return make
+
+
+def permanently_closed(session: Any) -> bool:
+    """Whether the session was made with ``close_resets_only=False`` and has been closed."""
+    state = session.__dict__.get("_close_state")  # since SQLAlchemy 2.0.22
+    return state is not None and state.name == "CLOSED"
+
+
+def flushed(session: Any, flush_context: Any) -> None:
+    """Count a flush; what is added from now on is another story."""
+    record = session.__dict__.get(KEY)
+    if record is not None:
+        record.flushes += 1
+        record.added = None

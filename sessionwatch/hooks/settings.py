@@ -1,0 +1,356 @@
+"""Settings that lead to faults, noticed where they take effect: the rule ``config``.
+
+Nothing is asked of a database. Whether SQLite enforces foreign keys is a flag of the driver's connection: it is
+looked at once an engine, without a statement where Python has a function for it (3.12), by a pragma that
+reads no page and takes no lock where it has not, and not at all where the connection lives in another thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.orm import Session
+
+from .. import callsite
+from ..events import Misconfigured
+from ..model import Mark
+from ..tracker import KEY, Tracker
+from .patch import unseen
+from .writes import net_change
+
+__tracebackhide__ = True  # pytest: the story is in the message
+Kind = Literal["expire", "foreign-keys", "static", "autoflush"]
+
+
+class Settings:
+    """What is known of engines and sessionmakers, by weak references: where they were made, what was told of them."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.made: WeakKeyDictionary[Any, Mark] = WeakKeyDictionary()  # by dialect, session class or async maker
+        self.makers: WeakKeyDictionary[Session, Any] = WeakKeyDictionary()  # of asyncio sessions
+        self.quiet: WeakKeyDictionary[Session, int] = WeakKeyDictionary()  # inside of no_autoflush
+        self.busy: WeakKeyDictionary[Any, tuple[int, Mark]] = WeakKeyDictionary()  # by dialect: who runs a statement
+        self._told: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+        self._wrapped: list[tuple[Any, str, Any]] = []
+
+    def first(self, owner: Any, kind: Kind) -> bool:
+        """Whether nothing was said yet of this setting of ``owner``."""
+        if self.knows(owner, kind):
+            return False
+        self._told.setdefault(owner, set()).add(kind)
+        return True
+
+    def knows(self, owner: Any, kind: Kind) -> bool:
+        """Whether something was said of this setting of ``owner``."""
+        return kind in self._told.get(owner, ())
+
+    def tell(self, kind: Kind, owner: Any, used: Mark | None, subject: str = "", other: Mark | None = None) -> Any:
+        """Report a setting once; returns what is to be raised at a safe point."""
+        if not self.first(owner, kind):
+            return None
+        return self.tracker.emit(Misconfigured(kind, subject, self.made.get(owner), used, other))
+
+    def wrap(self, dialect: Any, name: str, make: Callable[[Any], Any]) -> None:
+        """Replace a method of one dialect, until `close`."""
+        if name not in vars(dialect):
+            replacement = make(getattr(dialect, name))
+            setattr(dialect, name, replacement)
+            self._wrapped.append((weakref.ref(dialect), name, replacement))
+
+    def close(self) -> None:
+        for reference, name, replacement in self._wrapped:
+            dialect = reference()
+            if dialect is not None and vars(dialect).get(name) is replacement:
+                delattr(dialect, name)
+        self._wrapped.clear()
+
+
+# -- where things are made ----------------------------------------------------------------------------------
+
+
+def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``__init__`` of sessionmakers: remember the line, under what ``key`` makes of the object."""
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            try:
+                original(self, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            try:
+                settings.made[key(self)] = callsite.mark(sys._getframe(1))
+            except Exception:
+                settings.tracker.failed("settings.made")
+
+        return __init__
+
+    return make
+
+
+def patch_engine_created(settings: Settings) -> Callable[[Any], Any]:
+    """``Dialect.engine_created``, which ``create_engine`` calls: remember the line.
+
+    Not ``Engine.__init__``, whose signature ``create_engine`` looks at to find out which arguments it takes.
+    """
+
+    def make(original: Any) -> Any:
+        def engine_created(cls: Any, engine: Any) -> None:
+            original.__func__(cls, engine)
+            try:
+                settings.made[engine.dialect] = callsite.mark(sys._getframe(1))
+            except Exception:
+                settings.tracker.failed("Dialect.engine_created")
+
+        return classmethod(engine_created)
+
+    return make
+
+
+def patch_async_call(settings: Settings) -> Callable[[Any], Any]:
+    """``async_sessionmaker.__call__``: which maker an asyncio session is from."""
+
+    def make(original: Any) -> Any:
+        def __call__(self: Any, **kwargs: Any) -> Any:  # noqa: N807
+            try:
+                session = original(self, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            try:
+                settings.makers[session.sync_session] = self
+            except Exception:
+                settings.tracker.failed("async_sessionmaker.__call__")
+            return session
+
+        return __call__
+
+    return make
+
+
+# -- expire_on_commit ---------------------------------------------------------------------------------------
+
+
+def after_commit(settings: Settings) -> Callable[[Any], None]:
+    """An asyncio session that empties what it holds by its commit."""
+
+    def committed(session: Any) -> None:
+        maker = settings.makers.get(session)
+        if maker is None or not session.expire_on_commit or not session.identity_map._dict:
+            return
+        try:
+            if not session.in_nested_transaction():
+                settings.tell("expire", maker, callsite.mark(sys._getframe(1)), "async_sessionmaker")
+        except Exception:
+            settings.tracker.failed("settings.after_commit")
+
+    return committed
+
+
+# -- foreign keys of SQLite ---------------------------------------------------------------------------------
+
+
+def after_flush(settings: Settings) -> Callable[[Any, Any], None]:
+    """The first flush on a SQLite engine of tables that declare foreign keys."""
+
+    def flushed(session: Any, context: Any) -> None:
+        try:
+            for connection in _connections(session):
+                dialect = connection.dialect
+                if dialect.name != "sqlite" or not _declares_foreign_keys(context):
+                    continue
+                if settings.first(dialect, "foreign-keys") and enforced(connection) is False:
+                    event = Misconfigured(
+                        "foreign-keys",
+                        dialect.driver,
+                        settings.made.get(dialect),
+                        callsite.mark(sys._getframe(1)),
+                        None,
+                    )
+                    settings.tracker.emit(event)
+        except Exception:
+            settings.tracker.failed("settings.after_flush")
+
+    return flushed
+
+
+def _connections(session: Any) -> set[Any]:
+    root = session._transaction
+    while root is not None and root._parent is not None:
+        root = root._parent
+    return {entry[0] for entry in root._connections.values()} if root is not None else set()
+
+
+def _declares_foreign_keys(context: Any) -> bool:
+    known = {state.manager.mapper.local_table.metadata for state in context.states}
+    return any(table.foreign_keys for metadata in known for table in list(metadata.tables.values()))
+
+
+def enforced(connection: Any) -> bool | None:
+    """Whether SQLite enforces foreign keys on a connection; None where that can't be known."""
+    raw = connection.connection.dbapi_connection
+    if isinstance(raw, sqlite3.Connection):
+        if hasattr(raw, "getconfig"):  # since Python 3.12
+            return bool(raw.getconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_FKEY))  # type: ignore[attr-defined]
+        cursor = sqlite3.Cursor(raw)
+        cursor.row_factory = None
+        return bool(cursor.execute("PRAGMA foreign_keys").fetchone()[0])
+    if type(raw).__name__ == "AsyncAdapt_aiosqlite_connection" and not list(_connect_listeners(connection.engine)):
+        return _default_enforced()
+    return None
+
+
+def _connect_listeners(engine: Any) -> Iterator[Any]:
+    """Functions of the program's that see each new connection, and may set its flags."""
+    for dispatch in (engine.pool.dispatch, engine.dialect.dispatch, engine.dispatch):
+        for name in ("connect", "first_connect", "do_connect", "checkout", "engine_connect", "begin"):
+            for listener in getattr(dispatch, name, ()):
+                if not str(getattr(listener, "__module__", "")).startswith(("sqlalchemy.", "sessionwatch.")):
+                    yield listener
+
+
+def _default_enforced() -> bool:
+    """What SQLite was compiled to do, asked of a database of our own."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        return bool(connection.execute("PRAGMA foreign_keys").fetchone()[0])
+    finally:
+        connection.close()
+
+
+# -- one static connection ----------------------------------------------------------------------------------
+
+
+def patch_static(settings: Settings) -> Callable[[Any], Any]:
+    """``StaticPool._do_get``: from now on, who runs statements on this engine's one connection."""
+
+    def make(original: Any) -> Any:
+        def _do_get(self: Any) -> Any:
+            try:
+                settings.wrap(self._dialect, "do_execute", watched(weakref.ref(self._dialect)))
+            except Exception:
+                settings.tracker.failed("StaticPool._do_get")
+            try:
+                return original(self)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return _do_get
+
+    def watched(reference: Any) -> Callable[[Any], Any]:
+        def make_execute(original: Any) -> Any:
+            method, holder = original.__func__, reference
+
+            def do_execute(*args: Any, **kwargs: Any) -> Any:
+                dialect = holder()
+                entered = enter(dialect, sys._getframe(1))
+                try:
+                    return method(dialect, *args, **kwargs)
+                except BaseException as error:
+                    unseen(error)
+                    raise
+                finally:
+                    if entered:
+                        settings.busy.pop(dialect, None)
+
+            return do_execute
+
+        return make_execute
+
+    def enter(dialect: Any, frame: FrameType) -> bool:
+        """Whether the thread is the only one; two at a time are reported, and nothing is raised in here."""
+        if not settings.tracker.active:
+            return False
+        with settings.tracker.guarded("StaticPool"):
+            before = settings.busy.get(dialect)
+            if before is None:
+                settings.busy[dialect] = threading.get_ident(), callsite.mark(frame)
+                return True
+            if before[0] != threading.get_ident():
+                settings.tell("static", dialect, callsite.mark(frame), "StaticPool", before[1])
+        return False
+
+    return make
+
+
+# -- autoflush ----------------------------------------------------------------------------------------------
+
+
+def patch_no_autoflush(settings: Settings) -> Callable[[Any], Any]:
+    """``Session.no_autoflush``: here the program says that it means it."""
+
+    def make(original: Any) -> Any:
+        @contextmanager
+        def no_autoflush(session: Any) -> Iterator[Any]:
+            settings.quiet[session] = settings.quiet.get(session, 0) + 1
+            try:
+                with original.fget(session) as entered:
+                    yield entered
+            finally:
+                settings.quiet[session] -= 1
+
+        return property(no_autoflush, doc=original.__doc__)
+
+    return make
+
+
+def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
+    """``Session._autoflush``: an ORM query begins. Only sessions whose autoflush is off are looked at."""
+
+    def make(original: Any) -> Any:
+        def _autoflush(self: Any) -> None:
+            if not self.autoflush and (self._new or self._deleted or self.identity_map._modified):
+                error = None
+                try:
+                    error = queried(self, sys._getframe(1))
+                except Exception:
+                    settings.tracker.failed("Session._autoflush")
+                if error is not None:
+                    raise error
+            try:
+                original(self)
+            except BaseException as failure:
+                unseen(failure)
+                raise
+
+        return _autoflush
+
+    def queried(session: Any, frame: FrameType) -> Exception | None:
+        owner = settings.makers.get(session) or type(session)
+        owner = owner if owner in settings.made else session
+        if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or session._flushing:
+            return None
+        statement = frame.f_locals.get("statement")
+        asked = {item.get("entity") for item in getattr(statement, "column_descriptions", ())}
+        name = next((name for kind, name in pending(session) if any(_related(kind, one) for one in asked)), None)
+        if name is None:
+            return None
+        record = session.__dict__.get(KEY)
+        made = settings.made.get(owner) or (record.opened if record is not None else None)
+        if not settings.first(owner, "autoflush"):
+            return None
+        added = record.added if record is not None else None
+        event = Misconfigured("autoflush", name, made, callsite.mark(frame), added)
+        return settings.tracker.emit(event, record.allowances if record is not None else ())
+
+    def pending(session: Any) -> Iterator[tuple[type, str]]:
+        for states in (session._new, session._deleted, session.identity_map._modified):
+            for state in list(states):
+                if state in session._new or state in session._deleted or net_change(state):
+                    yield state.class_, state.class_.__name__
+
+    return make
+
+
+def _related(kind: type, entity: Any) -> bool:
+    return isinstance(entity, type) and (issubclass(kind, entity) or issubclass(entity, kind))

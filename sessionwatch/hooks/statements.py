@@ -1,0 +1,217 @@
+"""The hot path: what is noted around each statement, at the cursor."""
+
+from __future__ import annotations
+
+import sys
+from asyncio import _get_running_loop
+from collections.abc import Callable
+from threading import get_ident
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+from .. import callsite
+from ..events import Blocked
+from ..ledger import SessionRecord
+from ..sql import summary
+from ..tracker import KEY, Tracker
+from .failures import before_statement, failed
+from .failures import refused as refused_after_failure
+from .forks import inherited
+from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
+from .overlaps import tell as tell_overlap
+from .patch import unseen
+from .writes import note
+
+_NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+def patch_execute(tracker: Tracker, sites: bool, rules: frozenset[str]) -> Callable[[Any], Any]:
+    """``Connection._exec_single_context`` and ``_exec_insertmany_context``: one call a cursor statement.
+
+    Private: any listener on Connection events costs every statement of the program 5 to 20 %.
+    """
+    entering = bool(rules & {"cross-task", "long-session", "session-leak"})
+    blocking = "blocking-io" in rules
+    forking = "cross-process" in rules
+
+    def make(original: Any) -> Any:
+        def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
+            reference = self.__dict__.get(KEY)
+            record: Any = reference() if reference is not None else None
+            entered, place = False, None
+            if sites:
+                tracker.recent = None
+            if forking and tracker.forked:
+                _in_child(tracker, self, record, context, sys._getframe(1))
+            if record is not None:
+                if record.inside is not None or record.failure is not None:
+                    _before(tracker, record, context, sys._getframe(1))
+                if entering and record.inside is None:
+                    record.inside = sys._getframe()
+                    entered = True
+                    if record.held is not None and not record.held.placed:
+                        place = _begins(tracker, record.held, sys._getframe(1))
+            started = perf_counter() if blocking and not dialect.is_async and _get_running_loop() is not None else 0.0
+            try:
+                result = original(self, dialect, context, *args)
+            except BaseException as error:
+                unseen(error)
+                raise
+            finally:
+                if entered:
+                    record.inside = None
+            if record is not None and record.began is not None:
+                try:
+                    record.statements += 1
+                    record.last = context.statement
+                    if sites:  # walked to once a statement: for the session, for what it wrote and for what it loads
+                        place = record.last_site = place or callsite.site(sys._getframe(1))
+                        if not (self._has_events or self.engine._has_events):
+                            tracker.recent = get_ident(), place
+                    if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
+                        note(self, record, context, result, place or sys._getframe(1))
+                except Exception:
+                    tracker.failed("Connection._exec_context")
+            if started:
+                _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
+            return result
+
+        return execute
+
+    return make
+
+
+def _begins(tracker: Tracker, holding: Any, frame: FrameType) -> Any:
+    """The place of the transaction's first statement, which may run for long, or fail."""
+    try:
+        return holding.begins_at(callsite.site(frame))
+    except Exception:
+        tracker.failed("Connection._exec_context")
+
+
+def _before(tracker: Tracker, record: SessionRecord, context: Any, frame: FrameType) -> None:
+    """What is to be said before a statement is tried; raises what is to be raised."""
+    error: Exception | None = None
+    try:
+        if record.inside is not None:
+            did = f"ran {summary(context.statement) or 'a statement'} in a session"
+            event = enter(tracker, record, did, frame)
+            error = tell_overlap(tracker, event) if event is not None else None
+        if record.failure is not None and error is None:
+            error = before_statement(tracker, record, context, frame)
+    except Exception:
+        tracker.failed("Connection._exec_context")
+    if error is not None:
+        raise error
+
+
+def _in_child(tracker: Tracker, connection: Any, record: Any, context: Any, frame: FrameType) -> None:
+    """The same in a forked process."""
+    error: Exception | None = None
+    try:
+        error = inherited(tracker, connection, record, context, frame)
+    except Exception:
+        tracker.failed("Connection._exec_context")
+    if error is not None:
+        raise error
+
+
+def _stalled(tracker: Tracker, connection: Any, record: Any, context: Any, seconds: float, frame: FrameType) -> None:
+    """Report a statement that held up an event loop; raises what is to be raised, once it has run."""
+    error: Exception | None = None
+    try:
+        if tracker.active and (record is not None or tracker.wants is None) and _holds_up(connection, frame):
+            what = summary(context.statement) or "a statement"
+            event = Blocked(record, callsite.mark(frame), what, seconds * 1000)
+            error = tracker.emit(event, record.allowances if record is not None else ())
+    except Exception:
+        tracker.failed("Connection._exec_context")
+    if error is not None:
+        raise error
+
+
+def _holds_up(connection: Any, frame: FrameType) -> bool:
+    """Whether a loop is really kept from other work.
+
+    Not inside of SQLAlchemy's greenlet; not for what an engine asks its first connection; not in a
+    notebook, where a loop runs around every cell and waits for it.
+    """
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None and type(greenlet.getcurrent()).__name__ == "_AsyncIoGreenlet":
+        return False
+    if not connection.__dict__.get("_allow_autobegin", True):
+        return False
+    names = (str(outer.f_globals.get("__name__", "")) for outer in callsite.stack(frame))
+    return not any(name.startswith(_NOTEBOOKS) for name in names)
+
+
+def patch_error(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any], Any]:
+    """``Connection._handle_dbapi_exception``: every error of the driver, also while rows are fetched.
+
+    Private: the public event is an event of the dialect, which pays for it with each statement.
+    """
+
+    def make(original: Any) -> Any:
+        def _handle_dbapi_exception(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(self, *args, **kwargs)
+            except BaseException as error:
+                with tracker.guarded("Connection._handle_dbapi_exception"):
+                    noted(self, args, error, sys._getframe(1))
+                unseen(error)
+                raise
+
+        return _handle_dbapi_exception
+
+    def noted(connection: Any, args: tuple[Any, ...], error: BaseException, frame: FrameType) -> None:
+        reference = connection.__dict__.get(KEY)
+        record = reference() if reference is not None else None
+        if record is None or not tracker.active:
+            return
+        if "cross-task" in rules:
+            driver_refused(tracker, connection, record, error, frame)
+        if "swallowed-error" in rules:
+            driver_error, *_, context = args[:5]
+            failed(connection, record, driver_error, context, error, frame)
+
+    return make
+
+
+def patch_refusal(tracker: Tracker, handlers: tuple[Callable[[Any, FrameType], None], ...]) -> Callable[[Any], Any]:
+    """``InvalidRequestError.__init__``: where SQLAlchemy itself refuses to go on in a session."""
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            original(self, *args, **kwargs)
+            frame = sys._getframe().f_back  # None at the root of a greenlet
+            if tracker.active and frame is not None:
+                for refused in handlers:
+                    try:
+                        refused(self, frame)
+                    except Exception:
+                        tracker.failed("InvalidRequestError.__init__")
+
+        return __init__
+
+    return make
+
+
+def refusals(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any, FrameType], None]:
+    """What to make of it where tasks overlap, or an error was swallowed.
+
+    Its subclasses IllegalStateChangeError and PendingRollbackError are not all of the forms that this takes.
+    """
+
+    def refused(error: Any, frame: FrameType) -> None:
+        session, did = session_in(frame)
+        record = session.__dict__.get(KEY) if session is not None else None
+        if record is None:
+            return
+        if "cross-task" in rules:
+            sqlalchemy_refused(tracker, session, record, error, did, frame)
+        if "swallowed-error" in rules:
+            refused_after_failure(tracker, record, error, frame)
+
+    return refused

@@ -1,0 +1,133 @@
+"""The events of a session's transaction: one listener each, for all rules, because SQLAlchemy calls each by a loop."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .. import callsite
+from ..tracker import KEY, Tracker
+from ..watchdog import Watchdog
+from .crossing import drop
+from .failures import before_commit as failed_before
+from .holding import begun
+from .overlaps import before_commit as somebody_inside
+from .reattach import note_database
+from .units import committed
+from .writes import owns
+
+__tracebackhide__ = True  # pytest: the story is in the message
+
+
+def after_begin(tracker: Tracker, rules: frozenset[str], watchdog: Watchdog | None) -> Callable[[Any, Any, Any], None]:
+    """A transaction, or a savepoint, took a connection. ``watchdog``: where a rule that is on needs it."""
+    databases = bool(rules & {"reattach", "cross-session"})
+
+    def listener(session: Any, transaction: Any, connection: Any) -> None:
+        record = session.__dict__.get(KEY)
+        if record is None:
+            return
+        if databases:
+            note_database(record, connection)
+        if transaction.nested:
+            return
+        connection.__dict__[KEY] = weakref.ref(record)  # a connection that is kept must not keep the session's record
+        entry = transaction._connections.get(connection)
+        if entry is not None:  # whose commit is it?
+            if entry[3]:  # autoclose: checked out by this session
+                record.connections += 1
+            if owns(session, entry):
+                record.owned |= {id(connection)}
+            else:
+                record.external = True
+            if watchdog is not None and (record.owned or record.connections):
+                try:
+                    begun(record, watchdog, connection)
+                except Exception:
+                    tracker.failed("after_begin")
+
+    return listener
+
+
+def after_transaction_end(ended: Callable[[Any], None]) -> Callable[[Any, Any], None]:
+    """A transaction or savepoint is over, one way or another. ``ended`` hears of a record at work."""
+
+    def listener(session: Any, transaction: Any) -> None:
+        record = session.__dict__.get(KEY)
+        if record is None:
+            return
+        if transaction._parent is None:
+            if record.working is not None:
+                ended(record)
+            if record.closed_how is None:
+                record.end_transaction()
+        elif transaction.nested and record.closed_how is None:
+            record.end_savepoint()
+
+    return listener
+
+
+def before_commit(tracker: Tracker) -> Callable[[Any], None]:
+    """A commit begins, of the transaction or of a savepoint: of one that somebody is in, or that has failed?"""
+
+    def listener(session: Any) -> None:
+        record = session.__dict__.get(KEY)
+        if record is None or (record.inside is None and record.failure is None):
+            return
+        frame = sys._getframe(1)
+        error = somebody_inside(tracker, record, frame)
+        if error is None:
+            error = failed_before(tracker, record, frame)
+        if error is not None:
+            raise error
+
+    return listener
+
+
+def after_commit(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any], None]:
+    """A commit of the whole transaction; a released savepoint fires this too."""
+    splitting = "split-unit-of-work" in rules
+
+    def listener(session: Any) -> None:
+        record = session.__dict__.get(KEY)
+        if record is None or session.in_nested_transaction():
+            return
+        if record.changes:
+            record.changes = ()  # what was changed stands
+        try:
+            if splitting and any(record.levels):
+                committed(tracker, session, record, sys._getframe(1))
+            record.committed = True
+            record.ended_by = "committed"
+            record.levels = ()
+            if session.expire_on_commit:
+                record.expired(callsite.mark(sys._getframe(1)), "by commit()")
+            if record.failure is not None and record.failure.told:
+                record.failure = None  # the transaction is over, and with it an error that was told
+        except Exception:
+            tracker.failed("after_commit")
+
+    return listener
+
+
+def after_rollback(tracker: Tracker) -> Callable[[Any], None]:
+    """An explicit rollback, of the transaction or of the innermost savepoint."""
+
+    def listener(session: Any) -> None:
+        record = session.__dict__.get(KEY)
+        if record is None:
+            return
+        if record.changes:
+            drop(record)
+        record.drop_writes()
+        if not session.in_nested_transaction():
+            record.rolled_back = True
+            record.ended_by = "rolled_back"
+            try:
+                record.expired(callsite.mark(sys._getframe(1)), "by rollback()")
+            except Exception:
+                tracker.failed("after_rollback")
+
+    return listener

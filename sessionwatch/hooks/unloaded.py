@@ -1,0 +1,75 @@
+"""What an attribute that is not loaded is, and the way from the query to it. Shared by the hooks of reads and loads."""
+
+from __future__ import annotations
+
+from types import FrameType
+from typing import Any
+
+from .. import callsite
+from ..events import Step
+from ..tracker import Tracker
+from .ownership import described, owner
+
+_LONGEST_PATH = 4  # steps; a longer one is no option that anybody would write
+
+
+def facts(tracker: Tracker, state: Any, key: str, frame: FrameType) -> dict[str, Any]:
+    """The fields of an `UnloadedRead` of one attribute."""
+    steps, recursive = _path(state, key)
+    held = owner(tracker, state)
+    return {
+        "model": state.class_.__name__,
+        "attribute": key,
+        "mark": callsite.mark(frame),
+        "ownership": described(tracker, state, held, key),
+        "record": held[0],
+        "kind": kind_of(state, key),
+        "base": _base(state, key),
+        "path": steps,
+        "recursive": recursive,
+        "queried": bool(state.load_path.path),
+    }
+
+
+def kind_of(state: Any, key: str) -> Any:
+    """What was not there: a relationship or collection, or why a column was not loaded."""
+    prop = state.mapper.attrs.get(key)
+    if hasattr(prop, "direction"):
+        return _kind_of_relationship(prop)
+    if key in state.expired_attributes and state.expired:
+        return "expired"
+    if getattr(prop, "deferred", False):
+        return "deferred"
+    if _base(state, key):
+        return "inherited"  # the query asked for the parent class
+    return "expired" if key in state.expired_attributes else "unloaded"
+
+
+def _kind_of_relationship(prop: Any) -> Any:
+    return "collection" if prop.uselist else "relationship"
+
+
+def _entity(state: Any) -> Any:
+    """The mapper that the query, or the relationship that led here, asked for."""
+    path = state.load_path.path
+    return path[-1].mapper if path else state.mapper
+
+
+def _base(state: Any, key: str) -> str:
+    """The class that was asked for, where only its subclass has the attribute; else an empty string."""
+    entity = _entity(state)
+    if not state.load_path.path and entity.inherits is not None:
+        entity = entity.inherits
+    return "" if key in entity.attrs else str(entity.class_.__name__)
+
+
+def _path(state: Any, key: str) -> tuple[tuple[Step, ...], bool]:
+    """The steps from the query's class to the attribute; whether they are one step over and over, as in a tree."""
+    entity = _entity(state)
+    owner = entity if key in entity.attrs else state.mapper
+    last = Step(owner.class_.__name__, key, kind_of(state, key))
+    before = [prop for prop in state.load_path.path[1::2] if hasattr(prop, "direction")]
+    steps = [Step(prop.parent.class_.__name__, prop.key, _kind_of_relationship(prop)) for prop in before]
+    if before and all(prop.key == key and prop.parent.isa(owner.base_mapper) for prop in before):
+        return (last,), True
+    return ((*steps, last) if len(steps) < _LONGEST_PATH else (last,)), False

@@ -1,0 +1,236 @@
+"""What a session wrote: statements at the cursor, and objects that were never flushed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.orm.base import PassiveFlag
+from sqlalchemy.orm.mapper import _all_registries  # private: the mapped class of a table has no public look-up
+from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
+
+from .. import callsite
+from ..events import Write
+from ..ledger import Entry, SessionRecord
+from ..model import RawSite
+from ..sql import commits_implicitly, ends_transaction, temporary_table, text_write
+
+_IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREATE, ALTER, DROP and TRUNCATE
+
+
+# -- statements ---------------------------------------------------------------------------------------
+
+
+def note(connection: Any, record: SessionRecord, context: Any, result: Any, where: RawSite | FrameType) -> None:
+    """Note what a statement wrote, if its commit is the session's; ``where`` it was run, or a frame to look from."""
+    if id(connection) not in record.owned or connection._is_autocommit_isolation():
+        if context.is_crud:
+            _, verb = next(iter(_targets(context)))
+            record.count_rows(verb, _count(context, result) or 0)
+        return
+    if not context.is_crud and _not_a_write(record, context):
+        return
+    for table, verb in _targets(context):
+        count = _count(context, result)
+        if count != 0:
+            session = _sessions.get(record.session_id)
+            flushed = session is not None and session._flushing
+            mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
+            record.wrote(table, verb, id(connection), flushed, count, mark)
+
+
+def _not_a_write(record: SessionRecord, context: Any) -> bool:
+    statement = context.statement
+    name = temporary_table(statement)
+    if name is not None:
+        record.temporary |= {name}
+        return True
+    implicit = context.dialect.name in _IMPLICIT and commits_implicitly(statement)
+    if implicit or ends_transaction(statement):
+        record.end_writes()
+        return True
+    return False
+
+
+def _targets(context: Any) -> Iterable[tuple[Any, str]]:
+    compiled = context.compiled
+    if context.is_crud:
+        verb = "inserted" if context.isinsert else "updated" if context.isupdate else "deleted"
+        statement = compiled.statement
+        yield getattr(statement, "table", None), verb
+    elif context.is_text:
+        found = text_write(context.statement)
+        if found is not None:
+            yield found
+    if compiled is not None and getattr(compiled, "ctes", None):
+        for cte in compiled.ctes:
+            element = cte.element
+            if getattr(element, "is_dml", False):
+                verb = "inserted" if element.is_insert else "updated" if element.is_update else "deleted"
+                yield element.table, verb
+
+
+def _count(context: Any, result: Any) -> int | None:
+    """Rows or objects of a statement; None where the driver does not say."""
+    compiled = context.compiled
+    if compiled is not None and context.is_crud:
+        parameters = len(context.compiled_parameters)
+        if parameters > 1:
+            return parameters
+        if context.isinsert and getattr(compiled.statement, "select", None) is None:
+            multi = getattr(compiled.statement, "_multi_values", ())
+            return sum(len(values) for values in multi) or 1
+    try:
+        rows = result.rowcount  # kept from before the cursor was closed
+        fetching = context.cursor.description is not None  # RETURNING: some drivers count only what was fetched
+    except Exception:  # a cursor that is closed already
+        return None
+    return None if rows < 0 or (fetching and rows == 0) else int(rows)
+
+
+# -- whose commit is it -------------------------------------------------------------------------------
+
+
+def owns(session: Any, entry: Any) -> bool:
+    """Whether closing the session discards what was written on a connection of its transaction.
+
+    ``entry`` is SQLAlchemy's (connection, transaction, should_commit, autoclose). A session that joined
+    somebody else's transaction owns nothing, whatever its join_transaction_mode.
+    """
+    _, transaction, should_commit, autoclose = entry
+    if not should_commit or isinstance(transaction, NestedTransaction):
+        return False
+    return bool(autoclose) or getattr(session, "join_transaction_mode", "") != "control_fully"
+
+
+def uncommitted(session: Any, record: SessionRecord) -> tuple[Write, ...]:
+    """What is lost if the session ends now."""
+    writes: list[Write] = []
+    if any(record.levels):
+        live = _live_connections(session)
+        entries = (entry for level in record.levels for entry in level.values() if entry.connection in live)
+        writes += summarised(entries, record.temporary)
+    if (session._new or session._deleted or session.identity_map._modified) and not _joined(session, record):
+        writes += pending(session._new, session._deleted, session.identity_map._modified, record)
+    return tuple(writes)
+
+
+def left_behind(record: SessionRecord) -> tuple[Write, ...]:
+    """The same for a session that was collected; its own collections are still there."""
+    writes = summarised((entry for level in record.levels for entry in level.values()), record.temporary)
+    if record.pending and not record.external:
+        new, deleted, modified = record.pending
+        writes += pending(new, deleted, modified, record)
+    return tuple(writes)
+
+
+def _live_connections(session: Any) -> set[int]:
+    """Connections whose transaction nobody has committed or rolled back behind the session's back."""
+    root = session._transaction
+    while root is not None and root._parent is not None:
+        root = root._parent
+    entries = set(root._connections.values()) if root is not None else set()
+    return {id(entry[0]) for entry in entries if entry[1].is_active and not driver_commits(entry[0])}
+
+
+def driver_commits(connection: Any) -> bool:
+    """Whether the driver's own connection was made with autocommit, which SQLAlchemy does not know of."""
+    fairy = connection._dbapi_connection  # private: the public one reconnects what was invalidated
+    return getattr(getattr(fairy, "dbapi_connection", None), "autocommit", False) is True
+
+
+def _joined(session: Any, record: SessionRecord) -> bool:
+    bind = session.__dict__.get("bind")
+    return record.external or (isinstance(bind, Connection) and not record.owned and bind.in_transaction())
+
+
+# -- what it is called --------------------------------------------------------------------------------
+
+
+def summarised(entries: Iterable[Entry], temporary: frozenset[str] = frozenset()) -> list[Write]:
+    """One `Write` a subject, newest last. ``temporary`` names temporary tables."""
+    merged: dict[tuple[str, bool, str], Write] = {}
+    found = list(entries)
+    flushed = {entry.table for entry in found if entry.flushed}
+    for entry in found:
+        if entry.flushed and _is_base_of_another(entry.table, flushed):
+            continue  # joined inheritance: the subclass's row stands for the object
+        subject, is_object = _subject(entry)
+        verb = "written" if is_object and entry.verb == "inserted" else entry.verb
+        key = (subject, is_object, verb)
+        before = merged.pop(key, None)
+        count = entry.count
+        if before is not None:
+            count = None if count is None or before.count is None else count + before.count
+        what: Any = "object" if is_object else "row"
+        merged[key] = Write(subject, what, verb, count, entry.mark, is_temporary(entry.table, temporary))
+    return list(merged.values())
+
+
+def _subject(entry: Entry) -> tuple[str, bool]:
+    if isinstance(entry.table, str):
+        return entry.table, False
+    mapper = _mapper_of(entry.table) if entry.flushed else None
+    if mapper is not None:
+        return mapper.class_.__name__, True
+    return str(getattr(entry.table, "fullname", None) or getattr(entry.table, "name", None) or "a table"), False
+
+
+def _mapper_of(table: Any) -> Any:
+    for registry in _all_registries():
+        for mapper in list(registry.mappers):
+            if mapper.local_table is table and (mapper.inherits is None or mapper.inherits.local_table is not table):
+                return mapper
+    return None
+
+
+def _is_base_of_another(table: Any, tables: set[Any]) -> bool:
+    for other in tables:
+        mapper = _mapper_of(other) if other is not table and isinstance(other, Table) else None
+        while mapper is not None and mapper.inherits is not None:
+            mapper = mapper.inherits
+            if mapper.local_table is table:
+                return True
+    return False
+
+
+def is_temporary(table: Any, known: frozenset[str]) -> bool:
+    """Whether a table is a temporary one; ``known``: those that were made by a statement given as text."""
+    if str(getattr(table, "name", table)) in known:
+        return True
+    if isinstance(table, str):
+        return table.lower().startswith(("temp.", "pg_temp"))
+    prefixes = [str(prefix).upper() for prefix in getattr(table, "_prefixes", ())]
+    return any(prefix.startswith(("TEMP", "GLOBAL TEMP", "LOCAL TEMP")) for prefix in prefixes)
+
+
+def pending(new: Any, deleted: Any, modified: Any, record: SessionRecord) -> list[Write]:
+    """Objects that were added, changed or deleted and never flushed. Changes without a net effect don't count."""
+    counts: dict[tuple[str, str], int] = {}
+    for verb, states in (("added", list(new)), ("deleted", list(deleted)), ("changed", list(modified))):
+        for state in states:
+            if verb == "changed" and (state in deleted or not net_change(state)):
+                continue
+            key = (state.class_.__name__, verb)
+            counts[key] = counts.get(key, 0) + 1
+    return [
+        Write(name, "pending", verb, count, record.added if verb == "added" else None)
+        for (name, verb), count in counts.items()
+    ]
+
+
+def net_change(state: Any) -> bool:
+    """Whether a modified state differs from what was loaded; as Session.is_modified(), without a session."""
+    if state.obj() is None:
+        return False
+    for attribute in state.manager.attributes:
+        impl = attribute.impl
+        if not hasattr(impl, "get_history"):
+            continue
+        added, _, deleted = impl.get_history(state, state.dict, passive=PassiveFlag.PASSIVE_NO_INITIALIZE)
+        if added or deleted:
+            return True
+    return False

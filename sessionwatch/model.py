@@ -1,0 +1,299 @@
+"""What the rest of the package talks about: places, evidence, sessions, events, findings, errors.
+
+Standard library only. Nothing in here knows SQLAlchemy, so rules, messages and outputs can be used
+and tested without a database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import CodeType
+from typing import Any, Literal, NamedTuple
+
+Mode = Literal["log", "strict", "telemetry"]
+Level = Literal["off", "log", "raise"]
+Severity = Literal["fault", "advice"]
+
+MODES: tuple[Mode, ...] = ("log", "strict", "telemetry")
+LEVELS: tuple[Level, ...] = ("off", "log", "raise")
+SCHEMA = 1
+
+
+class SessionwatchError(Exception):
+    """Base of every error that sessionwatch raises on purpose."""
+
+
+class ConfigError(SessionwatchError):
+    """A setting, rule or mode that does not exist, or a value that it does not take."""
+
+
+class FindingError(SessionwatchError):
+    """A finding of a rule that is set to ``raise``; ``finding`` holds it.
+
+    ``str(error)`` is the whole story, as `sessionwatch.messages` renders it.
+    """
+
+    def __init__(self, finding: Finding, story: str = "") -> None:
+        super().__init__(story or f"{finding.rule}: {finding.message}")
+        self.finding = finding
+
+
+class RawSite(NamedTuple):
+    """A place in the program, as cheap to take as possible: the line is looked up only when asked for."""
+
+    code: CodeType
+    lasti: int  # offset of the instruction in ``code``, in bytes; -1 where unknown
+
+    def resolve(self) -> Site:
+        function = self.code.co_qualname.rpartition("<locals>.")[2]
+        return Site(self.code.co_filename, line_of(self.code, self.lasti), function)
+
+
+class Mark(NamedTuple):
+    """A place and who was there."""
+
+    site: RawSite | None
+    thread: str
+    task: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in a source file. ``line`` counts from 1; ``function`` is the qualified name."""
+
+    path: str
+    line: int
+    function: str
+
+    @property
+    def shown_path(self) -> str:
+        """The path relative to the working directory where it lies below it, else absolute."""
+        return shown_path(self.path)
+
+    def attributes(self) -> dict[str, str | int]:
+        """By OpenTelemetry's names, https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/."""
+        return {
+            "code.file.path": exportable(self.path),
+            "code.line.number": self.line,
+            "code.function.name": exportable(self.function),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One labelled fact of a finding: ``touched``, ``written``, ``closed``, ``opened``, ….
+
+    ``site`` is None where the history is missing; ``note`` then says why.
+    """
+
+    label: str
+    site: Site | None
+    thread: str | None = None
+    task: str | None = None
+    session: str | None = None
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        site = self.site
+        return {
+            "label": self.label,
+            "path": site.shown_path if site else None,
+            "line": site.line if site else None,
+            "function": site.function if site else None,
+            "thread": self.thread,
+            "task": self.task,
+            "session": self.session,
+            "note": self.note or None,
+        }
+
+
+@dataclass(slots=True)
+class Finding:
+    """What a rule found; see ``schema.json`` for the form that it is written in.
+
+    ``message`` is the headline without the rule's slug. ``count`` grows while the same fingerprint
+    (rule, subject, file, function) is found again. No value of a column is ever part of a finding.
+    """
+
+    rule: str
+    severity: Severity
+    subject: str
+    message: str
+    site: Site | None
+    evidence: tuple[Evidence, ...]
+    fix: str
+    session: dict[str, Any] | None = None
+    level: Level = "log"
+    mode: Mode = "log"
+    unit: str | None = None
+    count: int = 1
+    trace_id: str | None = None
+    span_id: str | None = None
+    pid: int = field(default_factory=os.getpid)
+    time: float = field(default_factory=time.time)  # seconds since the epoch
+    allowed: str | None = None  # the reason, where an allowance covers it
+    raised: bool = False  # whether the program was told by an exception
+
+    @property
+    def path(self) -> str | None:
+        return self.site.shown_path if self.site else None
+
+    @property
+    def line(self) -> int | None:
+        return self.site.line if self.site else None
+
+    @property
+    def function(self) -> str | None:
+        return self.site.function if self.site else None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits; no line number, so that it survives edits above the place."""
+        parts = (self.rule, self.subject, (self.path or "").replace(os.sep, "/"), self.function or "")
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    def attributes(self) -> dict[str, str | int]:
+        """What telemetry says of it besides its story: strings and numbers only."""
+        attributes: dict[str, str | int] = {
+            "sessionwatch.rule": self.rule,
+            "sessionwatch.severity": self.severity,
+            "sessionwatch.subject": exportable(self.subject),
+            "sessionwatch.fingerprint": self.fingerprint,
+            "sessionwatch.count": self.count,
+        }
+        if self.unit is not None:
+            attributes["sessionwatch.unit"] = exportable(self.unit)
+        if self.session is not None:
+            attributes["sessionwatch.session.id"] = exportable(self.session["id"])
+        return attributes | (self.site.attributes() if self.site is not None else {})
+
+    def as_json(self) -> dict[str, Any]:
+        stamp = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds")
+        return {
+            "rule": self.rule,
+            "severity": self.severity,
+            "subject": self.subject,
+            "message": self.message,
+            "path": self.path,
+            "line": self.line,
+            "function": self.function,
+            "evidence": [item.as_json() for item in self.evidence],
+            "session": self.session,
+            "fix": self.fix,
+            "fingerprint": self.fingerprint,
+            "count": self.count,
+            "mode": self.mode,
+            "level": self.level,
+            "unit": self.unit,
+            "allowed": self.allowed,
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
+            "pid": self.pid,
+            "time": stamp.replace("+00:00", "Z"),
+            "schema": SCHEMA,
+        }
+
+
+# -- ownership -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who owned an instance. Sites are None where the history is missing; ``missing`` says why.
+
+    ``state`` is one of ``"transient"``, ``"pending"``, ``"persistent"``, ``"deleted"``,
+    ``"detached"`` (https://docs.sqlalchemy.org/en/20/orm/session_state_management.html).
+    """
+
+    state: str
+    session: str | None
+    opened: Site | None = None
+    closed: Site | None = None
+    loaded: Site | None = None
+    expunged: Site | None = None
+    expired: Site | None = None
+    closed_how: str | None = None
+    expired_how: str | None = None
+    thread: str | None = None
+    task: str | None = None
+    closed_thread: str | None = None
+    closed_task: str | None = None
+    unit: str | None = None
+    kind: str | None = None  # "sync" or "async"
+    duration: float | None = None  # of the session, in seconds
+    statements: int | None = None  # that the session ran
+    missing: str | None = None
+
+
+# -- rules ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """An option of a rule. ``default`` gives its type too; ``defaults`` holds those of modes that have their own."""
+
+    default: bool | int | float | str
+    help: str
+    choices: tuple[str, ...] = ()
+    defaults: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: its name, its page, its defaults and its check.
+
+    ``check`` receives an event of one of the types in ``events`` and the rule's settings, and yields
+    findings. It never logs and never raises on purpose. ``safe_point`` says in a few words where a finding
+    is raised.
+    """
+
+    slug: str
+    severity: Severity
+    summary: str
+    page: str
+    on_in: frozenset[Mode]
+    events: tuple[type, ...]
+    check: Callable[[Any, dict[str, Any]], Iterator[Finding]]
+    settings: dict[str, Setting] = field(default_factory=dict)
+    safe_point: str = ""  # where the program is told by an exception, at ``raise``
+
+    def level_in(self, mode: Mode) -> Level:
+        if mode not in self.on_in:
+            return "off"
+        return "raise" if mode == "strict" and self.severity == "fault" else "log"
+
+
+# -- helpers ----------------------------------------------------------------------------------------
+
+
+def line_of(code: CodeType, lasti: int) -> int:
+    """The line of an instruction; the function's first line where the offset is unknown."""
+    if lasti >= 0:
+        for start, end, line in code.co_lines():
+            if start <= lasti < end and line is not None:
+                return line
+    return code.co_firstlineno
+
+
+def exportable(value: object) -> str:
+    """``value`` as a string that every exporter can encode: a file name may hold bytes that are no text."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown_path(path: str) -> str:
+    """``path`` relative to the working directory where it lies below it, else absolute."""
+    if path.startswith("<"):
+        return path
+    absolute = os.path.abspath(path)
+    try:
+        here = os.getcwd()
+    except OSError:  # the working directory was removed
+        return absolute
+    if absolute.startswith(here.rstrip(os.sep) + os.sep):
+        return os.path.relpath(absolute, here)
+    return absolute

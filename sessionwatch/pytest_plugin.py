@@ -1,0 +1,362 @@
+"""The pytest plugin: a finding fails the test in which it happened, with the whole story.
+
+Off until configured (``sessionwatch = strict`` in the ini file, or ``--sessionwatch=strict``), and then
+light: neither SQLAlchemy nor the rest of this package is imported before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .model import Finding, Mode
+    from .persisted import Persisted
+    from .watch import Watch
+
+MODES = ("strict", "log", "telemetry", "off")
+_PHASES = {"setup": "a fixture's setup", "call": "the test", "teardown": "a fixture's teardown"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sessionwatch", "sessions and instances used outside of their bounds")
+    group.addoption(
+        "--sessionwatch",
+        choices=MODES,
+        help="strict: a finding fails its test; log: findings are shown in the summary; off (default: the ini option)",
+    )
+    group.addoption("--sessionwatch-output", metavar="FILE", help="append findings to FILE, one JSON object a line")
+    group.addoption(
+        "--sessionwatch-update-baseline",
+        action="store_true",
+        help="write this run's findings to the baseline file (ini: sessionwatch_baseline); none fails its test",
+    )
+    parser.addini("sessionwatch", "mode of sessionwatch: strict, log, telemetry or off", default="off")
+    parser.addini("sessionwatch_rules", "levels of rules, one RULE=LEVEL a line", type="linelist", default=[])
+    parser.addini("sessionwatch_baseline", "file with the fingerprints of known findings", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "sessionwatch(mode=None, allow=(), reason=None): another mode for this test, or rules that it allows",
+    )
+    mode = config.getoption("--sessionwatch") or config.getini("sessionwatch")
+    if mode not in MODES:
+        raise pytest.UsageError(f"sessionwatch: unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    if mode != "off":
+        config.pluginmanager.register(Plugin(config, mode), "sessionwatch-watch")
+
+
+@pytest.fixture
+def sessionwatch(request: pytest.FixtureRequest) -> Iterator[TestWatch]:
+    """The watch of this test: ``.findings`` of this test only, ``.clear()`` to accept them.
+
+    Where the plugin is off, sessionwatch is installed in mode ``log`` for this test.
+    """
+    plugin = request.config.pluginmanager.get_plugin("sessionwatch-watch")
+    if plugin is not None:
+        yield plugin.test_watch
+        return
+    from .watch import current, install
+
+    installed = current()
+    watch = installed or install(mode="log", log=False)
+    try:
+        yield TestWatch(watch, [])
+    finally:
+        if installed is None:
+            watch.uninstall()
+
+
+@pytest.fixture
+def sessionwatch_persisted() -> Iterator[Persisted]:
+    """Check that a row is there for a new session: ``sessionwatch_persisted(order)``, ``(Order, 1)``.
+
+    Returns the row's values (``.status``), or fails with the story of who wrote it and did not commit. Looks
+    where the instance's session does, or at ``bind=``; with an asyncio engine, await it. Where the sessions
+    join a transaction that the test rolls back, it looks inside of that transaction, for what they committed.
+    """
+    from .persisted import Persisted
+
+    with Persisted().listening() as persisted:
+        yield persisted
+
+
+class TestWatch:
+    """The findings of the test that runs, each one only once."""
+
+    __test__ = False
+
+    def __init__(self, watch: Watch, findings: list[Finding]) -> None:
+        self.watch = watch
+        self._seen = findings
+        self._undo = watch.subscribe(self._note)
+
+    def _note(self, finding: Finding, first: bool) -> None:
+        if not finding.allowed and finding not in self._seen:
+            self._seen.append(finding)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Findings of this test so far, waiting ones included."""
+        collect(self.watch)
+        return list(self._seen)
+
+    def clear(self) -> None:
+        """Forget the findings of this test: they will not fail it."""
+        collect(self.watch)
+        self._seen.clear()
+
+    def status(self) -> dict[str, Any]:
+        """`Watch.status` of the whole run."""
+        return self.watch.status()
+
+
+class Plugin:
+    """One installation for the whole run, and the findings of the test that runs."""
+
+    def __init__(self, config: pytest.Config, mode: Mode) -> None:
+        from . import baseline, watch
+        from . import config as configuration
+        from .model import ConfigError
+
+        self.config = config
+        try:
+            levels = configuration.parse_pairs("\n".join(config.getini("sessionwatch_rules")), "sessionwatch_rules")
+            self.watch = watch.install(
+                mode=mode,
+                rules=levels or None,
+                output=config.getoption("--sessionwatch-output"),
+                baseline=self._below_root(config.getini("sessionwatch_baseline")),
+                log=False,
+            )
+        except ConfigError as error:
+            raise pytest.UsageError(f"sessionwatch: {error}") from error
+        self.updating: str | None = None
+        if config.getoption("--sessionwatch-update-baseline"):
+            self.updating = self._below_root(config.getini("sessionwatch_baseline") or baseline.DEFAULT)
+            for slug, level in self.watch.config.levels.items():
+                self.watch.config.levels[slug] = "log" if level == "raise" else level
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.totals: Counter[tuple[str, str, str]] = Counter()  # rule, place, "found" or "allowed"
+        self.headlines: dict[tuple[str, str, str], str] = {}
+        self.watch.subscribe(self._count)
+        self.current: list[Finding] = []
+        self.unused: dict[str, None] = {}  # allowances of xdist's workers, as they are shown
+        self.used: set[str] = set()
+        self.mistake: str | None = None  # in the marker of the test that runs
+        self.test_watch = TestWatch(self.watch, self.current)
+
+    def _below_root(self, path: str) -> str | None:
+        return str(self.config.rootpath / path) if path else None
+
+    def _count(self, finding: Finding, first: bool) -> None:
+        place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
+        key = (finding.rule, place, "allowed" if finding.allowed else "found")
+        self.totals[key] += 1
+        self.headlines.setdefault(key, finding.message)
+        if self.updating and finding.allowed in (None, "in the baseline"):
+            from .baseline import entry
+
+            self.entries[finding.fingerprint] = entry(finding)
+
+    # -- one test -------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self.current.clear()
+        self.watch.clear()  # a finding of this test tells this test's story, though an earlier one had the same
+        levels = dict(self.watch.config.levels)
+        try:
+            with self._marked(item):
+                return (yield)
+        finally:
+            self.watch.config.levels = levels
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        if self.mistake is not None:
+            pytest.fail(f"sessionwatch: {self.mistake}", pytrace=False)
+        return (yield from self._phase(item, "setup"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._phase(item, "call"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        return (yield from self._phase(item, "teardown"))
+
+    def _phase(self, item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
+        try:
+            result = yield
+        except BaseException as error:
+            _end_at_users_line(error)
+            self._tell(item, phase, error)
+            raise
+        self._settle()
+        failing = self._take(item, phase)
+        if failing:
+            pytest.fail(self._story(failing, phase), pytrace=False)
+        return result
+
+    def _tell(self, item: pytest.Item, phase: str, error: BaseException) -> None:
+        """The test failed by itself: its findings stand beside the failure, and its fixtures' ends fail nothing more.
+
+        A test that breaks off leaves writes behind that its fixture then discards: that is no second fault.
+        """
+        self._settle()
+        others = [finding for finding in self._take(item, phase) if getattr(error, "finding", None) is not finding]
+        if others:
+            item.add_report_section(phase, "sessionwatch", self._story(others, phase))
+        for slug, level in self.watch.config.levels.items():
+            self.watch.config.levels[slug] = "log" if level == "raise" else level
+
+    def _settle(self) -> None:
+        """Bring out this phase's findings. Garbage is only collected where a finding may fail the test.
+
+        To collect is to run the finalizers of the program's own objects at another moment than it would.
+        """
+        if "raise" in self.watch.config.levels.values():
+            collect(self.watch)
+        else:
+            self.watch.drain()
+
+    def _take(self, item: pytest.Item, phase: str) -> list[Finding]:
+        """The findings of this phase that are to fail it; all of them go into the JUnit properties."""
+        found = list(self.current)
+        self.current.clear()
+        for finding in found:
+            item.user_properties.append(("sessionwatch", f"{finding.rule} at {finding.path}:{finding.line}"))
+        return [finding for finding in found if finding.level == "raise"]
+
+    def _story(self, findings: list[Finding], phase: str) -> str:
+        from .messages import render
+
+        count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        return "\n\n".join([f"sessionwatch: {count} in {_PHASES[phase]}", *(render(finding) for finding in findings)])
+
+    @contextlib.contextmanager
+    def _marked(self, item: pytest.Item) -> Iterator[None]:
+        from .model import ConfigError
+
+        marker = item.get_closest_marker("sessionwatch")
+        self.mistake = None
+        with contextlib.ExitStack() as stack:
+            try:
+                if marker is not None:
+                    self._obey(marker, stack)
+            except ConfigError as error:
+                self.mistake = str(error)
+            yield
+
+    def _obey(self, marker: pytest.Mark, stack: contextlib.ExitStack) -> None:
+        from .suppress import allow
+
+        mode, slugs, reason = _marker(marker)
+        if mode == "off":
+            stack.enter_context(self._off())
+        elif mode is not None:
+            stack.enter_context(self.watch.switched(mode))
+        if slugs:
+            stack.enter_context(allow(*slugs, reason=reason))
+
+    @contextlib.contextmanager
+    def _off(self) -> Iterator[None]:
+        before = dict(self.watch.config.levels)
+        self.watch.config.levels.update(dict.fromkeys(before, "off"))
+        self.watch.rehook()
+        try:
+            yield
+        finally:
+            self.watch.config.levels.update(before)
+            self.watch.rehook()
+
+    # -- the run --------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output["sessionwatch"] = [[*key, count, self.headlines[key]] for key, count in self.totals.items()]
+            output["sessionwatch_baseline"] = list(self.entries.values())
+            output["sessionwatch_unused"] = [str(item) for item in self.watch.unused_allowances()]
+            output["sessionwatch_used"] = [str(item) for item in self.watch.used_allowances()]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Under xdist the workers' counts arrive here."""
+        for rule, place, kind, count, headline in getattr(node, "workeroutput", {}).get("sessionwatch", ()):
+            self.totals[rule, place, kind] += count
+            self.headlines.setdefault((rule, place, kind), headline)
+        for item in getattr(node, "workeroutput", {}).get("sessionwatch_baseline", ()):
+            self.entries[item["fingerprint"]] = item
+        self.unused |= dict.fromkeys(getattr(node, "workeroutput", {}).get("sessionwatch_unused", ()))
+        self.used |= set(getattr(node, "workeroutput", {}).get("sessionwatch_used", ()))
+
+    def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
+        from .baseline import write
+
+        if self.updating and not hasattr(self.config, "workerinput"):
+            number = write(self.updating, self.entries.values())
+            terminalreporter.line(f"sessionwatch: {number} findings written to {self.updating}")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        self._update_baseline(terminalreporter)
+        found = {key: count for key, count in self.totals.items() if key[2] == "found"}
+        allowed = sum(count for key, count in self.totals.items() if key[2] == "allowed")
+        told = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
+        unused = [item for item in told if item not in self.used]  # one worker may need what another one does not
+        if not found and not allowed and not unused:
+            return
+        terminalreporter.section("sessionwatch", sep="=")
+        for (rule, place, kind), count in sorted(found.items()):
+            times = f" ({count} times)" if count > 1 else ""
+            terminalreporter.line(f"{rule}: {place}{times}: {self.headlines[rule, place, kind]}")
+        for item in unused:
+            terminalreporter.line(f"unused: {item}")
+        total = sum(found.values())
+        terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}, {allowed} allowed")
+
+    def pytest_unconfigure(self) -> None:
+        self.watch.uninstall()
+
+
+def collect(watch: Watch) -> None:
+    """Bring out what hides: changes that wait, and sessions that were dropped unclosed."""
+    watch.drain()
+    if watch.has_open_sessions():
+        gc.collect()
+
+
+def _end_at_users_line(error: BaseException) -> None:
+    """Cut off what a finding's traceback has below the user's line: functions of SQLAlchemy's, with long docstrings."""
+    from . import callsite
+    from .model import FindingError
+
+    last, walked = None, error.__traceback__ if isinstance(error, FindingError) else None
+    while walked is not None:
+        last = walked if callsite.kind_of(walked.tb_frame) == callsite.USER else last
+        walked = walked.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
+def _marker(marker: pytest.Mark) -> tuple[Any, tuple[str, ...], str]:
+    from .model import ConfigError
+
+    unknown = set(marker.kwargs) - {"mode", "allow", "reason"}
+    slugs = marker.kwargs.get("allow") or ()
+    slugs = (slugs,) if isinstance(slugs, str) else tuple(slugs)
+    mode, reason = marker.kwargs.get("mode"), marker.kwargs.get("reason") or ""
+    if marker.args or unknown:
+        raise ConfigError("the marker sessionwatch takes mode=, allow= and reason=")
+    if mode is not None and mode not in MODES:
+        raise ConfigError(f"the marker sessionwatch has an unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    return mode, slugs, reason

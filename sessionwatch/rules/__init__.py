@@ -1,0 +1,62 @@
+"""The rules, one file each. `ALL` is the table that registers them."""
+
+from __future__ import annotations
+
+from ..config import nearest  # the package's configuration; `config` below is a rule
+from ..model import ConfigError, Rule
+from . import (
+    blocking_io,
+    boundary,
+    config,
+    cross_process,
+    cross_session,
+    cross_task,
+    detached_access,
+    detached_touch,
+    detached_write,
+    implicit_io,
+    long_session,
+    lost_writes,
+    n_plus_one,
+    reattach,
+    session_leak,
+    split_unit_of_work,
+    swallowed_error,
+    untracked_mutation,
+    use_after_close,
+)
+
+ALL: tuple[Rule, ...] = (
+    detached_access.RULE,
+    detached_touch.RULE,
+    detached_write.RULE,
+    lost_writes.RULE,
+    session_leak.RULE,
+    use_after_close.RULE,
+    cross_task.RULE,
+    cross_session.RULE,
+    reattach.RULE,
+    implicit_io.RULE,
+    n_plus_one.RULE,
+    blocking_io.RULE,
+    split_unit_of_work.RULE,
+    long_session.RULE,
+    swallowed_error.RULE,
+    cross_process.RULE,
+    untracked_mutation.RULE,
+    boundary.RULE,
+    config.RULE,
+)
+
+# Names of rules to come: accepted in configuration and in allow(), so that one file serves several versions.
+PLANNED: tuple[str, ...] = ()
+
+
+def find(slug: str) -> Rule:
+    """The rule of that name. Raises `sessionwatch.ConfigError` with the nearest valid name."""
+    for rule in ALL:
+        if rule.slug == slug:
+            return rule
+    if slug in PLANNED:
+        raise ConfigError(f"rule {slug!r} is not part of this version of sessionwatch")
+    raise ConfigError(f"unknown rule {slug!r}.{nearest(slug, [rule.slug for rule in ALL])}")

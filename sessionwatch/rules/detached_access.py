@@ -1,0 +1,81 @@
+"""``detached-access``: a read that needs the database, on an instance without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..events import DetachedRead
+from ..model import Finding, Ownership, Rule
+from ._loader_options import WHAT, expired_by_commit, needs_option, option
+from ._story import history, primary, seen, session_of
+
+PAGE = """
+## What it reports
+An attribute that is not loaded (a relationship, a deferred or expired column) was read on an instance
+whose session is gone. SQLAlchemy raises `DetachedInstanceError`; sessionwatch adds to that exception,
+as a note, who opened and closed the session, where the instance was loaded and what expired it.
+
+## Why it matters
+The read works in one call order and fails in another. The exception names the attribute, but neither the
+session that ended too early nor the query that did not load enough.
+
+## Bad
+```python
+with Session(engine) as session:
+    order = session.scalars(select(Order)).first()
+order.items
+```
+
+## Good
+```python
+with Session(engine) as session:
+    order = session.scalars(select(Order).options(selectinload(Order.items))).first()
+order.items
+```
+
+## When to allow
+Hardly ever: the read raises. A serializer that probes attributes and swallows the error may be allowed
+where it probes, with the reason.
+"""
+
+
+def check(event: DetachedRead, settings: dict[str, Any]) -> Iterator[Finding]:
+    """One finding a read that SQLAlchemy refuses."""
+    owner = event.ownership
+    subject = f"{event.model}.{event.attribute}"
+    yield Finding(
+        rule="detached-access",
+        severity="fault",
+        subject=subject,
+        message=f"{subject} was read after its session had ended; {WHAT[event.kind]} needs a session",
+        site=primary(event.mark, owner.loaded if owner else None, owner.opened if owner else None),
+        evidence=(seen("touched", event.mark), *history(owner)),
+        fix=_fix(event, owner),
+        session=session_of(owner),
+        unit=owner.unit if owner else None,
+    )
+
+
+def _fix(event: DetachedRead, owner: Ownership | None) -> str:
+    emptied = expired_by_commit(owner)
+    asked = option(event) if needs_option(event) else ""
+    if not asked:
+        if emptied:
+            return "read it before the commit, or make the sessions with expire_on_commit=False"
+        return "read it while the session is open"
+    if emptied and event.kind != "inherited":  # what was loaded with the query would be gone, too
+        return f"load it with the query: {asked},\nand make the sessions with expire_on_commit=False"
+    return f"load it with the query: {asked}"
+
+
+RULE = Rule(
+    slug="detached-access",
+    severity="fault",
+    summary="An attribute that is not loaded was read on an instance whose session has ended.",
+    page=PAGE,
+    on_in=frozenset({"log", "strict", "telemetry"}),
+    events=(DetachedRead,),
+    check=check,
+    safe_point="at the read, in place of SQLAlchemy's own error and as one of its kind",
+)

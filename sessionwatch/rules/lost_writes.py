@@ -1,0 +1,145 @@
+"""``lost-writes``: a session ended with writes that were neither committed nor rolled back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..callsite import is_user
+from ..events import SessionEnded, Write
+from ..model import Evidence, Finding, Rule, Setting, Site
+from ._story import counted, listed, opened, seen, session_json
+
+PAGE = """
+## What it reports
+A session was closed, reset, invalidated or collected, or was still open when the program ended, while it
+held new, changed or deleted objects, or rows written by a flush or a statement, that were neither
+committed nor explicitly rolled back. The database has discarded them.
+
+## Why it matters
+Everything looked right: the objects had primary keys, the API answered 201. The rows are gone, and
+nothing said so.
+
+## Bad
+```python
+session = Session(engine)
+session.add(Order(status="new"))
+session.flush()
+session.close()
+```
+
+## Good
+```python
+with Session(engine) as session, session.begin():
+    session.add(Order(status="new"))
+```
+
+## When to allow
+A dry run that is meant to leave no trace. Better: say so in the program with `session.rollback()`, which
+is never reported.
+"""
+
+HOW = {
+    "closed": "the session was closed without a commit",
+    "reset": "the session was reset without a commit",
+    "invalidated": "the session was invalidated without a commit",
+    "collected": "the session was dropped and collected without a commit",
+    "exit": "the program ended without a commit",
+}
+
+FIX = {
+    "sync": "commit before the session ends: session.commit(), or `with Session(engine) as session, session.begin():`;"
+    "\n"
+    "if nothing shall be kept, say so: session.rollback()",
+    "async": "commit before the session ends: await session.commit(), or\n"
+    "`async with AsyncSession(engine) as session, session.begin():`;\n"
+    "if nothing shall be kept, say so: await session.rollback()",
+}
+
+
+def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
+    """One finding a session that ended with uncommitted writes."""
+    writes = [write for write in event.writes if not _ignored(write, settings)]
+    if event.how not in HOW or not writes:
+        return
+    record = event.record
+    yield Finding(
+        rule="lost-writes",
+        severity="fault",
+        subject=listed(dict.fromkeys(write.subject for write in writes)),
+        message=f"{_what(writes)}, but {HOW[event.how]}",
+        site=_place(event, writes),
+        evidence=tuple(_evidence(event, writes)),
+        fix=FIX[record.kind],
+        session=session_json(record),
+        unit=record.unit.name if record.unit else None,
+    )
+
+
+def _ignored(write: Write, settings: dict[str, Any]) -> bool:
+    return write.temporary and settings["temporary-tables"] == "ignore"
+
+
+def _what(writes: list[Write]) -> str:
+    """``2 Order objects were written``; where all have the same fate, it is named: ``1 row of tags was deleted``."""
+    writes = [write for kind in ("object", "row", "pending") for write in writes if write.what == kind]
+    parts = [
+        f"{counted(write.count, 'row')} of {write.subject}"
+        if write.what == "row"
+        else counted(write.count, f"{write.subject} object")
+        for write in writes
+    ]
+    one = len(parts) == 1 and parts[0].startswith("1 ")
+    verbs = {write.verb for write in writes}
+    verb = verbs.pop() if len(verbs) == 1 else "written"
+    return f"{listed(parts)} {'was' if one else 'were'} {verb}"
+
+
+def _place(event: SessionEnded, writes: list[Write]) -> Site | None:
+    """The call that discards; the last write where that is inside a framework, or there is none."""
+    ended = event.ended
+    if ended is not None and ended.site is not None and not event.in_framework and is_user(ended.site):
+        return ended.site.resolve()
+    for write in reversed(writes):
+        if write.mark is not None and write.mark.site is not None and is_user(write.mark.site):
+            return write.mark.site.resolve()
+    for mark in (event.record.opened, ended):
+        if mark is not None and mark.site is not None:
+            return mark.site.resolve()
+    return None
+
+
+def _evidence(event: SessionEnded, writes: list[Write]) -> Iterator[Evidence]:
+    record = event.record
+    if event.ended is not None:
+        yield seen(event.how, event.ended, record.label)
+    elif event.how == "collected":
+        yield Evidence("collected", None, session=record.label, note="dropped by the program, found by the collector")
+    else:
+        yield Evidence("ended", None, session=record.label, note="the program ended with the session open")
+    for write in reversed(writes):
+        label = write.verb if write.what == "pending" else "written"
+        yield seen(label, write.mark, note=_written(write))
+    yield opened(record)
+
+
+def _written(write: Write) -> str:
+    if write.what == "row":
+        return f"{counted(write.count, 'row')} of {write.subject} {write.verb}"
+    suffix = ", never flushed" if write.what == "pending" else f" {write.verb}"
+    return f"{counted(write.count, write.subject + ' object')}{suffix}"
+
+
+RULE = Rule(
+    slug="lost-writes",
+    severity="fault",
+    summary="A session ended with writes that were neither committed nor rolled back.",
+    page=PAGE,
+    on_in=frozenset({"log", "strict", "telemetry"}),
+    events=(SessionEnded,),
+    check=check,
+    safe_point="after the close, when the connection is back in its pool",
+    settings={
+        "temporary-tables": Setting("report", "whether writes to temporary tables are reported", ("report", "ignore")),
+    },
+)

@@ -1,0 +1,116 @@
+"""``n-plus-one``: one attribute loaded by a query of its own for one parent after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..events import RepeatedGet, RepeatedLoad
+from ..model import Finding, Ownership, Rule, Setting
+from ._loader_options import expired_by_commit, needs_option, option
+from ._story import history, opened, primary, seen, session_json, session_of
+
+PAGE = """
+## What it reports
+One relationship, or one deferred or expired column, was loaded by a query of its own for one parent after
+another, from one line: for 5 parents that one query had loaded, or for 2 where the rule is set to `raise`
+(setting `n-plus-one.threshold`). So does a loop of `session.get()` within one transaction. The finding is made
+when the number is reached; its count goes on to grow with each further query.
+
+## Why it matters
+N rows cost N + 1 queries. With ten rows nobody notices; with ten thousand the page does not come.
+
+## Bad
+```python
+with Session(engine) as session:
+    session.add_all([Order(items=[Item(name="bolt")]) for _ in range(5)])
+    session.commit()
+    for order in session.scalars(select(Order)).all():
+        print(len(order.items))
+```
+
+## Good
+```python
+with Session(engine) as session:
+    session.add_all([Order(items=[Item(name="bolt")]) for _ in range(5)])
+    session.commit()
+    for order in session.scalars(select(Order).options(selectinload(Order.items))).all():
+        print(len(order.items))
+```
+
+## When to allow
+Where the number of parents is known to stay small, or most parents need no load because the identity map
+answers.
+"""
+
+
+def check(event: RepeatedLoad | RepeatedGet, settings: dict[str, Any]) -> Iterator[Finding]:
+    """One finding a line and attribute that reaches the threshold."""
+    yield _got(event) if isinstance(event, RepeatedGet) else _loaded(event)
+
+
+def _loaded(event: RepeatedLoad) -> Finding:
+    owner = event.ownership
+    subject = f"{event.model}.{event.attribute}"
+    done = "loaded" if needs_option(event) else "refreshed"
+    return Finding(
+        rule="n-plus-one",
+        severity="advice",
+        subject=subject,
+        message=f"{subject} was {done} for one {event.model} at a time; {event.count} queries from one line so far",
+        site=primary(event.mark, owner.loaded if owner else None, owner.opened if owner else None),
+        evidence=(seen("touched", event.mark), *history(owner, "opened")),
+        fix=_fix(event, owner),
+        session=session_of(owner),
+        unit=owner.unit if owner else None,
+        count=event.count,
+    )
+
+
+def _fix(event: RepeatedLoad, owner: Ownership | None) -> str:
+    if not needs_option(event):
+        if expired_by_commit(owner):
+            return "make the sessions with expire_on_commit=False"
+        if owner is not None and (owner.expired_how or "").startswith("by flush()"):
+            return f'let the flush fetch it: __mapper_args__ = {{"eager_defaults": True}} on {event.model}'
+        return "run the query again: .execution_options(populate_existing=True) refreshes all of them at once"
+    query = "the query" if event.queried else f"one query, select({event.model})"
+    emptied = ",\nand make the sessions with expire_on_commit=False" if expired_by_commit(owner) else ""
+    return f"load it with {query}: {option(event)}{emptied}"
+
+
+def _got(event: RepeatedGet) -> Finding:
+    model, record = event.model, event.record
+    return Finding(
+        rule="n-plus-one",
+        severity="advice",
+        subject=model,
+        message=f"{model} was fetched by get() one key at a time; {event.count} queries from one line so far",
+        site=primary(event.mark),
+        evidence=(seen("touched", event.mark), opened(record)),
+        fix=f"ask once for all keys: session.scalars(select({model}).where({model}.{event.key}.in_(keys)))",
+        session=session_json(record),
+        unit=record.unit.name if record.unit else None,
+        count=event.count,
+    )
+
+
+def threshold(settings: dict[str, Any], level: str) -> int:
+    """How many parents are too many, by the rule's setting or its level."""
+    chosen: int = settings["threshold"]
+    return chosen if chosen > 0 else 2 if level == "raise" else 5
+
+
+RULE = Rule(
+    slug="n-plus-one",
+    severity="advice",
+    summary="One attribute was loaded by a query of its own for one parent after another.",
+    page=PAGE,
+    on_in=frozenset({"log", "strict", "telemetry"}),
+    events=(RepeatedLoad, RepeatedGet),
+    check=check,
+    settings={
+        "threshold": Setting(0, "parents that are loaded one at a time; 0 means 5, or 2 where the rule is set to raise")
+    },
+    safe_point="before the load that makes them too many",
+)

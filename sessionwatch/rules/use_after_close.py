@@ -1,0 +1,102 @@
+"""``use-after-close``: a session that works again after the scope that owned it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..events import SessionReused
+from ..model import Evidence, Finding, Rule, Setting
+from ._story import opened, primary, seen, session_json
+
+PAGE = """
+## What it reports
+A session did work again after its scope had ended: after its `with` block, after the generator that
+yielded it had finished or was broken off (`for session in get_session(): return session`), after
+`scoped_session.remove()`, after its unit of work. A session made with `close_resets_only=False` raises by
+itself; its error gets the story as a note.
+
+## Why it matters
+The session silently begins a new transaction, on another connection, that nobody commits and nobody
+closes. What was one transaction in the author's mind is two.
+
+## Bad
+```python
+with Session(engine) as session:
+    session.scalars(select(Order)).all()
+session.scalars(select(Order)).all()
+session.close()
+```
+
+## Good
+```python
+with Session(engine) as session:
+    session.scalars(select(Order)).all()
+    session.scalars(select(Order)).all()
+```
+
+## When to allow
+Calling `session.close()` by hand and using the session again is documented as allowed, and is reported
+only with the setting `use-after-close.after = "any"`.
+"""
+
+ENDED = {
+    "with": "its with block had ended",
+    "generator": "the generator that yielded it had ended",
+    "registry": "its registry had removed it",
+    "unit": "its unit of work had ended",
+    "hand": "it had been closed",
+}
+
+
+def check(event: SessionReused, settings: dict[str, Any]) -> Iterator[Finding]:
+    """One finding the first time that a closed session begins a transaction again."""
+    record = event.record
+    scope = record.closed_scope or "hand"
+    if scope == "hand" and settings["after"] != "any" and event.error is None:
+        return
+    name = record.closer.co_qualname.rpartition("<locals>.")[2] if record.closer is not None else None
+    ended = ENDED[scope]
+    if scope == "generator" and name:
+        ended = f"the generator {name}() that yielded it had ended"
+    yield Finding(
+        rule="use-after-close",
+        severity="fault",
+        subject=name or (_opener(record) or "session"),
+        message=f"the session was used after {ended}",
+        site=primary(event.used),
+        evidence=tuple(_evidence(event, scope)),
+        fix="keep the work inside the block, or open a new session for it"
+        if scope != "generator"
+        else "let the generator live as long as the session is used: yield from it, or use it as a context manager",
+        session=session_json(record),
+        unit=record.unit.name if record.unit else None,
+    )
+
+
+def _opener(record: Any) -> str | None:
+    mark = record.opened
+    return mark.site.resolve().function if mark is not None and mark.site is not None else None
+
+
+def _evidence(event: SessionReused, scope: str) -> Iterator[Evidence]:
+    record = event.record
+    yield seen("used", event.used, record.label)
+    note = {"generator": "the generator ended", "with": "the with block ended"}.get(scope, "")
+    yield seen("closed", record.closed, note=note)
+    if record.consumer is not None:
+        yield Evidence("obtained", record.consumer.resolve(), note="ran the generator")
+    yield opened(record)
+
+
+RULE = Rule(
+    slug="use-after-close",
+    severity="fault",
+    summary="A session did work again after the scope that owned it had ended.",
+    page=PAGE,
+    on_in=frozenset({"log", "strict", "telemetry"}),
+    events=(SessionReused,),
+    check=check,
+    safe_point="before the session begins its new transaction",
+    settings={"after": Setting("scope", "what counts as the end: its scope, or any close()", ("scope", "any"))},
+)

@@ -1,0 +1,270 @@
+"""Units of work: a request, a task, a ``unit_of_work()`` block. Rules speak of "the end of its unit"."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar, Token
+from typing import Any, Literal, TypeVar, cast
+
+__tracebackhide__ = True  # pytest: the story is in the message
+F = TypeVar("F", bound=Callable[..., Any])
+
+Sessions = Literal["one", "many"]
+Name = Callable[[], "str | None"]  # asked when a finding needs the name, and when the unit ends
+
+_numbers = itertools.count(1)
+_current: ContextVar[Unit | None] = ContextVar("sessionwatch_unit", default=None)
+_listeners: list[Callable[[Unit], Exception | None]] = []
+_reporters: list[Callable[[str], None]] = []
+_enders: list[Callable[[bool], None]] = []
+
+
+class Unit:
+    """One unit of work that is under way. ``sessions="many"`` declares that it is not atomic.
+
+    ``outer`` is the unit around it. ``request`` tells the request whose application is being called.
+    """
+
+    __slots__ = ("_name", "_namers", "_records", "commits", "ended", "number", "outer", "request", "sessions")
+
+    def __init__(self, name: str, sessions: Sessions = "one", outer: Unit | None = None) -> None:
+        self._name = name
+        self._namers: list[Name] = []
+        self.sessions = sessions
+        self.outer = outer
+        self.request: tuple[str, int] | None = None
+        self.number = next(_numbers)
+        self.ended = False
+        self.commits: list[Any] = []  # of writes, for the rule split-unit-of-work
+        self._records: list[weakref.ref[Any]] = []
+
+    @property
+    def name(self) -> str:
+        """What is known of its name by now: a request's route is found long after the request began."""
+        for namer in reversed(self._namers):
+            try:
+                name = namer()
+            except Exception:
+                failed("a unit's name")
+                continue
+            if name is not None:
+                return name
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        self._namers.clear()
+
+    def ask(self, namer: Name) -> None:
+        """Let ``namer`` tell the name, as long as it returns one; the newest comes first."""
+        self._namers.append(namer)
+
+    def opened(self, record: Any) -> None:
+        """Note the record of a session that was opened in this unit."""
+        self._records.append(weakref.ref(record))
+
+    def records(self) -> list[Any]:
+        """The records of its sessions that still exist."""
+        return [record for reference in self._records if (record := reference()) is not None]
+
+    def end(self) -> list[Exception]:
+        """End it, and ask those who listen; what comes back is to be raised."""
+        self.name = self.name  # what it was asked from belongs to the host
+        self.ended = True
+        return [error for listener in list(_listeners) if (error := listener(self)) is not None]
+
+
+class unit_of_work:  # noqa: N801 (reads as a verb in a with statement)
+    """Declare a unit of work, as a ``with`` or ``async with`` block or as a decorator.
+
+    Sessions that are opened inside and still hold a connection when it ends are a ``session-leak``;
+    sessions that are used after it are a ``use-after-close``; changes to detached instances are
+    reported when it ends. ``sessions="many"`` declares that several sessions may commit in it.
+
+    Raises `sessionwatch.FindingError` at its end for findings of rules that are set to ``raise``,
+    unless the block is left by an exception already.
+    """
+
+    def __init__(self, name: str, *, sessions: Sessions = "one") -> None:
+        if sessions not in ("one", "many"):
+            raise ValueError(f"sessions must be 'one' or 'many', not {sessions!r}")
+        self.name = name
+        self.sessions = sessions
+        self._entered: list[tuple[Unit, Token[Unit | None]]] = []
+
+    def __call__(self, function: F) -> F:
+        return decorate(lambda: unit_of_work(self.name, sessions=self.sessions), function)
+
+    def __enter__(self) -> Unit:
+        unit = Unit(self.name, self.sessions, current_unit())
+        self._entered.append((unit, _current.set(unit)))
+        return unit
+
+    def __exit__(self, type_: object, value: BaseException | None, traceback: object) -> None:
+        unit, token = self._entered.pop()
+        _leave(token)
+        errors = unit.end()
+        if errors and value is None:
+            raise errors[0]
+
+    async def __aenter__(self) -> Unit:
+        return self.__enter__()
+
+    async def __aexit__(self, type_: object, value: BaseException | None, traceback: object) -> None:
+        self.__exit__(type_, value, traceback)
+
+
+class FrameworkUnit:
+    """A unit that a framework's adapter began: a context manager that may be entered again until its `end`.
+
+    Nothing is raised out of it: the response may have been sent already, and a failure of ours leaves the
+    host's call as it is. A request within the call of the same request (an application that is mounted in
+    another one) is no unit of its own, and adds only its name.
+
+    Args:
+        kind: "request" or "task".
+        name: of the unit, as long as ``namer`` has none.
+        key: the protocol, and what is the same object in all calls of one request.
+    """
+
+    __slots__ = ("_token", "unit")
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        namer: Name | None = None,
+        key: tuple[str, int] | None = None,
+        sessions: Sessions = "one",
+    ) -> None:
+        self.unit: Unit | None = None
+        self._token: Token[Unit | None] | None = None
+        try:
+            around = current_unit()
+            serving = around.request if around is not None else None
+            if around is not None and key and serving and (serving == key or serving[0] != key[0]):
+                if namer is not None:
+                    around.ask(namer)
+                return
+            unit = Unit(name, sessions, around)
+            unit.request = key
+            if namer is not None:
+                unit.ask(namer)
+            self.unit = unit
+        except Exception:
+            failed(f"the unit of a {kind}")
+
+    def __enter__(self) -> None:
+        if self.unit is not None:
+            self._token = _current.set(self.unit)
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _leave(token)
+
+    def end(self) -> None:
+        """End the unit; calling it again does nothing."""
+        unit, self.unit = self.unit, None
+        if unit is not None:
+            try:
+                unit.end()
+            except Exception:
+                failed("the end of a unit")
+
+
+def current_unit() -> Unit | None:
+    """The unit of work that the current context is in. One that has ended is not current any more.
+
+    A task that outlives its unit is in the unit around that one, if there is any.
+    """
+    unit = _current.get()
+    while unit is not None and unit.ended:
+        unit = unit.outer
+    return unit
+
+
+def _leave(token: Token[Unit | None]) -> None:
+    with contextlib.suppress(ValueError):  # left in another context than it was entered in
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def on_unit_end(
+    listener: Callable[[Unit], Exception | None], reporter: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Call ``listener`` at the end of each unit, for as long as the block lasts.
+
+    ``reporter`` is told, while an exception is handled, what of ours has failed with it.
+    """
+    reporters = [reporter] if reporter is not None else []
+    _listeners.append(listener)
+    _reporters.extend(reporters)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+        for told in reporters:
+            _reporters.remove(told)
+
+
+@contextlib.contextmanager
+def on_process_end(listener: Callable[[bool], None]) -> Iterator[None]:
+    """Call ``listener`` where a framework ends a process without Python's exit, for as long as the block lasts.
+
+    It is told whether the process is over: where it is not, the framework itself has ended, and the process may go on.
+    """
+    _enders.append(listener)
+    try:
+        yield
+    finally:
+        _enders.remove(listener)
+
+
+def process_ends(over: bool) -> None:
+    """A framework has ended, and maybe the process with it. Never raises."""
+    for listener in list(_enders):
+        try:
+            listener(over)
+        except Exception:
+            failed("the end of the process")
+
+
+def failed(what: str) -> None:
+    """Report the error of ours that is being handled to whoever is installed; the host program goes on."""
+    for reporter in list(_reporters):
+        reporter(what)
+
+
+def decorate(block: Callable[[], Any], function: F) -> F:
+    """Run each call of ``function`` (plain, coroutine or generator function) in a new ``with block()``.
+
+    Raises TypeError for async generator functions: put the ``with`` block inside of them.
+    """
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__} is an async generator: put the with block inside of it")
+
+    async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return await function(*args, **kwargs)
+
+    def run_generator(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return (yield from function(*args, **kwargs))
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return function(*args, **kwargs)
+
+    wrapper: Callable[..., Any] = run
+    if inspect.iscoroutinefunction(function):
+        wrapper = run_coroutine
+    elif inspect.isgeneratorfunction(function):
+        wrapper = run_generator
+    return cast(F, functools.wraps(function)(wrapper))

@@ -1,0 +1,315 @@
+"""The metrics of one installation: from its plain integers and queues to the instruments.
+
+A hook only adds to an integer, or puts a tuple into a queue: it may be the collector that runs it, at a moment
+when this thread holds a lock of the SDK. The queues are emptied when a reader collects, and by the session that
+finds one long, where nothing of the SDK is on its stack.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from opentelemetry import context
+from opentelemetry.metrics import get_meter_provider
+
+from ..ledger import SessionRecord
+from ..tracker import Tracker
+from .batches import record as record_batch
+from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider
+from .table import (
+    ATTRIBUTE,
+    HOOK,
+    LOAD_KIND,
+    LOAD_KINDS,
+    MODE,
+    MODEL,
+    OPERATION,
+    OUTCOME,
+    OUTCOMES,
+    POOL,
+    RULE,
+    SESSION_KIND,
+    SESSION_KINDS,
+    STATE,
+)
+
+OTHER = "other"
+_HOLDS_LOCKS = ("opentelemetry.sdk.metrics", "opentelemetry.metrics", "opentelemetry.util")
+_VERBS = {"inserted": "INSERT", "updated": "UPDATE", "deleted": "DELETE"}
+_PATIENCE = 1.0  # seconds that a collection waits for a thread that empties the queues
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the numbers of one installation are."""
+
+    tracker: Tracker
+    mode: Callable[[], str]
+    rules: Callable[[], Iterable[str]]  # slugs of those that are on
+    open_records: Callable[[], Iterable[SessionRecord]]
+    at_exit: Callable[[], None]  # what is found when the program ends; may be called twice
+    pools: Callable[[str], Mapping[tuple[str, ...], int]]  # of a metric: by pool, or by pool and state
+
+
+class Pairs:
+    """Models and attributes as attributes of a metric: the first ``cap`` pairs, the rest as ``other``."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self._known: set[tuple[str, str]] = set()
+
+    def __call__(self, model: str, attribute: str) -> tuple[str, str]:
+        pair = (model, attribute)
+        if pair in self._known:
+            return pair
+        if len(self._known) >= self.cap:
+            return OTHER, OTHER
+        self._known.add(pair)
+        return pair
+
+
+class Metrics:
+    """Reads what an installation has counted, and hands it to the meter provider in force."""
+
+    def __init__(self, source: Source, pairs: Pairs | None = None) -> None:
+        self.source = source
+        tracker = source.tracker
+        tracker.pairs = pairs
+        tracker.when_grown = self.grown
+        self._given: Any = None  # a meter provider that is not the global one
+        self._provider: Any = None
+        self._instruments: Instruments | None = None
+        self._inherited: Any = None  # a fork's provider: a lock of it may be held by a thread that is no more
+        self._lock = threading.Lock()
+        self._held = False  # the lock, by a fork that is under way
+        self._ended = False  # the program
+        self._read = self.read  # one object, so that it can be recognised
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Export from now on."""
+        with self.source.tracker.guarded("telemetry"):
+            TOTALS.begin(self._read, self.collecting)
+            self.look()
+
+    def stop(self) -> None:
+        """What was counted stays with the readers."""
+        with self.source.tracker.guarded("telemetry"):
+            if not self._is_inherited():
+                self.drain(_PATIENCE)
+            TOTALS.end(self._read)
+
+    def use(self, meter_provider: Any = None) -> None:
+        """Export to a meter provider of its own; None: to the global one."""
+        with self.source.tracker.guarded("telemetry"):
+            self._given = meter_provider
+            self.look()
+
+    def look(self) -> None:
+        """Follow the meter provider in force: one may be set, or replaced, at any time."""
+        provider = self.provider()
+        if provider is not self._provider or TOTALS.instruments is not self._instruments:
+            self._instruments = TOTALS.instruments = None
+            self._provider = provider  # asked once, if it can't make them
+            self._instruments = of_provider(provider)
+            TOTALS.export_by(self._instruments)
+
+    def _is_inherited(self) -> bool:
+        return self._inherited is not None and self._inherited is self.provider()
+
+    def provider(self) -> Any:
+        """The meter provider in force; before a global one is set, the API's stand-in for it."""
+        return self._given if self._given is not None else get_meter_provider()
+
+    def before_fork(self) -> None:
+        """No thread may be recording, and hold a lock that the child needs."""
+        self._held = self._lock.acquire(timeout=_PATIENCE)
+
+    def forked(self, child: bool) -> None:
+        """After `before_fork`, in both processes."""
+        if child:
+            self._lock = threading.Lock()
+            provider = self.provider()
+            self._inherited = None if is_stand_in(provider) else provider
+            TOTALS.forked(provider)
+        elif self._held:
+            self._lock.release()
+        self._held = False
+
+    def status(self) -> dict[str, Any]:
+        """Who exports, and what waits for the histograms."""
+        with self.source.tracker.guarded("telemetry"):
+            self.look()
+        tracker, kind = self.source.tracker, type(self._provider)
+        return {
+            "meter_provider": f"{kind.__module__}.{kind.__qualname__}",
+            "waiting": len(tracker.ended) + len(tracker.transactions) + len(tracker.connections),
+        }
+
+    # -- from queues to histograms ------------------------------------------------------------------------
+
+    def grown(self) -> None:
+        """A queue has grown long. Called by whoever ended a session, which may be the collector."""
+        if self._is_inherited():
+            return  # recorded when the child's reader collects
+        if _inside_sdk(sys._getframe(1)):
+            return
+        with self.source.tracker.guarded("telemetry"):
+            self.look()
+            self.drain(0)
+        if self._instruments is None:  # nobody will ever take them
+            self.source.tracker.forget_samples()
+
+    def collecting(self) -> None:
+        """A reader begins to collect."""
+        with self.source.tracker.guarded("telemetry"):
+            if not self._ended and not threading.main_thread().is_alive():  # the SDK's exit comes before ours
+                self._ended = True
+                self.source.at_exit()
+            self.drain(_PATIENCE)
+
+    def drain(self, patience: float) -> None:
+        """Record what waits. The collector may come in between: it finds the lock taken, and leaves."""
+        if self._instruments is None or not self._lock.acquire(timeout=patience):
+            return
+        token = context.attach(context.Context())  # these samples are not of the span that is current here
+        try:
+            self._record(self.source.tracker, self._instruments.histograms)
+        finally:
+            context.detach(token)
+            self._lock.release()
+
+    def _record(self, tracker: Tracker, histograms: dict[str, Any]) -> None:
+        ended: defaultdict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+        for outcome, kind, seconds, number in _emptied(tracker.ended):
+            durations, statements = ended[outcome, kind]
+            durations.append(seconds)
+            statements.append(number)
+        transactions: defaultdict[str, list[float]] = defaultdict(list)
+        for outcome, seconds in _emptied(tracker.transactions):
+            transactions[outcome].append(seconds)
+        connections: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for pool, name, seconds in _emptied(tracker.connections):
+            connections[pool, name].append(seconds)
+        for (outcome, kind), (durations, statements) in ended.items():
+            attributes = {OUTCOME: outcome, SESSION_KIND: kind}
+            record_batch(histograms["sessionwatch.session.duration"], attributes, durations)
+            record_batch(histograms["sessionwatch.session.statements"], attributes, statements)
+        for outcome, durations in transactions.items():
+            record_batch(histograms["sessionwatch.transaction.duration"], {OUTCOME: outcome}, durations)
+        for (pool, name), durations in connections.items():
+            record_batch(histograms[name], {POOL: pool}, durations)
+
+    # -- from integers to counters ------------------------------------------------------------------------
+
+    def read(self, name: str) -> Values:
+        """The series of a counter or an up-down counter, as counted by this installation."""
+        reader = _READERS.get(name)
+        if reader is not None:
+            return reader(self.source)
+        return {tuple(zip((POOL, STATE), key, strict=False)): value for key, value in self.source.pools(name).items()}
+
+
+def forked_without() -> None:
+    """In a forked child, while nothing is installed: what earlier installations counted is the parent's."""
+    TOTALS.forked(get_meter_provider())
+
+
+def _emptied(queue: deque[Any]) -> Iterator[Any]:
+    """What is in a queue, taken out; others may do the same."""
+    while True:
+        try:
+            yield queue.popleft()
+        except IndexError:
+            return
+
+
+def _inside_sdk(frame: FrameType | None) -> bool:
+    """Whether this thread may hold a lock that recording needs: somebody of OpenTelemetry's is on its stack."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(_HOLDS_LOCKS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+# -- the counters -----------------------------------------------------------------------------------------
+
+
+def _findings(source: Source) -> Values:
+    mode = source.mode()
+    found: Values = {((RULE, slug), (MODE, mode)): 0 for slug in source.rules()}  # so that the first one is a step
+    for (slug, at), count in source.tracker.found.copy().items():
+        found[(RULE, slug), (MODE, at)] = count
+    return found
+
+
+def _opened(source: Source) -> Values:
+    return {((SESSION_KIND, kind),): source.tracker.opened_by_kind[kind] for kind in SESSION_KINDS}
+
+
+def _closed(source: Source) -> Values:
+    closed = source.tracker.closed_by_outcome
+    return {((OUTCOME, o), (SESSION_KIND, kind)): closed[o, kind] for o in OUTCOMES for kind in SESSION_KINDS}
+
+
+def _active(source: Source) -> Values:
+    opened, closed = source.tracker.opened_by_kind, source.tracker.closed_by_outcome
+    ended = {kind: sum(closed[outcome, kind] for outcome in OUTCOMES) for kind in SESSION_KINDS}
+    return {((SESSION_KIND, kind),): max(0, opened[kind] - ended[kind]) for kind in SESSION_KINDS}
+
+
+def _loads(source: Source) -> Values:
+    plain = source.tracker.pairs is None
+    loads: Values = {((LOAD_KIND, kind),): 0 for kind in LOAD_KINDS} if plain else {}
+    for key, count in _with_open(source, source.tracker.lazy_loads, lambda record: record.lazy_loads).items():
+        kind, *pair = key
+        series = ((LOAD_KIND, kind), *zip((MODEL, ATTRIBUTE), pair, strict=False))
+        loads[series] = count
+    return loads
+
+
+def _flushes(source: Source) -> Values:
+    flushes = _with_open(source, source.tracker.totals, lambda record: {"flushes": record.flushes})
+    return {(): flushes["flushes"]}
+
+
+def _rows(source: Source) -> Values:
+    rows = _with_open(source, source.tracker.written, lambda record: record.written)
+    return {((OPERATION, operation),): rows[verb] for verb, operation in _VERBS.items()}
+
+
+def _errors(source: Source) -> Values:
+    errors: Values = {}
+    for hook, count in source.tracker.internal_errors.copy().items():
+        series = ((HOOK, "sink" if hook.startswith("sink ") else hook),)  # a sink has any name
+        errors[series] = errors.get(series, 0) + count
+    return errors
+
+
+def _with_open(source: Source, ended: Counter[Any], of: Callable[[SessionRecord], Mapping[Any, int]]) -> Counter[Any]:
+    """What the ended sessions have counted, and the open ones so far. One that ends meanwhile is in neither."""
+    total = ended.copy()
+    for record in source.open_records():
+        for key, count in dict(of(record)).items():
+            total[key] += count
+    return total
+
+
+_READERS: dict[str, Callable[[Source], Values]] = {
+    "sessionwatch.findings": _findings,
+    "sessionwatch.sessions.opened": _opened,
+    "sessionwatch.sessions.closed": _closed,
+    "sessionwatch.session.active": _active,
+    "sessionwatch.lazy_loads": _loads,
+    "sessionwatch.flushes": _flushes,
+    "sessionwatch.rows.written": _rows,
+    "sessionwatch.internal_errors": _errors,
+}

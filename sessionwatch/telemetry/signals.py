@@ -1,0 +1,170 @@
+"""What a finding or the end of a session sets off in traces and logs, and when.
+
+The garbage collector may end a session at any moment, also while this very thread holds a lock of the SDK's.
+What is found then waits for the next moment that is safe: the next finding, end of a session or of a unit,
+collection of metrics, or the exit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter, time_ns
+from typing import Any
+
+from opentelemetry import metrics
+from opentelemetry.trace import TraceFlags
+
+from ..ledger import SessionRecord
+from ..model import Finding
+from ..tracker import Tracker
+from . import spans
+from .logs import Logs
+from .spans import Found, Spans
+
+_WAITING = 10_000  # what may wait; more is dropped, and counted as an internal error
+_AT_ONCE = 50  # so many at one safe moment: the host's call pays for it
+_PATIENCE = 5.0  # seconds that the end of a process waits for the exporters
+_FOUND = 16  # findings that one session's span tells of
+_LOOKS = 256  # sessions, until nobody is expected to set up an SDK any more
+
+
+class Signals:
+    """Spans and log records of one installation.
+
+    Args:
+        tracker: for errors of ours, and for whether the collector runs.
+        log: whether `logging` may be used where there is no OpenTelemetry logger.
+        providers: ``tracer_provider`` and ``logger_provider``, where not the global ones.
+        on_provider: called when a provider is seen for the first time.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        log: bool = True,
+        providers: dict[str, Any] | None = None,
+        on_provider: Callable[[], None] = lambda: None,
+    ) -> None:
+        given = providers or {}
+        self.tracker = tracker
+        self.spans = Spans(given.get("tracer_provider"))
+        self.logs = Logs(given.get("logger_provider"), log)
+        self._on_provider = on_provider
+        self._providers: tuple[Any, ...] = ()
+        self._looks = _LOOKS
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._working = threading.local()
+
+    # -- a session ------------------------------------------------------------------------------------
+
+    def opened(self, record: SessionRecord) -> None:
+        """A session was opened: note the span that is current."""
+        parent = spans.current()
+        if parent is not None:
+            record.parent = parent
+        if self._looks:
+            self._looks -= 1
+            self.look()
+
+    def ended(self, record: SessionRecord, outcome: str) -> None:
+        """A session has ended: make its span, if its parent is sampled or it has a finding, now or later."""
+        parent = record.parent
+        if parent is None and not record.found and not self._waiting:  # the usual case without an SDK
+            return
+        wanted = record.found or (parent is not None and parent.trace_flags & TraceFlags.SAMPLED)
+        if not wanted or record.muted or self._is_exporting():
+            if self._waiting and not self._must_wait():
+                self.flush(_AT_ONCE)
+            return
+        finished = record.finished if record.finished is not None else perf_counter()
+        end = time_ns() - int((perf_counter() - finished) * 1e9)
+        self._soon(lambda: self.spans.make(record, outcome, end))
+
+    # -- a finding ------------------------------------------------------------------------------------
+
+    def found(self, finding: Finding, first: bool, record: SessionRecord | None) -> None:
+        """A finding that no allowance covers, or one more occurrence of it; ``record`` is its session's."""
+        if self._is_exporting():
+            return
+        within = spans.current() if not self.tracker.collecting else None  # by chance any, in the collector
+        noted = within is not None and not self._must_wait() and self._within_sdk(lambda: self.spans.note(finding))
+        if record is not None and len(record.found) < _FOUND:
+            record.found += (Found(finding, within, bool(noted)),)
+        if self.logs.wants(finding, first):
+            where = within or (record.parent if record is not None else None)
+            time = time_ns()
+            self._soon(lambda: self.logs.emit(finding, where, time))
+
+    # -- when -----------------------------------------------------------------------------------------
+
+    def flush(self, most: int | None = None) -> None:
+        """Tell what waits, ``most`` of it; for moments at which no lock of the SDK's can be held."""
+        for _ in range(len(self._waiting) if most is None else most):
+            try:
+                tell = self._waiting.popleft()
+            except IndexError:
+                return
+            self._within_sdk(tell)
+
+    def force_flush(self, meter_provider: Any) -> None:
+        """Have the SDK export what it holds, where a process ends without the exit that would do so.
+
+        By a thread, and only for so long: an exporter that hangs, or a lock that was lost in a fork, is waited for
+        by nobody. What the host's own instrumentation told the SDK is exported with it.
+        """
+        self.flush()
+        providers = self.spans.provider(), self.logs.provider(), meter_provider
+
+        def export() -> None:
+            for provider in providers:
+                with self.tracker.guarded("telemetry"):
+                    getattr(provider, "force_flush", lambda: None)()
+
+        thread = threading.Thread(target=export, name="sessionwatch-flush", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+
+    def forget(self) -> None:
+        """In a forked child: what waits is the parent's to tell."""
+        self._waiting.clear()
+        self._working = threading.local()
+
+    def look(self) -> None:
+        """Look whether a provider was set meanwhile: its exit comes before ours, unless ours is registered later."""
+        providers = self.spans.provider(), metrics.get_meter_provider(), self.logs.provider()
+        if any(one is not before for one, before in zip(providers, self._providers or (None,) * 3, strict=True)):
+            self._providers = providers
+            self._on_provider()
+
+    def _soon(self, tell: Callable[[], None]) -> None:
+        """Do it now if that is safe, after what waits already."""
+        if len(self._waiting) >= _WAITING:
+            self.tracker.internal_errors["telemetry queue full"] += 1
+            return
+        self._waiting.append(tell)
+        if not self._must_wait():
+            self.flush(_AT_ONCE)
+
+    def _must_wait(self) -> bool:
+        return self.tracker.collecting or getattr(self._working, "now", False) or spans.in_finalizer()
+
+    def _is_exporting(self) -> bool:
+        """Whether an exporter works here, which may use sessions itself: those are none of the program's.
+
+        Not so in the collector, which runs wherever it happens to.
+        """
+        exporting = getattr(self._working, "now", False) or spans.suppressed()
+        return exporting and not (self.tracker.collecting or spans.in_finalizer())
+
+    def _within_sdk(self, call: Callable[[], Any]) -> Any:
+        self._working.now = True
+        try:
+            self.look()
+            return call()
+        except Exception:
+            self.tracker.failed("telemetry")
+        finally:
+            self._working.now = False

@@ -1,0 +1,297 @@
+"""What the hooks share: the ledger, the guard around our own errors, counters, and the way to the rules."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextlib import suppress as suppress_all
+from types import CodeType, FrameType
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from . import activation, callsite, suppress
+from .events import Event, SessionEnded
+from .ledger import Ledger, SessionRecord, recognised
+from .model import Mark
+from .scope import Unit, current_unit
+
+KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
+
+_QUEUED = 65_536  # samples of histograms that wait at most
+_MANY = 64  # from which on whoever ends a session sees to them
+_GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
+_LATER_LIMIT = 100  # a callback that makes findings itself must not keep us for ever
+
+logger = logging.getLogger("sessionwatch")
+
+
+class Tracker:
+    """One installation's working memory. ``emit`` takes an event and returns an exception to raise, or None."""
+
+    def __init__(
+        self,
+        emit: Callable[[Event, tuple[suppress.Allowance, ...]], Exception | None],
+        ledger: Ledger,
+        wants: Callable[[Any], bool] | None = None,
+    ) -> None:
+        self.active = True
+        self.ledger = ledger
+        self.wants = wants  # None: every session
+        self.reraise = bool(os.environ.get("SESSIONWATCH_TESTING"))  # our own tests see our own errors
+        self.discreet = False  # whether messages of exceptions, which may quote values, stay out of the log
+        self.activations = False  # whether it matters which call of a function opened a session
+        self.opened_by_kind: Counter[str] = Counter()
+        self.closed_by_outcome: Counter[tuple[str, str]] = Counter()
+        self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
+        self.totals: Counter[str] = Counter()  # statements, flushes, rows
+        self.written: Counter[str] = Counter()  # rows by verb
+        self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
+        self.found: Counter[tuple[str, str]] = Counter()  # findings by rule and mode
+        self.internal_errors: Counter[str] = Counter()
+        self.pairs: Callable[[str, str], tuple[str, str]] | None = None  # models and attributes as they are counted
+        self.ended: deque[tuple[str, str, float, int]] = deque(maxlen=_QUEUED)  # outcome, kind, seconds, statements
+        self.transactions: deque[tuple[str, float]] = deque(maxlen=_QUEUED)  # outcome, seconds
+        self.connections: deque[tuple[str, str, float]] = deque(maxlen=_QUEUED)  # pool, metric, seconds
+        self._seed()
+        self.forked = 0.0  # when this process was forked off, in seconds since the epoch; 0.0 for the first one
+        self.parent, self._process = 0, os.getpid()
+        self.connected: WeakKeyDictionary[Any, Mark] = WeakKeyDictionary()  # where a pool's connections were opened
+        self.inherited: WeakSet[Any] = WeakSet()  # those of the parent's that were looked at
+        self._emit = emit
+        self._busy = threading.local()
+        self._last_words: list[SessionRecord] = []
+        self.when_opened: Callable[[SessionRecord], None] | None = None  # in telemetry
+        self.when_ended: Callable[[SessionRecord, str], None] | None = None  # with its outcome; after its findings
+        self.when_grown: Callable[[], None] = lambda: None  # what waits for the histograms has become much
+        self.when_collected: Callable[[SessionRecord], tuple[Event | None, str]] = lambda record: (None, "")
+        self.when_pool_ran_dry: Callable[[BaseException, int, int], None] = lambda error, pool, out: None
+
+    # -- sessions -------------------------------------------------------------------------------------
+
+    def open(self, session: Any, frame: FrameType | None, kind: str = "sync") -> SessionRecord | None:
+        """Begin a record for a session that was just made; None if it is not one of the target's."""
+        if self.wants is not None and not self.wants(session):
+            session.__dict__[KEY] = None
+            return None
+        opened = callsite.mark(frame)
+        record = self._record(session, opened, current_unit())
+        error = sys.exception()
+        if error is not None:
+            record.errors_at_open = tuple(_handled(error))
+        if opened.site is not None and opened.site.code.co_flags & _GENERATOR:
+            record.consumer = _consumer(frame, opened.site.code)
+        if self.activations and record.unit is None:
+            record.callers = activation.callers(frame)
+        self.opened_by_kind[kind] += 1
+        return record
+
+    def adopt(self, session: Any) -> SessionRecord | None:
+        """A record for a session that was opened before the installation."""
+        if not self.active or KEY in session.__dict__ or "identity_map" not in session.__dict__:
+            return None
+        if self.wants is not None and not self.wants(session):
+            session.__dict__[KEY] = None
+            return None
+        self.opened_by_kind["sync"] += 1
+        record = self._record(session, None, None)  # it may be older than the unit that it is used in
+        record.holds(session)
+        return record
+
+    def reopen(self, session: Any, before: SessionRecord, frame: FrameType) -> SessionRecord:
+        """A new record for a session that is used again after a close."""
+        record = self._record(session, before.opened, current_unit())
+        record.kind = before.kind
+        record.allowances = before.allowances
+        record.consumer = before.consumer
+        record.reused = True
+        if self.activations and record.unit is None:
+            record.callers = activation.callers(frame)
+        self.opened_by_kind[record.kind] += 1
+        return record
+
+    def _record(self, session: Any, opened: Mark | None, unit: Unit | None) -> SessionRecord:
+        # KEY, set as an attribute: a session whose __dict__ nobody asked for has none, and is faster to use
+        record: SessionRecord = SessionRecord(self, opened, unit, suppress.active())
+        object.__setattr__(session, KEY, record)  # a subclass may guard its attributes
+        if unit is not None:
+            unit.opened(record)
+        if self.when_opened is not None:
+            self.when_opened(record)
+        return record
+
+    def closed(self, record: SessionRecord, lost: bool = False, leaked: bool = False) -> str:
+        """Add a finished session to the totals and keep its record for later questions; returns its outcome."""
+        worked = record.reference is not None  # else it never began a transaction: no instance will ever ask for it
+        outcome = record.outcome(lost, leaked) if worked else "read_only"
+        if worked:
+            self.ledger.keep(record)
+        if record.muted:  # opened before the fork: the parent counts it
+            return outcome
+        self.closed_by_outcome[outcome, record.kind] += 1
+        if worked:
+            totals = self.totals
+            totals["statements"] += record.statements
+            totals["flushes"] += record.flushes
+            if record.written:
+                totals["rows"] += sum(record.written.values())
+                self.written.update(record.written)
+            if record.lazy_loads:
+                self.lazy_loads.update(record.lazy_loads)
+        self.ended.append((outcome, record.kind, record.duration(), record.statements))
+        if len(self.ended) >= _MANY:
+            self.when_grown()
+        return outcome
+
+    @property
+    def collecting(self) -> bool:
+        """Whether the garbage collector called us: whoever runs here may hold any lock, and expects nothing."""
+        return getattr(self._busy, "collecting", False)
+
+    @contextmanager
+    def by_collector(self, hook: str) -> Iterator[None]:
+        """What the collector calls, at any moment; errors stay in here."""
+        before = self.collecting
+        self._busy.collecting = True
+        try:
+            yield
+        except Exception:
+            self.failed(hook)
+        finally:
+            self._busy.collecting = before
+
+    def collected(self, record: SessionRecord) -> None:
+        """A session was collected unclosed. Called by the collector, at any moment: touch little."""
+        if not self.active or record.muted:
+            return
+        if getattr(self._busy, "depth", 0):
+            self._last_words.append(record)  # in the middle of our own work: the outermost call handles it
+            return
+        with self.by_collector("collected"):
+            event, outcome = self.when_collected(record)
+            if event is not None:
+                self.emit(event, record.allowances)
+            if self.when_ended is not None:
+                self.when_ended(record, outcome)
+
+    # -- the way to the rules -------------------------------------------------------------------------
+
+    def emit(self, event: Event, allowances: tuple[suppress.Allowance, ...] = ()) -> Exception | None:
+        """Hand an event to the rules; what comes back is to be raised at a safe point."""
+        if getattr(self._busy, "depth", 0):
+            if isinstance(event, SessionEnded):  # the collector ran the program's own finalizers inside of our work
+                self._busy.later.append((event, (*allowances, *suppress.active())))
+            return None
+        self._busy.depth, self._busy.later = 1, []
+        try:
+            raised = self._emit(event, (*allowances, *suppress.active()))
+            for later in itertools.islice(self._busy.later, _LATER_LIMIT):  # may grow meanwhile
+                self._emit(*later)
+            return raised
+        finally:
+            self._busy.depth = 0
+            if self._last_words:
+                self._say_last_words()
+
+    def _say_last_words(self) -> None:
+        while self._last_words:
+            self.collected(self._last_words.pop())
+
+    def loaded(self, record: SessionRecord, kind: str, model: str, attribute: str) -> None:
+        """Count a lazy load: of a relationship, a deferred or an expired column."""
+        key = (kind,) if self.pairs is None else (kind, *self.pairs(model, attribute))
+        loads = record.lazy_loads or {}
+        loads[key] = loads.get(key, 0) + 1
+        record.lazy_loads = loads
+
+    def sampled(self, pool: str, metric: str, seconds: float) -> None:
+        """A time that somebody spent with a pool."""
+        self.connections.append((pool, metric, seconds))
+        if len(self.connections) >= _MANY:
+            self.when_grown()
+
+    def renew(self) -> None:
+        """In a forked child: no other thread is left that could be at work in here."""
+        self.forked = time.time()
+        self.parent, self._process = self._process, os.getpid()
+        self.inherited.clear()
+        self._busy = threading.local()
+        self._last_words.clear()
+        counters = (self.opened_by_kind, self.closed_by_outcome, self.totals, self.written, self.lazy_loads)
+        for counter in (*counters, self.found, self.internal_errors):
+            counter.clear()
+        self.forget_samples()
+        self._seed()
+
+    def forget_samples(self) -> None:
+        """Nothing waits for the histograms any more."""
+        for queue in (self.ended, self.transactions, self.connections):
+            queue.clear()
+
+    def _seed(self) -> None:
+        """Every key that is known from the start: adding to one that is there can't be interrupted by a thread."""
+        self.opened_by_kind.update(dict.fromkeys(("sync", "async"), 0))
+        for outcome in ("committed", "rolled_back", "read_only", "lost", "leaked"):
+            self.closed_by_outcome.update({(outcome, "sync"): 0, (outcome, "async"): 0})
+        self.totals.update(dict.fromkeys(("statements", "flushes", "rows"), 0))
+
+    # -- our own errors -------------------------------------------------------------------------------
+
+    @contextmanager
+    def guarded(self, hook: str) -> Iterator[None]:
+        """Keep an error of ours away from the host program. For slow paths; hot ones write it out."""
+        try:
+            yield
+        except Exception:
+            self.failed(hook)
+
+    def failed(self, hook: str) -> None:
+        """Count and log the exception that is being handled; raise it again under our own tests."""
+        self.internal_errors[hook] += 1
+        path = os.environ.get("SESSIONWATCH_INTERNAL_ERRORS")
+        if path:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"--- {hook}\n{traceback.format_exc()}\n")
+        if self.internal_errors[hook] == 1:
+            with suppress_all(Exception):  # a handler of the program's may be what failed
+                said = "sessionwatch failed in %s; the program is not affected"
+                if self.discreet:
+                    logger.error(f"{said}%s", hook, _discreetly(sys.exception()))
+                else:
+                    logger.error(said, hook, exc_info=True)
+        if self.reraise:
+            raise
+
+
+def _discreetly(error: BaseException | None) -> str:
+    """Class and way of an exception; neither its message nor the text of the lines."""
+    frames = traceback.extract_tb(error.__traceback__, 20) if error is not None else []
+    way = "".join(f"\n  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames)
+    return f": {type(error).__name__}{way}"
+
+
+def _handled(error: BaseException | None) -> Iterator[Any]:
+    """The exceptions that are being handled; the newest may be a registry's own KeyError."""
+    for _ in range(5):
+        if error is not None:
+            yield recognised(error)
+            error = error.__context__
+
+
+def _consumer(frame: FrameType | None, generator: CodeType) -> Any:
+    """Who runs the generator that opened the session: the user's line outside of it."""
+    if generator.co_flags & 0x80:
+        return None
+    while frame is not None and frame.f_code is not generator:
+        frame = frame.f_back
+    outside = frame.f_back if frame is not None else None
+    if outside is None or callsite.kind_of(outside) != callsite.USER:
+        return None
+    return callsite.site(outside)

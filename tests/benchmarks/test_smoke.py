@@ -1,0 +1,109 @@
+"""The benchmarks run: every workload in every mode, and every table is printed. No figure is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from benchmarks import check, children, instructions, sdk, tables, telemetry, wall, workloads
+from benchmarks.__main__ import main
+from benchmarks.databases import url_of
+from benchmarks.instructions import Counts
+from benchmarks.modes import OURS
+from benchmarks.wall import Times
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_workload_runs_in_every_mode_without_a_finding() -> None:
+    """The workloads are right use: in no mode is there a finding, an internal error or a failure."""
+    counted = instructions.measure(OURS, samples=1, layouts=1, scale=0.05, valgrind=False)
+    assert [(counts.mode, counts.cannot, counts.failed, counts.complaints) for counts in counted] == [
+        (mode, None, {}, []) for mode in OURS
+    ]
+    names = {workload.name for workload in workloads.ALL}
+    assert all(set(counts.instructions) == names for counts in counted)
+    assert "all rules off" in tables.of_instructions(counted)
+
+
+@pytest.mark.postgresql
+def test_requests_run_in_every_mode_without_a_finding(postgres_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application of the telemetry part is right use too, with an SDK and beside its instrumentation."""
+    monkeypatch.setenv("SESSIONWATCH_TEST_POSTGRES_URL", postgres_database.render_as_string(hide_password=False))
+    with url_of(telemetry.DATABASE) as url:
+        counted = instructions.measure(
+            telemetry.MODES,
+            [workload.name for workload in workloads.REQUESTS],
+            samples=1,
+            layouts=1,
+            scale=0.02,
+            valgrind=False,
+            extra=["--database", url, "--sdk", sdk.SAMPLED],
+        )
+    assert [(counts.cannot, counts.failed, counts.complaints) for counts in counted] == [(None, {}, [])] * 3
+    assert all(set(counts.instructions) == {"def", "async def"} for counts in counted)
+    found = telemetry.Requests({sdk.SAMPLED: Times("psycopg", "cpu")}, {sdk.SAMPLED: counted})
+    assert "| instructions on psycopg, SDK, sampled, ratio to bare | def | async def |" in tables.of_requests(found)
+
+
+def test_what_a_request_costs_is_told_as_a_share_of_the_instrumentation() -> None:
+    """Two percent of bare are a tenth of twenty percent, for instructions and for times with their quartiles."""
+    times = Times("psycopg", "cpu", {"telemetry": {"def": (1.02, 1.0, 1.1)}, "otel": {"def": (1.2, 1.1, 1.3)}})
+    assert telemetry.shares(times.ratio) == {"def": pytest.approx(0.1)}
+    assert telemetry.shares({"telemetry": {"def": 1.02}, "otel": {"def": 1.2}}) == {"def": pytest.approx(0.1)}
+    assert telemetry.shares({"telemetry": {"def": 1.02}}) == {}
+
+
+def test_wall_time_names_what_cannot_run() -> None:
+    """A mode that does not start is a line below the table, and the others are measured."""
+    times = wall.measure("sqlite", ("bare", "log", "no-such-mode"), ("open+close",), rounds=2)
+    assert set(times.ratio) == {"log"}
+    assert "cannot run" in tables.of_times(times)
+
+
+def test_the_small_parts_print_their_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory and start-up write Markdown to stdout and all figures to the JSON file."""
+    file = tmp_path / "figures.json"
+    assert main(["memory", "startup", "--quick", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "| a closed session's record |" in printed
+    assert "| import sessionwatch |" in printed
+    assert set(json.loads(file.read_text())) == {"environment", "memory", "startup"}
+
+
+def test_an_exceeded_bound_is_named() -> None:
+    """The check names the mode, the workload, the ratio and the bound."""
+    bare = Counts("bare", {"read": 100.0, "load": 100.0})
+    counted = [bare, Counts("log", {"read": 100.0, "load": 150.0}, complaints=["finding of lost-writes"])]
+    assert check.exceeded(counted) == [
+        "log: finding of lost-writes",
+        "log, load: 1.500 times the instructions of bare, at most 1.02 are allowed",
+    ]
+
+
+def test_every_workload_has_a_bound_in_every_mode() -> None:
+    """The table of bounds has a column for each workload."""
+    assert [workload.name for workload in workloads.ALL] == list(check.WORKLOADS)
+    assert all(len(bounds) == len(check.WORKLOADS) for bounds in check.BOUNDS.values())
+
+
+def test_without_valgrind_the_check_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where valgrind is missing, the status is 2 and the reason is named."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(check, "LINE", ".".join(__import__("sqlalchemy").__version__.split(".")[:2]))
+    assert main(["check"]) == 2
+    assert "valgrind is not installed" in capsys.readouterr().err
+
+
+def test_the_environment_of_a_child_is_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What configures sessionwatch, Python or a peer does not reach the processes that measure."""
+    for name in ("SESSIONWATCH_MODE", "PYTHONSTARTUP", "OTEL_SDK_DISABLED"):
+        monkeypatch.setenv(name, "x")
+    environment = children.environment()
+    assert environment["PYTHONHASHSEED"] == "0"
+    assert not {"SESSIONWATCH_MODE", "PYTHONSTARTUP", "OTEL_SDK_DISABLED"} & set(environment)

@@ -1,0 +1,41 @@
+"""The dashboard and the alerts read the metrics that sessionwatch has, under the names that Prometheus gives them."""
+
+from __future__ import annotations
+
+import re
+
+from dashboards import queries
+from sessionwatch.telemetry.table import METRICS, Metric
+
+EXPRESSIONS = [*queries.expressions().values(), *(rule["expr"] for rule in queries.alerts().values())]
+READ = {name for expression in EXPRESSIONS for name in queries.metrics(expression)}
+
+
+def in_prometheus(name: str) -> str:
+    """A name of OpenTelemetry as Prometheus writes it."""
+    return re.sub(r"\W", "_", name)
+
+
+def series(metric: Metric) -> str:
+    """The series that a panel reads: a unit in braces adds nothing to the name."""
+    suffix = {"counter": "_total", "histogram": "_bucket"}.get(metric.kind, "")
+    return in_prometheus(metric.name) + ("_seconds" if metric.unit == "s" else "") + suffix
+
+
+def test_all_that_is_counted_is_shown_and_all_that_is_shown_is_counted() -> None:
+    """Every metric is on the dashboard, and no expression reads one that does not exist."""
+    assert {series(metric) for metric in METRICS} == READ
+
+
+def test_labels_are_attributes() -> None:
+    """An expression selects and groups by attributes of the metrics it reads, beside Prometheus's own labels."""
+    for expression in EXPRESSIONS:
+        known = {
+            in_prometheus(name)
+            for metric in METRICS
+            if series(metric) in queries.metrics(expression)
+            for name in metric.attributes
+        }
+        used = re.findall(r"(\w+)(?==~|!~|!=|=\")", expression)
+        used += [name for text in re.findall(r"(?:by|ignoring) \(([^)]*)\)", expression) for name in text.split(", ")]
+        assert set(used) <= known | {"job", "instance", "le"}

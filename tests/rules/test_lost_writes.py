@@ -1,0 +1,592 @@
+"""``lost-writes``: what is reported, on real databases, and where the finding points."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, func, insert, literal, select, text, update
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from sessionwatch import FindingError, messages
+from sessionwatch.watch import Watch
+from tests.rules.models import Customer, Employee, Item, Order, Tag
+from tests.rules.places import evidence_line, is_idle, labels, line, only
+
+Work = Callable[[Session], object]
+
+
+# -- how a session ends ---------------------------------------------------------------------------------
+
+
+def close(session: Session) -> None:
+    session.close()
+
+
+def reset(session: Session) -> None:
+    session.reset()
+
+
+def invalidate(session: Session) -> None:
+    session.invalidate()
+
+
+def leave_with(session: Session) -> None:
+    with session:
+        pass
+
+
+def leave_closing(session: Session) -> None:
+    with contextlib.closing(session):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (close, "closed"),
+        (reset, "reset"),
+        (invalidate, "invalidated"),
+        (leave_with, "closed"),
+        (leave_closing, "closed"),
+    ],
+)
+def test_reports_each_way_to_end_a_session(
+    shop: Engine, watch: Watch, end: Callable[[Session], None], how: str
+) -> None:
+    """A flushed object is lost by close, reset, invalidate and the end of a with block."""
+    session = Session(shop)
+    session.add(Order())
+    session.flush()
+    end(session)
+    finding = only(watch, "lost-writes")
+    assert finding.message == f"1 Order object was written, but the session was {how} without a commit"
+    assert (finding.subject, finding.function) == ("Order", end.__name__)
+    assert labels(finding) == [how, "written", "opened"]
+
+
+def test_points_at_the_with_line_that_discards(shop: Engine, watch: Watch) -> None:
+    """The primary place is the with statement, the write and the opening are evidence."""
+    with Session(shop) as session:  # with-block
+        session.add(Order())
+        session.flush()  # with-flush
+    finding = only(watch, "lost-writes")
+    assert finding.line == line("with-block")
+    assert evidence_line(finding, "written") == line("with-flush")
+    assert evidence_line(finding, "opened") == line("with-block")
+
+
+def test_reports_a_registry_that_is_removed(shop: Engine, watch: Watch) -> None:
+    """scoped_session.remove() discards as close() does, and is the place."""
+    registry = scoped_session(sessionmaker(shop))
+    registry.add(Order())
+    registry.flush()
+    registry.remove()  # registry-remove
+    assert only(watch, "lost-writes").line == line("registry-remove")
+
+
+def test_reports_a_session_that_was_dropped(shop: Engine, watch: Watch) -> None:
+    """A session that the collector found points at its last write."""
+    session = Session(shop)
+    session.add(Order())
+    session.flush()  # dropped-flush
+    del session
+    gc.collect()
+    finding = next(finding for finding in watch.findings if finding.rule == "lost-writes")
+    assert finding.message == "1 Order object was written, but the session was dropped and collected without a commit"
+    assert finding.line == line("dropped-flush")
+
+
+def test_reports_pending_objects_of_a_session_that_was_dropped(shop: Engine, watch: Watch) -> None:
+    """Objects that were added and never flushed are lost with the session, though no connection was taken."""
+    session = Session(shop)
+    session.add(Order())  # dropped-add
+    del session
+    gc.collect()
+    finding = only(watch, "lost-writes")
+    assert finding.message == "1 Order object was added, but the session was dropped and collected without a commit"
+    assert finding.line == line("dropped-add")
+
+
+def test_reports_a_session_that_is_open_when_the_program_ends(tmp_path: Path) -> None:
+    """At exit, the finding points at the last write and the program's status is its own."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent("""
+            import sessionwatch
+            sessionwatch.install(output="findings.jsonl")
+            from sqlalchemy import create_engine
+            from sqlalchemy.orm import Session
+            from tests.rules.models import Order, create
+            engine = create_engine("sqlite:///shop.db")
+            create(engine)
+            session = Session(engine)
+            session.add(Order())
+            session.flush()
+            raise SystemExit(3)
+        """)
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, env={"PYTHONPATH": root}, capture_output=True)
+    assert done.returncode == 3, done.stderr
+    written = (tmp_path / "findings.jsonl").read_text()
+    assert "1 Order object was written, but the program ended without a commit" in written
+    assert '"path": "program.py", "line": 11' in written
+
+
+def test_reports_a_generator_that_closes_without_a_commit(shop: Engine, watch: Watch) -> None:
+    """A dependency's close() in finally is the place, the handler's line is the writer."""
+
+    def get_session() -> Iterator[Session]:
+        session = Session(shop)
+        try:
+            yield session
+        finally:
+            session.close()  # dependency-close
+
+    provider = get_session()
+    session = next(provider)
+    session.add(Order())
+    session.flush()  # handler-flush
+    provider.close()
+    finding = only(watch, "lost-writes")
+    assert finding.line == line("dependency-close")
+    assert evidence_line(finding, "written") == line("handler-flush")
+
+
+# -- how a session writes -------------------------------------------------------------------------------
+
+
+def flush_new(session: Session) -> None:
+    session.add_all([Order(), Order()])
+    session.flush()
+
+
+def flush_changed(session: Session) -> None:
+    session.get_one(Order, 1).status = "paid"
+    session.flush()
+
+
+def flush_deleted(session: Session) -> None:
+    session.delete(session.get_one(Employee, 1))
+    session.flush()
+
+
+def autoflush(session: Session) -> None:
+    session.add(Tag(name="late"))
+    session.scalars(select(Order)).all()
+
+
+def flush_inherited(session: Session) -> None:
+    session.add(Employee(name="Alan", salary=1))
+    session.flush()
+
+
+def flush_mutable(session: Session) -> None:
+    order = session.get_one(Order, 1)
+    assert order.extra is not None
+    order.extra["gift"] = False
+    session.flush()
+
+
+def flush_collection(session: Session) -> None:
+    order = session.get_one(Order, 1)
+    order.tags.clear()
+    session.flush()
+
+
+def core_insert(session: Session) -> None:
+    session.execute(insert(Item.__table__).values(name="washer"))
+
+
+def core_update(session: Session) -> None:
+    session.execute(update(Item.__table__).values(name="washer"))
+
+
+def core_delete(session: Session) -> None:
+    session.execute(delete(Item.__table__))
+
+
+def orm_insert(session: Session) -> None:
+    session.execute(insert(Item), [{"name": "washer"}, {"name": "rivet"}])
+
+
+def orm_update(session: Session) -> None:
+    session.execute(update(Item).where(Item.name == "nut").values(name="washer"))
+
+
+def orm_delete(session: Session) -> None:
+    session.execute(delete(Item).where(Item.name == "nut"))
+
+
+def query_delete(session: Session) -> None:
+    session.query(Item).filter(Item.name == "nut").delete()
+
+
+def insert_returning(session: Session) -> None:
+    session.scalars(insert(Item).returning(Item.id), [{"name": "washer"}, {"name": "rivet"}]).all()
+
+
+def insert_many_values(session: Session) -> None:
+    session.execute(insert(Item).values([{"name": "washer"}, {"name": "rivet"}]))
+
+
+def insert_from_select(session: Session) -> None:
+    session.execute(insert(Item).from_select(["name"], select(Item.name)))
+
+
+def bulk_mappings(session: Session) -> None:
+    session.bulk_insert_mappings(Item, [{"name": "washer"}, {"name": "rivet"}])  # type: ignore[arg-type]
+
+
+def bulk_update(session: Session) -> None:
+    session.bulk_update_mappings(Item, [{"id": 1, "name": "washer"}])  # type: ignore[arg-type]
+
+
+def bulk_objects(session: Session) -> None:
+    session.bulk_save_objects([Item(name="washer"), Item(name="rivet")])
+
+
+def text_insert(session: Session) -> None:
+    session.execute(text("INSERT INTO items (name) VALUES (:name)"), {"name": "washer"})
+
+
+def text_update(session: Session) -> None:
+    session.execute(text("/* nightly */ UPDATE items SET name = 'a; DELETE FROM tags' WHERE id = 1"))
+
+
+def driver_sql(session: Session) -> None:
+    session.connection().exec_driver_sql("DELETE FROM items WHERE id = 1")
+
+
+def on_connection(session: Session) -> None:
+    session.connection().execute(insert(Item.__table__), [{"name": "washer"}, {"name": "rivet"}])
+
+
+WRITES: list[tuple[Work, str]] = [
+    (flush_new, "2 Order objects were written"),
+    (flush_changed, "1 Order object was updated"),
+    (flush_deleted, "1 Employee object was deleted"),
+    (autoflush, "1 Tag object was written"),
+    (flush_inherited, "1 Employee object was written"),
+    (flush_mutable, "1 Order object was updated"),
+    (flush_collection, "1 row of order_tags was deleted"),
+    (core_insert, "1 row of items was inserted"),
+    (core_update, "2 rows of items were updated"),
+    (core_delete, "2 rows of items were deleted"),
+    (orm_insert, "2 rows of items were inserted"),
+    (orm_update, "1 row of items was updated"),
+    (orm_delete, "1 row of items was deleted"),
+    (query_delete, "1 row of items was deleted"),
+    (insert_returning, "2 rows of items were inserted"),
+    (insert_many_values, "2 rows of items were inserted"),
+    (insert_from_select, "2 rows of items were inserted"),
+    (bulk_mappings, "2 Item objects were written"),
+    (bulk_update, "1 Item object was updated"),
+    (bulk_objects, "2 Item objects were written"),
+    (text_insert, "1 row of items was inserted"),
+    (text_update, "1 row of items was updated"),
+    (driver_sql, "1 row of items was deleted"),
+    (on_connection, "2 rows of items were inserted"),
+]
+
+
+@pytest.mark.parametrize(("work", "what"), WRITES, ids=[work.__name__ for work, _ in WRITES])
+def test_reports_each_way_to_write(shop: Engine, watch: Watch, work: Work, what: str) -> None:
+    """What was written is named and counted, and the writing function is evidence."""
+    if work is insert_from_select and shop.dialect.driver == "psycopg":
+        what = "rows of items were inserted"  # the driver forgets the number with the cursor
+    session = Session(shop)
+    work(session)
+    session.close()
+    finding = only(watch, "lost-writes")
+    assert finding.message == f"{what}, but the session was closed without a commit"
+    written = next(item for item in finding.evidence if item.label == "written")
+    assert written.site is not None
+    assert written.site.function == work.__name__
+
+
+@pytest.mark.parametrize(("work", "what"), WRITES, ids=[work.__name__ for work, _ in WRITES])
+def test_reports_each_way_to_write_on_mariadb(mariadb_shop: Engine, watch: Watch, work: Work, what: str) -> None:
+    """MariaDB's driver tells the same story."""
+    session = Session(mariadb_shop)
+    work(session)
+    session.close()
+    assert only(watch, "lost-writes").message == f"{what}, but the session was closed without a commit"
+
+
+@pytest.mark.parametrize("end", [close, reset, invalidate, leave_with])
+@pytest.mark.parametrize("verb", ["added", "changed", "deleted"])
+def test_reports_objects_that_never_were_flushed(
+    shop: Engine, watch: Watch, end: Callable[[Session], None], verb: str
+) -> None:
+    """New, dirty and deleted objects are lost without a single statement."""
+    session = Session(shop)
+    if verb == "added":
+        session.add(Order())
+    elif verb == "changed":
+        session.get_one(Order, 1).status = "paid"
+    else:
+        session.delete(session.get_one(Order, 1))
+    end(session)
+    finding = only(watch, "lost-writes")
+    assert finding.message.startswith(f"1 Order object was {verb}, but the session was ")
+    assert finding.function == end.__name__
+
+
+def test_reports_a_write_inside_a_cte(shop: Engine, watch: Watch) -> None:
+    """A SELECT over an INSERT in a CTE writes; PostgreSQL alone has that."""
+    if shop.dialect.name != "postgresql":
+        pytest.skip(f"{shop.dialect.name} has no DML in a CTE")
+    with Session(shop) as session:
+        added = insert(Item).values(name="washer").returning(Item.id).cte("added")
+        session.execute(select(added.c.id)).all()
+    assert only(watch, "lost-writes").subject == "items"
+
+
+def test_reports_a_textual_write_inside_a_cte(shop: Engine, watch: Watch) -> None:
+    """The same given as text."""
+    if shop.dialect.name != "postgresql":
+        pytest.skip(f"{shop.dialect.name} has no DML in a CTE")
+    with Session(shop) as session:
+        session.execute(text("WITH gone AS (DELETE FROM items RETURNING id) SELECT count(*) FROM gone"))
+    assert only(watch, "lost-writes").subject == "items"
+
+
+def test_names_everything_that_was_lost(shop: Engine, watch: Watch) -> None:
+    """Several classes and tables are one finding, newest evidence first."""
+    with Session(shop) as session:
+        session.add(Customer(name="Bob", orders=[Order(items=[Item(name="a"), Item(name="b")])]))
+        session.flush()
+        session.execute(update(Tag).values(name="old"))
+    finding = only(watch, "lost-writes")
+    assert finding.subject == "Customer, Order, Item and tags"
+    assert labels(finding) == ["closed", "written", "written", "written", "written", "opened"]
+
+
+def test_reports_writes_after_a_commit(shop: Engine, watch: Watch) -> None:
+    """A commit covers what came before it, not what came after."""
+    with Session(shop) as session:
+        session.add(Order())
+        session.commit()
+        session.add(Tag(name="late"))
+        session.flush()
+    assert only(watch, "lost-writes").subject == "Tag"
+
+
+def test_reports_writes_after_a_rollback(shop: Engine, watch: Watch) -> None:
+    """A rollback covers what came before it, not what came after."""
+    with Session(shop) as session:
+        session.add(Order())
+        session.flush()
+        session.rollback()
+        session.add(Tag(name="late"))
+        session.flush()
+    assert only(watch, "lost-writes").subject == "Tag"
+
+
+def test_reports_after_an_exception_that_was_handled_inside(shop: Engine, watch: Watch) -> None:
+    """An exception that never left the block excuses nothing."""
+    with Session(shop) as session:
+        session.add(Order())
+        session.flush()
+        with contextlib.suppress(ValueError):
+            raise ValueError
+    only(watch, "lost-writes")
+
+
+def test_reports_a_session_used_inside_an_except_block(shop: Engine, watch: Watch) -> None:
+    """An exception that was being handled before the session was opened is not on its way out of it."""
+    try:
+        raise ValueError("why the audit row is written")
+    except ValueError:
+        session = Session(shop)
+        session.add(Order(status="failed"))
+        session.flush()
+        session.close()
+    only(watch, "lost-writes")
+
+
+def test_reports_a_generator_that_was_broken_off(shop: Engine, watch: Watch) -> None:
+    """GeneratorExit is how a broken generator loses writes, not an exception on its way."""
+
+    def get_session() -> Iterator[Session]:
+        with Session(shop) as session:
+            yield session
+            session.commit()
+
+    for session in get_session():
+        session.add(Order())
+        session.flush()
+        break
+    gc.collect()
+    only(watch, "lost-writes")
+
+
+# -- savepoints -----------------------------------------------------------------------------------------
+
+
+def released(session: Session) -> None:
+    with session.begin_nested():
+        session.add(Tag(name="inner"))
+
+
+def rolled_back(session: Session) -> None:
+    savepoint = session.begin_nested()
+    session.add(Tag(name="inner"))
+    session.flush()
+    savepoint.rollback()
+
+
+def still_open(session: Session) -> None:
+    session.begin_nested()
+    session.add(Tag(name="inner"))
+    session.flush()
+
+
+def mixed(session: Session) -> None:
+    with session.begin_nested():
+        session.add(Tag(name="kept"))
+        session.flush()
+        rolled_back(session)
+        released(session)
+
+
+SAVEPOINTS: list[tuple[Work, str]] = [
+    (released, "1 Tag object was written"),
+    (still_open, "1 Tag object was written"),
+    (mixed, "2 Tag objects were written"),
+]
+
+
+@pytest.mark.parametrize(("work", "what"), SAVEPOINTS)
+def test_reports_writes_of_savepoints(shop: Engine, watch: Watch, work: Work, what: str) -> None:
+    """What a released savepoint wrote is lost with the transaction around it."""
+    with Session(shop) as session:
+        work(session)
+    assert only(watch, "lost-writes").message == f"{what}, but the session was closed without a commit"
+
+
+@pytest.mark.parametrize(("work", "what"), SAVEPOINTS)
+def test_reports_writes_of_savepoints_on_mariadb(mariadb_shop: Engine, watch: Watch, work: Work, what: str) -> None:
+    """MariaDB's savepoints are the same."""
+    with Session(mariadb_shop) as session:
+        work(session)
+    assert only(watch, "lost-writes").message == f"{what}, but the session was closed without a commit"
+
+
+def test_drops_what_a_rolled_back_savepoint_wrote(shop: Engine, watch: Watch) -> None:
+    """Only the outer transaction's write is named when the savepoint's was rolled back."""
+    with Session(shop) as session:
+        session.add(Order())
+        session.flush()
+        rolled_back(session)
+    assert only(watch, "lost-writes").subject == "Order"
+
+
+# -- the message, and strict mode -----------------------------------------------------------------------
+
+
+def get_session(engine: Engine) -> Session:
+    return Session(engine)  # story-open
+
+
+def place_order(session: Session) -> None:
+    session.add(Order())
+    session.flush()  # story-flush
+
+
+def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole story: headline, evidence newest first, one fix, where to read more."""
+    monkeypatch.chdir(Path(__file__).parent)
+    session = get_session(shop)
+    place_order(session)
+    session.add(Tag(name="late"))  # story-add
+    session.close()  # story-close
+    label = session.__dict__["_sessionwatch"].label
+    assert messages.render(only(watch, "lost-writes")) == textwrap.dedent(f"""\
+        lost-writes: 1 Order object and 1 Tag object were written, but the session was closed without a commit
+          closed   test_lost_writes.py:{line("story-close")} in test_message_word_for_word     session {label}
+          added    test_lost_writes.py:{line("story-add")} in test_message_word_for_word     1 Tag object, never flushed
+          written  test_lost_writes.py:{line("story-flush")} in place_order                    1 Order object written
+          opened   test_lost_writes.py:{line("story-open")} in get_session                    session {label}
+          fix: commit before the session ends: session.commit(), or `with Session(engine) as session, session.begin():`;
+               if nothing shall be kept, say so: session.rollback()
+          more: sessionwatch explain lost-writes""")
+
+
+@pytest.mark.parametrize("end", [close, reset, invalidate, leave_with, leave_closing])
+def test_strict_raises_after_everything_was_released(
+    shop: Engine, strict: Watch, end: Callable[[Session], None]
+) -> None:
+    """The error carries the finding, and comes when the connection is back in the pool."""
+    session = Session(shop)
+    session.add(Order())
+    session.flush()
+    with pytest.raises(FindingError, match="1 Order object was written") as raised:
+        end(session)
+    assert raised.value.finding is only(strict, "lost-writes")
+    assert is_idle(shop)
+    assert not session.in_transaction()
+
+
+@pytest.mark.parametrize("mode", ["with", "finally", "closing"])
+def test_strict_never_replaces_an_exception_on_its_way(shop: Engine, strict: Watch, mode: str) -> None:
+    """Whatever leaves the block is what arrives, and the pool is idle."""
+    with pytest.raises(KeyError, match="mine"):
+        fail_in(mode, Session(shop))
+    assert strict.findings == []
+    assert is_idle(shop)
+
+
+def fail_in(mode: str, session: Session) -> None:
+    if mode == "finally":
+        try:
+            work_and_fail(session)
+        finally:
+            session.close()
+    with session if mode == "with" else contextlib.closing(session):
+        work_and_fail(session)
+
+
+def work_and_fail(session: Session) -> None:
+    session.add(Order())
+    session.flush()
+    raise KeyError("mine")
+
+
+def test_strict_keeps_the_exception_that_was_handled_outside(shop: Engine, strict: Watch) -> None:
+    """A lost write of a session opened in an except block raises, and what was handled there is its context."""
+    with pytest.raises(FindingError) as raised:
+        audit_and_raise(shop)
+    assert isinstance(raised.value.__context__, KeyError)
+    assert raised.value.finding is only(strict, "lost-writes")
+    assert is_idle(shop)
+
+
+def audit_and_raise(engine: Engine) -> Any:
+    try:
+        raise KeyError("mine")
+    except KeyError:
+        session = Session(engine)
+        session.add(Order(status="failed"))
+        session.flush()
+        session.close()
+        raise
+
+
+def test_a_reported_write_is_really_lost(shop: Engine, watch: Watch) -> None:
+    """What the rule says is what the database says."""
+    with Session(shop) as session:
+        session.add(Order())
+        session.flush()
+    only(watch, "lost-writes")
+    with Session(shop) as session:
+        assert session.scalar(select(func.count(literal(1))).select_from(Order)) == 1

@@ -1,0 +1,644 @@
+"""The pytest plugin, in pytest runs of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from textwrap import dedent
+from xml.etree import ElementTree
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+SHOP = """
+import gc
+import pytest
+from sqlalchemy import create_engine, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import StaticPool
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(default="new")
+
+engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+Base.metadata.create_all(engine)
+with engine.begin() as connection:
+    connection.execute(Order.__table__.insert(), {"id": 1, "status": "new"})
+
+def lose():
+    session = Session(engine)
+    session.add(Order())
+    session.flush()
+    session.close()
+
+def swallow():
+    try:
+        lose()
+    except Exception:
+        pass
+
+def detached():
+    with Session(engine) as session:
+        return session.get(Order, 1)
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A folder with a module ``shop`` and a switched-on plugin."""
+    for name in ("SESSIONWATCH_MODE", "SESSIONWATCH_RULES", "SESSIONWATCH_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    (pytester.path / "shop.py").write_text(SHOP)
+    return Project(pytester)
+
+
+class Project:
+    """Tests in a folder, and a way to run them."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path: Path = pytester.path
+        self.ini("sessionwatch = strict")
+
+    def ini(self, *lines: str) -> None:
+        body = "\n".join(["[pytest]", "pythonpath = .", "asyncio_mode = strict", *lines])
+        (self.path / "pytest.ini").write_text(body + "\n")
+
+    def write(self, body: str, name: str = "test_it.py") -> None:
+        (self.path / name).write_text("from shop import *\n" + dedent(body))
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+
+def text(result: pytest.RunResult) -> str:
+    return result.stdout.str() + result.stderr.str()
+
+
+# -- on and off ---------------------------------------------------------------------------------------
+
+
+def test_off_by_default(project: Project) -> None:
+    """Without configuration nothing is watched, and neither SQLAlchemy nor our core is imported."""
+    project.ini()
+    (project.path / "test_it.py").write_text(
+        "import sys\n"
+        "def test_light():\n"
+        "    assert 'sqlalchemy' not in sys.modules\n"
+        "    assert 'sessionwatch.watch' not in sys.modules\n"
+        "def test_it():\n"
+        "    from shop import lose\n"
+        "    lose()\n"
+    )
+    result = project.run()
+    result.assert_outcomes(passed=2)
+    assert "sessionwatch" not in result.stdout.str().replace("plugins: ", "").partition("collected")[2]
+
+
+@pytest.mark.parametrize("how", ["ini", "option"])
+def test_strict_by_one_line(project: Project, how: str) -> None:
+    """One ini line or one option makes findings fail their tests."""
+    project.ini("sessionwatch = strict" if how == "ini" else "")
+    project.write("def test_bad(): lose()\ndef test_good(): pass\n")
+    project.run(*(["--sessionwatch=strict"] if how == "option" else [])).assert_outcomes(failed=1, passed=1)
+
+
+def test_the_traceback_ends_at_the_users_line(project: Project) -> None:
+    """SQLAlchemy's close(), with its long docstring, does not stand between the test and the story."""
+    project.write("def test_bad(): lose()\n")
+    shown = project.run().stdout.str()
+    assert re.search(r"^shop\.py:\d+: FindingError$", shown, re.MULTILINE)
+    assert "site-packages" not in shown.partition("FAILURES")[2].partition("warnings summary")[0]
+
+
+def test_option_beats_ini(project: Project) -> None:
+    """``--sessionwatch=off`` switches off what the ini file switches on."""
+    project.write("def test_bad(): lose()\n")
+    project.run("--sessionwatch=off").assert_outcomes(passed=1)
+
+
+def test_log_mode_fails_nothing(project: Project) -> None:
+    """In log mode findings stand in the summary only."""
+    project.write("def test_bad(): lose()\n")
+    result = project.run("--sessionwatch=log")
+    result.assert_outcomes(passed=1)
+    assert re.search(r"lost-writes: shop.py:\d+: 1 Order object was written", result.stdout.str())
+    result.stdout.fnmatch_lines(["1 finding, 0 allowed"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["sessionwatch = strickt"], "unknown mode 'strickt': choose one of strict, log, telemetry, off"),
+        (["sessionwatch = strict", "sessionwatch_rules = lost-write=off"], "Did you mean 'lost-writes'"),
+        (["sessionwatch = strict", "sessionwatch_rules = lost-writes"], "expected NAME=VALUE"),
+    ],
+)
+def test_wrong_configuration(project: Project, lines: list[str], message: str) -> None:
+    """A mistake in the configuration is a usage error of one line, not a traceback."""
+    project.ini(*lines)
+    project.write("def test_it(): pass\n")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert message in text(result)
+    assert "Traceback" not in text(result)
+    assert "INTERNALERROR" not in text(result)
+
+
+# -- what fails ---------------------------------------------------------------------------------------
+
+
+def test_swallowed_finding_still_fails_with_the_story(project: Project) -> None:
+    """Where the program swallowed the exception, the test fails all the same, and shows the whole story."""
+    project.write("def test_bad(): swallow()\n")
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "sessionwatch: 1 finding in the test",
+            "lost-writes: 1 Order object was written, but the session was closed without a commit",
+            "  closed *shop.py:* in lose*",
+            "  written *shop.py:* in lose*1 Order object written",
+            "  opened *shop.py:* in lose*",
+            "  fix: commit before the session ends*",
+            "  more: sessionwatch explain lost-writes",
+        ]
+    )
+
+
+def test_failure_of_its_own_keeps_its_place(project: Project) -> None:
+    """A test that fails by itself fails so; the finding stands beside it as a section."""
+    project.write("def test_bad():\n    swallow()\n    assert 'its own' == 'failure'\n")
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *assert 'its own' == 'failure'", "*Captured sessionwatch call*", "lost-writes: *"])
+
+
+def test_raised_finding_is_told_once(project: Project) -> None:
+    """A finding whose exception fails the test is not told a second time."""
+    project.write("def test_bad(): lose()\n")
+    result = project.run("-rN")
+    result.assert_outcomes(failed=1)
+    assert result.stdout.str().count("more: sessionwatch explain lost-writes") == 1
+    assert "/sessionwatch/hooks/" not in result.stdout.str()
+
+
+def test_finding_of_a_passing_test_names_that_test_only(project: Project) -> None:
+    """Each test fails for its own findings, also where they are of the same place."""
+    project.write("def test_1(): swallow()\ndef test_2(): pass\ndef test_3(): swallow()\n")
+    project.run("-v").stdout.re_match_lines([".*test_1 FAILED.*", ".*test_2 PASSED.*", ".*test_3 FAILED.*"])
+
+
+def test_fixtures_are_blamed(project: Project) -> None:
+    """A finding in a fixture's setup or teardown is an error of that phase, not a failure of the test."""
+    project.write("""
+        @pytest.fixture
+        def before():
+            swallow()
+
+        @pytest.fixture
+        def after():
+            yield
+            swallow()
+
+        def test_setup(before): pass
+        def test_teardown(after): pass
+    """)
+    result = project.run()
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR at setup of test_setup*", "sessionwatch: 1 finding in a fixture's setup"])
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_teardown*", "sessionwatch: 1 finding in a fixture's teardown"]
+    )
+
+
+def test_a_failing_test_is_not_blamed_for_what_it_left_behind(project: Project) -> None:
+    """A test that breaks off fails once; its fixture's close discards its writes without a second fault."""
+    project.write("""
+        @pytest.fixture
+        def session():
+            session = Session(engine)
+            yield session
+            session.close()
+
+        def test_broken(session):
+            session.add(Order())
+            session.flush()
+            assert session.get(Order, 1).status == "shipped"
+
+        def test_after(session):
+            session.add(Order())
+            session.flush()
+    """)
+    result = project.run()
+    result.assert_outcomes(failed=1, passed=1, errors=1)  # the next test is strict again
+
+
+def test_session_that_is_dropped(project: Project) -> None:
+    """A session that only the garbage collector finds fails the test that dropped it."""
+    project.write("""
+        def test_leak():
+            session = Session(engine)
+            session.scalars(select(Order)).all()
+            session.me = session
+        def test_next(): pass
+    """)
+    result = project.run("-v")
+    result.stdout.re_match_lines([".*test_leak FAILED.*", ".*test_next PASSED.*"])
+    result.stdout.fnmatch_lines(["session-leak: a session was dropped with its connection checked out"])
+
+
+def test_detached_write_waits_for_the_end(project: Project) -> None:
+    """A change to a detached instance fails the test at its end, and not if a session took it."""
+    project.ini("sessionwatch = strict", "sessionwatch_rules = detached-touch=off")
+    project.write("""
+        kept = []
+        def test_lost():
+            kept.append(detached())
+            kept[0].status = "changed"
+        def test_merged():
+            order = detached()
+            order.status = "changed"
+            with Session(engine) as session, session.begin():
+                session.merge(order)
+    """)
+    result = project.run("-v")
+    result.stdout.re_match_lines([".*test_lost FAILED.*", ".*test_merged PASSED.*"])
+    result.stdout.fnmatch_lines(["detached-write: Order.status was changed, but no session will save it"])
+
+
+def test_xfail_and_skip(project: Project) -> None:
+    """An expected failure may be a finding; a strict xfail that finds nothing fails; skips stay skips."""
+    project.write("""
+        @pytest.mark.xfail
+        def test_expected(): swallow()
+        @pytest.mark.xfail(strict=True)
+        def test_nothing_found(): pass
+        @pytest.mark.skip
+        def test_skipped(): lose()
+        def test_skips():
+            swallow()
+            pytest.skip("later")
+    """)
+    project.run().assert_outcomes(xfailed=1, failed=1, skipped=2)
+
+
+# -- marker and fixture -------------------------------------------------------------------------------
+
+
+def test_marker(project: Project) -> None:
+    """The marker allows rules with a reason, and gives a test another mode."""
+    project.write("""
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="a dry run")
+        def test_allowed(): lose()
+
+        @pytest.mark.sessionwatch(allow="lost-writes", reason="a dry run")
+        def test_allowed_by_a_word(): lose()
+
+        @pytest.mark.sessionwatch(mode="log")
+        def test_logged(): lose()
+
+        @pytest.mark.sessionwatch(mode="off")
+        def test_off(): lose()
+
+        @pytest.mark.sessionwatch(allow=["session-leak"], reason="another rule")
+        def test_not_covered(): lose()
+
+        def test_as_configured(): lose()
+    """)
+    result = project.run("-v", "--strict-markers")
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(["3 findings, 2 allowed"])
+
+
+def test_marker_covers_fixtures(project: Project) -> None:
+    """What the marker says holds for the test's fixtures too, and on a class for all of its tests."""
+    project.write("""
+        @pytest.fixture
+        def dirty():
+            lose()
+            yield
+            lose()
+
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="a dry run")
+        class TestDry:
+            def test_1(self, dirty): pass
+            def test_2(self, dirty): lose()
+    """)
+    project.run().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("allow=['lost-write'], reason='x'", "Did you mean 'lost-writes'"),
+        ("allow=['lost-writes']", "needs a reason"),
+        ("mode='strickt'", "unknown mode 'strickt'"),
+        ("modus='log'", "takes mode=, allow= and reason="),
+        ("'log'", "takes mode=, allow= and reason="),
+    ],
+)
+def test_wrong_marker(project: Project, marker: str, message: str) -> None:
+    """A wrong marker is an error of its own test; the run goes on."""
+    project.write(f"@pytest.mark.sessionwatch({marker})\ndef test_wrong(): pass\ndef test_next(): pass\n")
+    result = project.run()
+    result.assert_outcomes(errors=1, passed=1)
+    assert message in text(result)
+    assert "INTERNALERROR" not in text(result)
+
+
+def test_fixture(project: Project) -> None:
+    """The fixture gives this test's findings, waiting ones included, and can clear them."""
+    project.ini("sessionwatch = strict", "sessionwatch_rules = detached-touch=off")
+    project.write("""
+        def test_before(): swallow()
+
+        def test_cleared(sessionwatch):
+            assert sessionwatch.findings == []
+            swallow()
+            assert [finding.rule for finding in sessionwatch.findings] == ["lost-writes"]
+            order = detached()
+            order.status = "changed"
+            assert [finding.rule for finding in sessionwatch.findings] == ["lost-writes", "detached-write"]
+            assert sessionwatch.status()["mode"]["value"] == "strict"
+            sessionwatch.clear()
+            assert sessionwatch.findings == []
+
+        def test_kept(sessionwatch):
+            swallow()
+            assert len(sessionwatch.findings) == 1
+    """)
+    result = project.run("-v")
+    result.stdout.re_match_lines([".*test_before FAILED.*", ".*test_cleared PASSED.*", ".*test_kept FAILED.*"])
+
+
+def test_fixture_without_the_plugin_switched_on(project: Project) -> None:
+    """Where the plugin is off, a test that asks for the fixture is watched in log mode, and it alone."""
+    project.ini()
+    project.write("""
+        def test_asks(sessionwatch):
+            lose()
+            assert [finding.rule for finding in sessionwatch.findings] == ["lost-writes"]
+
+        def test_does_not():
+            from sessionwatch.watch import current
+            assert current() is None
+    """)
+    project.run().assert_outcomes(passed=2)
+
+
+def test_allow_in_the_program(project: Project) -> None:
+    """``sessionwatch.allow`` in the program covers its findings in strict tests."""
+    project.write("""
+        import sessionwatch as sw
+        def test_allowed():
+            with sw.allow("lost-writes", reason="a dry run"):
+                lose()
+    """)
+    result = project.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["0 findings, 1 allowed"])
+
+
+# -- configuration ------------------------------------------------------------------------------------
+
+
+def test_rules_in_the_ini_file(project: Project) -> None:
+    """``sessionwatch_rules`` sets levels one a line; a rule that is logged fails nothing."""
+    project.ini("sessionwatch = strict", "sessionwatch_rules =", "    lost-writes=log", "    detached-touch=off")
+    project.write("def test_logged(): lose()\ndef test_off(): detached().status\n")
+    result = project.run()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["1 finding, 0 allowed"])
+
+
+def test_baseline(project: Project) -> None:
+    """Findings of the baseline file fail nothing and are counted as allowed; new ones fail."""
+    project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json")
+    project.write("def test_known(): swallow()\n")
+    project.run("--sessionwatch-update-baseline").assert_outcomes(passed=1)
+    assert len(json.loads((project.path / "known.json").read_text())["findings"]) == 1
+    project.write("""
+        def test_known(): swallow()
+        def test_new():
+            session = Session(engine)
+            session.add(Order())
+            session.close()
+    """)
+    result = project.run()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["1 finding, 1 allowed"])
+
+
+def test_output(project: Project) -> None:
+    """``--sessionwatch-output`` appends findings as JSON Lines."""
+    project.write("def test_bad(): swallow()\ndef test_worse(): swallow()\n")
+    project.run("--sessionwatch-output", "found.jsonl").assert_outcomes(failed=2)
+    lines = [json.loads(line) for line in (project.path / "found.jsonl").read_text().splitlines()]
+    assert {line["rule"] for line in lines} == {"lost-writes"}
+    assert {(line["path"], line["mode"]) for line in lines} == {("shop.py", "strict")}
+
+
+# -- summary ------------------------------------------------------------------------------------------
+
+
+def test_summary(project: Project) -> None:
+    """The summary counts findings by place, allowed ones, and lists allowances that matched nothing."""
+    project.write("""
+        import sessionwatch as sw
+        def test_bad():
+            for _ in range(3):
+                swallow()
+        def test_allowed():
+            with sw.allow("lost-writes", reason="a dry run"):
+                lose()
+            with sw.allow("session-leak", reason="no longer needed"):
+                pass
+    """)
+    result = project.run()
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*= sessionwatch =*",
+            "lost-writes: shop.py:* (3 times): 1 Order object was written, but the session was closed without a commit",
+            "unused: test_it.py:*: allow session-leak -- no longer needed",
+            "3 findings, 1 allowed",
+        ]
+    )
+
+
+def test_no_findings_no_summary(project: Project) -> None:
+    """Where there is nothing to say, nothing is said."""
+    project.write("def test_good(): pass\n")
+    assert "= sessionwatch =" not in project.run().stdout.str()
+
+
+def test_junit_properties(project: Project) -> None:
+    """Findings are properties of their test case in the JUnit file."""
+    project.write("def test_bad(): swallow()\ndef test_good(): pass\n")
+    project.run("--junit-xml=junit.xml")
+    cases = ElementTree.parse(project.path / "junit.xml").iter("testcase")
+    found = {case.get("name"): [item.get("value") for item in case.iter("property")] for case in cases}
+    assert found["test_good"] == []
+    (value,) = found["test_bad"]
+    assert value is not None
+    assert re.fullmatch(r"lost-writes at shop.py:\d+", value)
+
+
+# -- other runners ------------------------------------------------------------------------------------
+
+
+def test_xdist(project: Project) -> None:
+    """Under xdist each worker watches, and the summary adds up."""
+    pytest.importorskip("xdist")
+    body = "".join(f"def test_{n}(): swallow()\ndef test_good_{n}(): pass\n" for n in range(4))
+    project.write(
+        body
+        + dedent("""
+            import sessionwatch as sw
+            def test_allowed():
+                with sw.allow("lost-writes", reason="a dry run"):
+                    lose()
+
+            @pytest.mark.parametrize("number", range(4))
+            def test_sometimes_allowed(number):
+                with sw.allow("lost-writes", reason="needed once"):
+                    lose() if number == 0 else None
+                with sw.allow("lost-writes", reason="never needed"):
+                    pass
+        """)
+    )
+    result = project.run("-n", "2")
+    result.assert_outcomes(failed=4, passed=9)
+    result.stdout.fnmatch_lines(
+        [
+            "lost-writes: shop.py:* (4 times): *",
+            "unused: test_it.py:*: allow lost-writes -- never needed",
+            "4 findings, 2 allowed",
+        ]
+    )
+    assert "needed once" not in result.stdout.str()
+
+
+ASYNC = """
+async_engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+
+async def alose():
+    async with async_engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncSession(async_engine) as session:
+        session.add(Order())
+        await session.flush()
+
+async def aswallow():
+    try:
+        await alose()
+    except Exception:
+        pass
+    finally:
+        await async_engine.dispose()
+"""
+
+
+def test_pytest_asyncio(project: Project) -> None:
+    """Coroutine tests and fixtures under pytest-asyncio are covered."""
+    pytest.importorskip("pytest_asyncio")
+    project.write(
+        ASYNC
+        + dedent("""
+            import pytest_asyncio
+
+            @pytest_asyncio.fixture
+            async def dirty():
+                yield
+                await aswallow()
+
+            @pytest.mark.asyncio
+            async def test_bad(): await aswallow()
+
+            @pytest.mark.asyncio
+            async def test_teardown(dirty): pass
+
+            @pytest.mark.asyncio
+            @pytest.mark.sessionwatch(allow=["lost-writes"], reason="a dry run")
+            async def test_allowed(): await aswallow()
+
+            @pytest.mark.asyncio
+            async def test_good(): pass
+        """)
+    )
+    result = project.run()
+    result.assert_outcomes(failed=1, errors=1, passed=3)
+    result.stdout.fnmatch_lines(["lost-writes: 1 Order object was written*", "  closed *test_it.py:* in alose*"])
+
+
+def test_anyio(project: Project) -> None:
+    """The same under anyio's plugin."""
+    pytest.importorskip("anyio")
+    project.write(
+        ASYNC
+        + dedent("""
+            pytestmark = pytest.mark.anyio
+
+            @pytest.fixture
+            def anyio_backend(): return "asyncio"
+
+            async def test_bad(): await aswallow()
+
+            @pytest.mark.sessionwatch(allow=["lost-writes"], reason="a dry run")
+            async def test_allowed(): await aswallow()
+
+            async def test_good(): pass
+        """)
+    )
+    project.run().assert_outcomes(failed=1, passed=2)
+
+
+def test_unittest(project: Project) -> None:
+    """Methods, setUp and tearDown of unittest classes are covered, and the marker on them works."""
+    project.write("""
+        import unittest
+
+        class Case(unittest.TestCase):
+            def test_bad(self): swallow()
+            def test_good(self): pass
+            @pytest.mark.sessionwatch(allow=["lost-writes"], reason="a dry run")
+            def test_allowed(self): lose()
+
+        class Dirty(unittest.TestCase):
+            def setUp(self): swallow()
+            def test_it(self): pass
+
+        class Coroutines(unittest.IsolatedAsyncioTestCase):
+            async def test_bad(self): swallow()
+    """)
+    project.run().assert_outcomes(failed=3, passed=2)
+
+
+def test_watched_program_is_restored(project: Project) -> None:
+    """After the run SQLAlchemy is as it was, also for what runs at the very end."""
+    (project.path / "conftest.py").write_text(
+        dedent("""
+            import pytest
+            from sqlalchemy.orm import Session
+            before = Session._close_impl
+
+            @pytest.hookimpl(trylast=True)
+            def pytest_unconfigure():
+                print("restored", "sessionwatch" not in Session._close_impl.__code__.co_filename)
+        """)
+    )
+    project.write("def test_good(): pass\n")
+    result = project.run("-s")
+    result.assert_outcomes(passed=1)
+    assert "restored True" in result.stdout.str()

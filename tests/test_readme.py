@@ -1,0 +1,168 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sessionwatch import messages, rules, watching
+from sessionwatch.model import MODES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def block(language: str, start: str) -> str:
+    """The first code block of a language that has ``start`` in it."""
+    return next(text for kind, text in BLOCKS if kind == language and start in text)
+
+
+def test_the_first_program_gets_the_message_that_is_shown(tmp_path: Path) -> None:
+    """The README's bug, run by the README's command, yields the README's message."""
+    (tmp_path / "shop.py").write_text(block("python", "201 created"), encoding="utf-8")
+    command = [sys.executable, "-m", "sessionwatch", "run", "shop.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0
+    assert ended.stdout == "201 created order 1\n"
+    assert block("", "lost-writes: 1 Order").strip() in ended.stderr
+
+
+def test_every_way_to_allow_covers_its_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's three allowances leave no finding, and count what they covered."""
+    monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
+    program = block("python", "201 created").partition("with Session(engine)")[0] + block("python", "dry_run")
+    path = tmp_path / "allowed.py"
+    path.write_text(program + "\ndry_run()\n", encoding="utf-8")
+    with watching(log=False) as watch:
+        code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
+        exec(code, {"__name__": "allowed"})
+        assert watch.findings == []
+        assert sum(finding.count for finding in watch.allowed) == 3
+
+
+def test_the_boundary_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's program with a boundary and a transfer object runs, and yields nothing."""
+    monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
+    program = block("python", "201 created").partition("with Session(engine)")[0]
+    program += "with Session(engine) as session:\n    session.add(Order())\n    session.commit()\n"
+    with watching(log=False) as watch:
+        exec(
+            compile(program + block("python", "OrderDTO"), "<readme>", "exec", dont_inherit=True), {"__name__": "shop"}
+        )
+    assert [finding.message for finding in watch.findings] == []
+
+
+def test_the_table_of_rules_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules, summaries and levels of the README's table are those of the code."""
+    rows = [
+        "| `{}` | {} | {} |".format(rule.slug, rule.summary, " | ".join(rule.level_in(mode) for mode in MODES))
+        for rule in rules.ALL
+    ]
+    table = [line for line in README.splitlines() if line.startswith("| `")]
+    assert table == rows
+
+
+def test_the_ini_line_makes_pytest_strict(tmp_path: Path) -> None:
+    """With the README's pytest configuration a swallowed lost write fails its test."""
+    (tmp_path / "pytest.ini").write_text(block("ini", "[pytest]"), encoding="utf-8")
+    program = block("python", "201 created").partition("with Session(engine)")[0]
+    body = "    session = Session(engine)\n    session.add(Order())\n    session.flush()\n"
+    swallowed = "    try:\n        session.close()\n    except Exception:\n        pass\n"
+    (tmp_path / "test_shop.py").write_text(f"{program}\ndef test_shop():\n{body}{swallowed}", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "lost-writes: 1 Order object was written" in ended.stdout
+
+
+def test_the_toml_block_is_a_valid_configuration(tmp_path: Path) -> None:
+    """The README's [tool.sessionwatch] is accepted, and its values are in force."""
+    from sessionwatch import config
+
+    (tmp_path / "pyproject.toml").write_text(block("toml", "tool.sessionwatch"), encoding="utf-8")
+    loaded = config.load(rules.ALL, rules.PLANNED, environ={}, start=tmp_path)
+    assert loaded.levels["detached-touch"] == "off"
+    assert loaded.settings["use-after-close.after"] == "any"
+
+
+@pytest.mark.parametrize("rule", rules.ALL, ids=lambda rule: rule.slug)
+def test_explain_prints_each_part_of_a_page(rule: rules.Rule) -> None:
+    """What the README says of ``explain`` holds for each rule."""
+    page = messages.explain(rule.slug)
+    for part in ("What it reports", "Why it matters", "Bad", "Good", "When to allow"):
+        assert f"## {part}" in page
+
+
+def test_the_history_limits_are_the_defaults() -> None:
+    """The number in the README's limits is the code's."""
+    from sessionwatch.config import GENERAL
+
+    number = int(re.search(r"the last (\d+) closed sessions", README)[1])  # type: ignore[index]
+    assert GENERAL["history.sessions"].default == GENERAL["history.loads"].default == number
+
+
+PRODUCTION = README.partition("\n## Production\n")[2].partition("\n## ")[0]
+EXPORT = """
+import json
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+"""
+TOLD = """
+scopes = [scope for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics]
+print(json.dumps([metric.name for scope in scopes for metric in scope.metrics]))
+print(json.dumps(watch.status()["sessions"]["closed"]))
+"""
+
+
+def test_the_line_for_production_exports_and_counts(tmp_path: Path) -> None:
+    """The README's line in the README's buggy program: nothing is raised, and the metrics it names are exported."""
+    program = EXPORT + block("python", 'mode="telemetry"') + block("python", "201 created") + TOLD
+    (tmp_path / "shop.py").write_text(program, encoding="utf-8")
+    ended = subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    answer, exported, closed = ended.stdout.splitlines()
+    assert answer == "201 created order 1"
+    named = re.findall(r"`((?:sessionwatch|db)\.[a-z.]+)`", PRODUCTION)
+    assert named
+    assert set(named) <= set(json.loads(exported))
+    assert json.loads(closed)["lost, sync"] == 1
+
+
+def test_opentelemetry_instrument_needs_no_line_of_code(tmp_path: Path) -> None:
+    """The README's command, for the README's buggy program: the lost write is exported."""
+    assert "\nopentelemetry-instrument uvicorn shop:app\n" in block("", "opentelemetry-instrument")
+    (tmp_path / "shop.py").write_text(block("python", "201 created"), encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable, "shop.py"]
+    exporters = {"OTEL_METRICS_EXPORTER": "console", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    environment = {**os.environ, **exporters}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "201 created order 1\n" in ended.stdout
+    assert '"sessionwatch.sessions.closed"' in ended.stdout
+    assert '"sessionwatch.outcome": "lost"' in ended.stdout
+
+
+def test_what_the_production_section_shows_is_there() -> None:
+    """The linked files exist, the picture is one, and Grafana's version is the one that the dashboard is built for."""
+    links = re.findall(r"\]\(([\w./-]+)\)", PRODUCTION)
+    assert {"dashboards/sessionwatch.json", "dashboards/alerts.yaml", "docs/dashboard.png"} <= set(links)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert (ROOT / "docs" / "dashboard.png").read_bytes().startswith(b"\x89PNG")
+    version = re.search(r"Grafana (\d+) and later", PRODUCTION)
+    pinned = re.search(r"grafana-foundation-sdk==\d+!(\d+)\.", (ROOT / "pyproject.toml").read_text())
+    assert version is not None
+    assert pinned is not None
+    assert version[1] == pinned[1]
+    assert "nox -s picture" in PRODUCTION
+    assert "def picture(" in (ROOT / "noxfile.py").read_text()
