@@ -279,10 +279,14 @@ def test_fork_while_a_thread_uses_sessions(shop: Place) -> None:
     shop.write(
         "program.py",
         f"""
-        import multiprocessing, threading, warnings
+        import itertools, multiprocessing, threading, warnings
         warnings.simplefilter("ignore")
+        import sqlalchemy.orm.session
         {SDK}; {INSTALL}
         import shop, work
+
+        # SQLAlchemy numbers sessions under a lock that no fork renews: a child hangs in it, watched or not
+        sqlalchemy.orm.session._new_sessionid = itertools.count(1).__next__
 
         stop, ended = threading.Event(), 0
 
