@@ -87,7 +87,7 @@ LAYERS: dict[str, set[str]] = {
     "telemetry.instruments": {"_version", "telemetry.table"},
     "telemetry.batches": set(),
     "telemetry.metrics": {"ledger", "tracker", "telemetry.batches", "telemetry.instruments", "telemetry.table"},
-    "telemetry": {"telemetry.metrics"},
+    "telemetry": set(),
     "target": {"model"},
     "hooks": {"model", "tracker", "watchdog"}
     | {f"hooks.{name}" for name in HOOKS}
@@ -104,7 +104,7 @@ LAYERS: dict[str, set[str]] = {
         "messages",
         "sinks",
         "target",
-        "telemetry",
+        "telemetry.metrics",
         "tracker",
         "watchdog",
         "hooks",
