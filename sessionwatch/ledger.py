@@ -199,7 +199,7 @@ class SessionRecord:
     def end_transaction(self) -> None:
         if self.began is not None and (self.owned or self.connections or self.external) and self.tracker is not None:
             outcome = self.ended_by or ("lost" if any(self.levels) else "read_only")
-            self.tracker.transactions.append((outcome, perf_counter() - self.began))
+            self.tracker.transactions[outcome].append(perf_counter() - self.began)
         self.ended_by = None
         self.began = None
         self.connections = 0
