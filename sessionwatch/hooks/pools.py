@@ -48,7 +48,6 @@ class Pools:
         self._stats: WeakKeyDictionary[Any, PoolStats] = WeakKeyDictionary()  # by dialect: each engine has its own
         self._marked: WeakSet[Any] = WeakSet()
         self.out: dict[int, tuple[float, PoolStats]] = {}  # by id of the pool's record: since when
-        self.again: dict[int, list[tuple[float, PoolStats]]] = {}  # a StaticPool's, which is out several times
 
     def of(self, engine: Any) -> PoolStats:
         """The numbers of an engine's pool, which from now on keeps them itself."""
@@ -69,18 +68,6 @@ class Pools:
         name = _free(name_of(engine, pool), living)
         return PoolStats(name, *waiting.setdefault(name, (queue(), queue())))
 
-    def lent_again(self, record: Any, lent: tuple[float, PoolStats]) -> None:
-        """What is out already was handed out: a StaticPool's comes back as often, others know by themselves."""
-        if isinstance(lent[1].pool(), pools.StaticPool):
-            self.again.setdefault(id(record), []).append(lent)
-
-    def back_again(self, record: Any) -> tuple[float, PoolStats] | None:
-        """The newest of several that have the same connection; None for the first one."""
-        try:
-            return self.again[id(record)].pop()
-        except (KeyError, IndexError):
-            return None
-
     def read(self, name: str) -> dict[tuple[str, ...], int]:
         """The numbers of one metric, by pool, and by pool and state."""
         found: dict[tuple[str, ...], int] = {}
@@ -93,7 +80,6 @@ class Pools:
     def renew(self) -> None:
         """In a forked child: who waits, and what is out, is the parent's."""
         self.out.clear()
-        self.again.clear()
         for stats in list(self._stats.values()):
             stats.pending = stats.timeouts = 0
 
@@ -103,7 +89,6 @@ class Pools:
             pool.__dict__.pop(KEY, None)
         self._marked.clear()
         self.out.clear()
-        self.again.clear()
         for stats in list(self._stats.values()):
             stats.pending = 0
 
@@ -196,11 +181,8 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
             stats.pending -= 1
             now = perf_counter()
             try:
-                record = lent._connection_record  # private: nothing public tells what it was taken from
-                if id(record) in out:
-                    kept.lent_again(record, (now, stats))
-                else:
-                    out[id(record)] = now, stats
+                # private: nothing public tells of which record it is; some pools hand out one that is out already
+                out.setdefault(id(getattr(lent, "_connection_record", None)), (now, stats))
                 stats.waits.append(now - started)
                 if len(stats.waits) >= MANY:  # each of the other times follows on one of these
                     tracker.when_grown()
@@ -222,11 +204,11 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
 
 def follow(kept: Pools) -> Callable[[], None]:
     """Listen for connections that come back, or leave their pool for good; returns the undo."""
-    out, again = kept.out, kept.again
+    out = kept.out
 
     def returned(connection: Any, record: Any) -> None:
         try:
-            lent = (kept.back_again(record) if again else None) or out.pop(id(record), None)
+            lent = out.pop(id(record), None)
             if lent is not None:  # else it went out before the installation
                 since, stats = lent
                 stats.uses.append(perf_counter() - since)
