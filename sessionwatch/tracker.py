@@ -24,6 +24,7 @@ from .model import Mark
 from .scope import Unit, current_unit
 
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
+_PLAIN: Any = object.__setattr__
 
 _QUEUED = 65_536  # samples of histograms that wait at most
 _MANY = 64  # from which on whoever ends a session sees to them
@@ -76,18 +77,19 @@ class Tracker:
 
     # -- sessions -------------------------------------------------------------------------------------
 
-    def open(self, session: Any, frame: FrameType | None, kind: str = "sync") -> SessionRecord | None:
+    def open(self, session: Any, frame: FrameType, kind: str = "sync") -> SessionRecord | None:
         """Begin a record for a session that was just made; None if it is not one of the target's."""
         if self.wants is not None and not self.wants(session):
             session.__dict__[KEY] = None
             return None
-        opened = callsite.mark(frame)
-        record = self._record(session, opened, current_unit())
+        opening = callsite.raw(frame)
+        record = self._record(session, opening, current_unit())
         error = sys.exception()
         if error is not None:
             record.errors_at_open = tuple(_handled(error))
-        if opened.site is not None and opened.site.code.co_flags & _GENERATOR:
-            record.consumer = _consumer(frame, opened.site.code)
+        code = opening[0]
+        if code is not None and code.co_flags & _GENERATOR:
+            record.consumer = _consumer(frame, code)
         if self.activations and record.unit is None:
             record.callers = activation.callers(frame)
         self.opened_by_kind[kind] += 1
@@ -107,7 +109,7 @@ class Tracker:
 
     def reopen(self, session: Any, before: SessionRecord, frame: FrameType) -> SessionRecord:
         """A new record for a session that is used again after a close."""
-        record = self._record(session, before.opened, current_unit())
+        record = self._record(session, before.opening, current_unit())
         record.kind = before.kind
         record.allowances = before.allowances
         record.consumer = before.consumer
@@ -117,11 +119,18 @@ class Tracker:
         self.opened_by_kind[record.kind] += 1
         return record
 
-    def _record(self, session: Any, opened: Mark | None, unit: Unit | None) -> SessionRecord:
+    def _record(self, session: Any, opening: callsite.Raw | None, unit: Unit | None) -> SessionRecord:
+        record = SessionRecord(self, opening)
+        allowances = suppress.active()
+        if allowances:
+            record.allowances = allowances
         # KEY, set as an attribute: a session whose __dict__ nobody asked for has none, and is faster to use
-        record: SessionRecord = SessionRecord(self, opened, unit, suppress.active())
-        object.__setattr__(session, KEY, record)  # a subclass may guard its attributes
+        if type(session).__setattr__ is _PLAIN:
+            session._sessionwatch = record
+        else:
+            object.__setattr__(session, KEY, record)  # a subclass guards its attributes
         if unit is not None:
+            record.unit = unit
             unit.opened(record)
         if self.when_opened is not None:
             self.when_opened(record)
