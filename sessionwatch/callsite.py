@@ -26,6 +26,7 @@ _MEMO_LIMIT = 50_000  # code objects; a program that generates code without end 
 _kinds: dict[int, int] = {}  # by id(): code objects of two files may be equal, and hashing one reads all of it
 _codes: dict[int, CodeType] = {}  # the same ids: keeps each one from being given to another code object
 _passed: set[str] = set()  # files all of whose code is THROUGH: told without a look at the code
+_users: set[str] = set()  # the same of the user's
 _source: tuple[str, ...] = ()
 
 _T = TypeVar("_T", bound=tuple[Any, ...])
@@ -92,8 +93,11 @@ def kind_of(frame: FrameType) -> int:
         _codes[id(code)] = code
         _kinds[id(code)] = kind
         path = code.co_filename
-        if kind == THROUGH and not path.startswith("<") and not path.endswith(_LOOP_FILES):
-            _passed.add(path)
+        if not path.startswith("<") and not path.endswith(_LOOP_FILES):
+            if kind == THROUGH:
+                _passed.add(path)
+            elif kind == USER and path.endswith(".py"):  # not a template's
+                _users.add(path)
     return kind
 
 
@@ -101,6 +105,7 @@ def _forget() -> None:
     _kinds.clear()
     _codes.clear()
     _passed.clear()
+    _users.clear()
 
 
 def site(frame: FrameType | None) -> RawSite | None:
@@ -108,33 +113,28 @@ def site(frame: FrameType | None) -> RawSite | None:
 
     None when no Python code but SQLAlchemy's and the standard library's is on the stack.
     """
-    kinds, passed = _kinds, _passed
+    passed = _passed
     fallback: RawSite | None = None
     current: Any = None
     while True:
-        while frame is not None:
-            code = frame.f_code
-            if code.co_filename in passed:
-                try:  # nothing else for each of the frames between a cursor and the user
-                    frame = frame.f_back
-                    while frame.f_code.co_filename in passed:  # type: ignore[union-attr]
-                        frame = frame.f_back  # type: ignore[union-attr]
-                except AttributeError:  # the outermost one's f_back is None
-                    break
-                continue
-            kind = kinds.get(id(code))
-            if kind is None:
-                kind = kind_of(frame)
-            if kind == USER:
-                return _new(RawSite, (code, frame.f_lasti))
-            if kind == STOP:
+        try:
+            while True:
+                # nothing else for each of the frames between a cursor and the user
+                while (path := frame.f_code.co_filename) in passed:  # type: ignore[union-attr]
+                    frame = frame.f_back  # type: ignore[union-attr]
+                code = frame.f_code  # type: ignore[union-attr]
+                kind = USER if path in _users else kind_of(frame)  # type: ignore[arg-type]
+                if kind == USER:
+                    return _new(RawSite, (code, frame.f_lasti))  # type: ignore[union-attr]
+                if kind == STOP:
+                    return fallback
+                if kind == LIBRARY and fallback is None:
+                    fallback = RawSite(code, frame.f_lasti)  # type: ignore[union-attr]
+                frame = frame.f_back  # type: ignore[union-attr]
+        except AttributeError:  # the outermost one's f_back is None
+            current, frame = _outer_greenlet(current)
+            if frame is None:
                 return fallback
-            if kind == LIBRARY and fallback is None:
-                fallback = RawSite(code, frame.f_lasti)
-            frame = frame.f_back
-        current, frame = _outer_greenlet(current)
-        if frame is None:
-            return fallback
 
 
 def mark(frame: FrameType | None) -> Mark:
@@ -150,11 +150,11 @@ def marked(place: RawSite | None) -> Mark:
 
 def raw(frame: FrameType) -> Raw:
     """The same as `mark`, for `looked_at`."""
-    kinds, passed, outer = _kinds, _passed, frame
+    outer = frame
     try:
-        while (code := outer.f_code).co_filename in passed:
+        while (path := (code := outer.f_code).co_filename) in _passed:
             outer = outer.f_back  # type: ignore[assignment]
-        if kinds.get(id(code)) == USER:  # the usual case
+        if path in _users:  # the usual case
             return _by(code, outer.f_lasti)
     except AttributeError:  # the outermost one's f_back is None
         pass
@@ -181,7 +181,7 @@ def wanted(*codes: CodeType) -> Wanted:
 
 def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
     """Like `raw`, and says what lies between: a framework, a generator, one of the ``wanted`` codes."""
-    kinds, passed = _kinds, _passed
+    passed = _passed
     names, codes = wanted
     fallback: RawSite | None = None
     seen, current = -1, None
@@ -189,9 +189,7 @@ def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
         while frame is not None:
             code = frame.f_code
             if code.co_filename not in passed:
-                kind = kinds.get(id(code))
-                if kind is None:
-                    kind = kind_of(frame)
+                kind = USER if code.co_filename in _users else kind_of(frame)
                 if kind == USER:
                     generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
                     return _by(code, frame.f_lasti), fallback is not None, generator, seen
