@@ -18,7 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .callsite import Raw, looked_at
-from .model import Finding, Mark, RawSite
+from .model import Mark, RawSite
 from .scope import Unit
 
 _NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
@@ -51,17 +51,6 @@ class Entry:
     def add(self, count: int | None, mark: Mark) -> None:
         self.count = None if count is None or self.count is None else self.count + count
         self.mark = mark
-
-
-class Loads:
-    """Loads of one attribute from one place, one parent at a time."""
-
-    __slots__ = ("count", "parents", "told")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.parents: set[int] = set()  # hashes of their identities, until it is told
-        self.told: list[Finding] | None = None  # what was made of it, once it was told
 
 
 class _Life:
@@ -131,7 +120,8 @@ class SessionRecord(_Life):
     pending: Any = ()  # the session's own collections of new, deleted and modified states
     expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
     expiries = 0  # how often that happened
-    loads: Any = _NOTHING  # `Loads` by place and attribute
+    loads: Any = _NOTHING  # by place and attribute, see hooks.loads
+    gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper
     roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
     committed = rolled_back = False
     failure: Any = None  # a database error that was not rolled back, see hooks.failures
@@ -219,10 +209,11 @@ class SessionRecord(_Life):
     def end_transaction(self) -> None:
         if self.began is not None and (self.owned or self.connections or self.external) and self.tracker is not None:
             outcome = self.ended_by or ("lost" if any(self.levels) else "read_only")
-            self.tracker.transactions.append((outcome, perf_counter() - self.began))
+            self.tracker.transactions[outcome].append(perf_counter() - self.began)
         self.ended_by = None
         self.began = None
         self.connections = 0
+        self.gets = _NOTHING
         self.added = None
         self.external = False
         self.owned = frozenset()
@@ -330,8 +321,9 @@ class Ledger:
         self._databases: dict[Any, Any] = {}
         self._order: deque[int] = deque()
         self.newest = 0  # the number of the last query
-        self._runs = [-1] * max(1, loads)
-        self._places: list[RawSite | None] = [None] * max(1, loads)
+        self._size = max(1, loads)
+        self._runs = [-1] * self._size
+        self._places: list[RawSite | None] = [None] * self._size
         self.expunged: WeakKeyDictionary[Any, tuple[SessionRecord, Mark, bool]] = WeakKeyDictionary()
         self.expired: WeakKeyDictionary[Any, tuple[Mark, int | None]] = WeakKeyDictionary()  # by hand, and their runs
         self.reattached: WeakKeyDictionary[Any, tuple[int, Mark, Any]] = WeakKeyDictionary()
@@ -380,7 +372,7 @@ class Ledger:
 
     def loaded(self, run: int, place: RawSite | None) -> None:
         """Note where a query ran; a loop's places are one object."""
-        index = run % len(self._runs)
+        index = run % self._size
         before = self._places[index - 1]
         self.newest = self._runs[index] = run
         self._places[index] = before if before == place else place
@@ -389,7 +381,7 @@ class Ledger:
         """Where the query ran that SQLAlchemy numbered ``run``; None once it is too long ago."""
         if run is None:
             return None
-        index = run % len(self._runs)
+        index = run % self._size
         return self._places[index] if self._runs[index] == run else None
 
     def note_expunged(self, state: Any, record: SessionRecord, mark: Mark, allowed: bool) -> None:

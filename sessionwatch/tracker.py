@@ -26,12 +26,18 @@ from .scope import Unit, current_unit
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
 _PLAIN: Any = object.__setattr__
 
-_QUEUED = 65_536  # samples of histograms that wait at most
-_MANY = 64  # from which on whoever ends a session sees to them
+Queue = deque[Any]  # samples of one series of a histogram that wait
+MANY = 64  # from which on whoever adds one sees to all queues
+_QUEUED = 65_536  # that wait at most; the oldest are dropped
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
 _LATER_LIMIT = 100  # a callback that makes findings itself must not keep us for ever
 
 logger = logging.getLogger("sessionwatch")
+
+
+def queue() -> Queue:
+    """One that is bounded."""
+    return deque(maxlen=_QUEUED)
 
 
 class Tracker:
@@ -52,15 +58,15 @@ class Tracker:
         self.opened_by_kind: Counter[str] = Counter()
         self.closed_by_outcome: Counter[tuple[str, str]] = Counter()
         self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
-        self.totals: Counter[str] = Counter()  # statements, flushes, rows
+        self.totals: Counter[str] = Counter()  # statements, flushes
         self.written: Counter[str] = Counter()  # rows by verb
         self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
         self.found: Counter[tuple[str, str]] = Counter()  # findings by rule and mode
         self.internal_errors: Counter[str] = Counter()
         self.pairs: Callable[[str, str], tuple[str, str]] | None = None  # models and attributes as they are counted
-        self.ended: deque[tuple[str, str, float, int]] = deque(maxlen=_QUEUED)  # outcome, kind, seconds, statements
-        self.transactions: deque[tuple[str, float]] = deque(maxlen=_QUEUED)  # outcome, seconds
-        self.connections: deque[tuple[str, str, float]] = deque(maxlen=_QUEUED)  # pool, metric, seconds
+        self.ended: dict[tuple[str, str], Queue] = {}  # by outcome and kind: seconds and statements of a session
+        self.transactions: dict[str, Queue] = {}  # by outcome: seconds
+        self.connections: dict[str, tuple[Queue, Queue]] = {}  # by pool: seconds of waits, and of uses
         self._seed()
         self.forked = 0.0  # when this process was forked off, in seconds since the epoch; 0.0 for the first one
         self.parent, self._process = 0, os.getpid()
@@ -144,18 +150,23 @@ class Tracker:
             self.ledger.keep(record)
         if record.muted:  # opened before the fork: the parent counts it
             return outcome
-        self.closed_by_outcome[outcome, record.kind] += 1
+        key = outcome, record.kind
+        self.closed_by_outcome[key] += 1
         if worked:
             totals = self.totals
             totals["statements"] += record.statements
-            totals["flushes"] += record.flushes
+            if record.flushes:
+                totals["flushes"] += record.flushes
             if record.written:
-                totals["rows"] += sum(record.written.values())
-                self.written.update(record.written)
+                for verb, rows in record.written.items():
+                    self.written[verb] += rows
             if record.lazy_loads:
-                self.lazy_loads.update(record.lazy_loads)
-        self.ended.append((outcome, record.kind, record.duration(), record.statements))
-        if len(self.ended) >= _MANY:
+                for load, times in record.lazy_loads.items():
+                    self.lazy_loads.setdefault(load, 0)
+                    self.lazy_loads[load] += times
+        ended = self.ended[key]
+        ended.append((record.duration(), record.statements))
+        if len(ended) >= MANY:
             self.when_grown()
         return outcome
 
@@ -220,12 +231,6 @@ class Tracker:
         loads[key] = loads.get(key, 0) + 1
         record.lazy_loads = loads
 
-    def sampled(self, pool: str, metric: str, seconds: float) -> None:
-        """A time that somebody spent with a pool."""
-        self.connections.append((pool, metric, seconds))
-        if len(self.connections) >= _MANY:
-            self.when_grown()
-
     def renew(self) -> None:
         """In a forked child: no other thread is left that could be at work in here."""
         self.forked = time.time()
@@ -239,17 +244,25 @@ class Tracker:
         self.forget_samples()
         self._seed()
 
+    def samples(self) -> Iterator[Queue]:
+        """The queue of each series that waits for the histograms."""
+        return itertools.chain(self.ended.values(), self.transactions.values(), *self.connections.copy().values())
+
     def forget_samples(self) -> None:
         """Nothing waits for the histograms any more."""
-        for queue in (self.ended, self.transactions, self.connections):
+        for queue in self.samples():
             queue.clear()
 
     def _seed(self) -> None:
         """Every key that is known from the start: adding to one that is there can't be interrupted by a thread."""
         self.opened_by_kind.update(dict.fromkeys(("sync", "async"), 0))
+        self.written.update(dict.fromkeys(("inserted", "updated", "deleted"), 0))
         for outcome in ("committed", "rolled_back", "read_only", "lost", "leaked"):
-            self.closed_by_outcome.update({(outcome, "sync"): 0, (outcome, "async"): 0})
-        self.totals.update(dict.fromkeys(("statements", "flushes", "rows"), 0))
+            self.transactions.setdefault(outcome, queue())
+            for kind in ("sync", "async"):
+                self.closed_by_outcome[outcome, kind] = 0
+                self.ended.setdefault((outcome, kind), queue())
+        self.totals.update(dict.fromkeys(("statements", "flushes"), 0))
 
     # -- our own errors -------------------------------------------------------------------------------
 
