@@ -17,7 +17,8 @@ from types import CodeType, FrameType, MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .model import Finding, Mark, RawSite
+from .callsite import Raw, looked_at
+from .model import Mark, RawSite
 from .scope import Unit
 
 _NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
@@ -52,18 +53,30 @@ class Entry:
         self.mark = mark
 
 
-class Loads:
-    """Loads of one attribute from one place, one parent at a time."""
+class _Life:
+    """What is the same of a session that goes on and of one that has ended."""
 
-    __slots__ = ("count", "parents", "told")
+    __slots__ = ()
+    number: int
+    opening: Raw | None
+    closing: Raw | None
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.parents: set[int] = set()  # hashes of their identities, until it is told
-        self.told: list[Finding] | None = None  # what was made of it, once it was told
+    @property
+    def label(self) -> str:
+        return f"S{self.number}"
+
+    @property
+    def opened(self) -> Mark | None:
+        """Where it was opened, and by which thread and task; None if that was before the installation."""
+        return looked_at(self.opening) if self.opening is not None else None
+
+    @property
+    def closed(self) -> Mark | None:
+        """The same of its close; None if it is open, or was collected."""
+        return looked_at(self.closing) if self.closing is not None else None
 
 
-class SessionRecord:
+class SessionRecord(_Life):
     """One life of a session, from its opening (or its first use after a close) to its close.
 
     ``reference`` is the weak reference that the session's states share, None until its first transaction:
@@ -78,7 +91,7 @@ class SessionRecord:
     allowances: Any = ()
     errors_at_open: tuple[Any, ...] = ()  # exceptions that were being handled when it was opened, see `recognised`
     finished: float | None = None
-    closed: Mark | None = None
+    closing: Raw | None = None
     closed_how: str | None = None
     closed_scope: str | None = None  # with, generator, registry, unit or hand
     closer: Any = None  # code of the generator that closed it
@@ -107,7 +120,8 @@ class SessionRecord:
     pending: Any = ()  # the session's own collections of new, deleted and modified states
     expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
     expiries = 0  # how often that happened
-    loads: Any = _NOTHING  # `Loads` by place and attribute
+    loads: Any = _NOTHING  # by place and attribute, see hooks.loads
+    gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper
     roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
     committed = rolled_back = False
     failure: Any = None  # a database error that was not rolled back, see hooks.failures
@@ -119,15 +133,15 @@ class SessionRecord:
     parent: Any = None  # the context of the span that was current when it was opened, in telemetry
     found: tuple[Any, ...] = ()  # what its own span is to say of its findings, in telemetry
 
-    def __init__(self, tracker: Any, opened: Mark | None, unit: Unit | None, allowances: Any) -> None:
+    def __init__(self, tracker: Any, opening: Raw | None) -> None:
         self.number = next(_numbers)
         self.tracker = tracker
-        self.opened = opened
-        if unit is not None:
-            self.unit = unit
-        if allowances:
-            self.allowances = allowances
+        self.opening = opening
         self.started = perf_counter()
+        # what each close asks for: to set it costs a fifth of a look at the class
+        self.reference = self.closed_how = self.exiting = self.closer = self.parent = None
+        self.found = self.callers = ()
+        self.muted = False
 
     def holds(self, session: Any) -> None:
         """From now on the session may hold instances: remember by what they are known."""
@@ -135,10 +149,6 @@ class SessionRecord:
         self.session_id = session.hash_key
         self.reference = identity._wr
         self.pending = (session._new, session._deleted, identity._modified)
-
-    @property
-    def label(self) -> str:
-        return f"S{self.number}"
 
     @property
     def is_closed(self) -> bool:
@@ -203,6 +213,7 @@ class SessionRecord:
         self.ended_by = None
         self.began = None
         self.connections = 0
+        self.gets = _NOTHING
         self.added = None
         self.external = False
         self.owned = frozenset()
@@ -210,12 +221,11 @@ class SessionRecord:
         if self.held is not None:
             self.held.ended(self)
 
-    def finish(self, how: str, mark: Mark | None, scope: str | None) -> None:
+    def finish(self, how: str, closing: Raw | None) -> None:
         """Close the record and let go of everything that belongs to the session."""
         self.finished = perf_counter()
         self.closed_how = how
-        self.closed = mark
-        self.closed_scope = scope
+        self.closing = closing
         if self.exiting is not None:
             self.exiting = None
         if self.callers:
@@ -252,7 +262,7 @@ class SessionRecord:
                 tracker.collected(self)
 
 
-class PastSession:
+class PastSession(_Life):
     """What is kept of a session that has ended: what is asked for on account of its instances.
 
     A third of the record's size, which goes with the session.
@@ -260,15 +270,15 @@ class PastSession:
 
     __slots__ = (
         "allowances",
-        "closed",
         "closed_how",
+        "closing",
         "committed",
         "databases",
         "expirer",
         "flushes",
         "kind",
         "number",
-        "opened",
+        "opening",
         "reference",
         "seconds",
         "statements",
@@ -276,11 +286,11 @@ class PastSession:
     )
     roots = _NOTHING
 
-    def __init__(self, record: SessionRecord, share: Callable[[Mark | None], Mark | None]) -> None:
+    def __init__(self, record: SessionRecord, share: Callable[[Raw | None], Raw | None]) -> None:
         self.reference = record.reference
         self.number = record.number
-        self.opened = share(record.opened)
-        self.closed = share(record.closed)
+        self.opening = share(record.opening)
+        self.closing = share(record.closing)
         self.closed_how = record.closed_how
         self.kind = record.kind
         self.seconds = record.duration()
@@ -291,10 +301,6 @@ class PastSession:
         self.expirer = record.expirer
         self.unit = record.unit
         self.allowances = record.allowances
-
-    @property
-    def label(self) -> str:
-        return f"S{self.number}"
 
     def duration(self) -> float:
         """How long the session lived."""
@@ -311,12 +317,13 @@ class Ledger:
         self.sessions = max(1, sessions)
         self.closed: dict[int, PastSession] = {}  # by the id() of its reference
         self._emptied: dict[int, tuple[Any, SessionRecord, Mark, bool]] = {}
-        self._marks: dict[Any, Mark] = {}  # of closed sessions, equal ones once
+        self._marks: dict[Any, Raw] = {}  # of closed sessions, equal ones once
         self._databases: dict[Any, Any] = {}
         self._order: deque[int] = deque()
         self.newest = 0  # the number of the last query
-        self._runs = [-1] * max(1, loads)
-        self._places: list[RawSite | None] = [None] * max(1, loads)
+        self._size = max(1, loads)
+        self._runs = [-1] * self._size
+        self._places: list[RawSite | None] = [None] * self._size
         self.expunged: WeakKeyDictionary[Any, tuple[SessionRecord, Mark, bool]] = WeakKeyDictionary()
         self.expired: WeakKeyDictionary[Any, tuple[Mark, int | None]] = WeakKeyDictionary()  # by hand, and their runs
         self.reattached: WeakKeyDictionary[Any, tuple[int, Mark, Any]] = WeakKeyDictionary()
@@ -341,14 +348,14 @@ class Ledger:
             self._emptied.pop(next(iter(self._emptied)))
         self._emptied[id(reference)] = (reference, record, mark, allowed)
 
-    def _share(self, mark: Mark | None) -> Mark | None:
+    def _share(self, raw: Raw | None) -> Raw | None:
         """The one that is kept of all marks that are equal; most sessions come from a few lines."""
-        if mark is None or mark.site is None:
-            return mark
-        (code, lasti), thread, task = mark.site, mark.thread, mark.task
+        if raw is None:
+            return None
+        code, lasti, thread, task = raw
         if len(self._marks) >= self.sessions:
             self._marks.clear()
-        return self._marks.setdefault((id(code), lasti, thread, task), mark)  # which keeps the code, and so its id()
+        return self._marks.setdefault((id(code), lasti, thread, task), raw)  # which keeps the code, and so its id()
 
     def owner(self, reference: Any) -> Known | None:
         """What is kept of the session whose states share ``reference``, if it has ended or let go of them."""
@@ -365,7 +372,7 @@ class Ledger:
 
     def loaded(self, run: int, place: RawSite | None) -> None:
         """Note where a query ran; a loop's places are one object."""
-        index = run % len(self._runs)
+        index = run % self._size
         before = self._places[index - 1]
         self.newest = self._runs[index] = run
         self._places[index] = before if before == place else place
@@ -374,7 +381,7 @@ class Ledger:
         """Where the query ran that SQLAlchemy numbered ``run``; None once it is too long ago."""
         if run is None:
             return None
-        index = run % len(self._runs)
+        index = run % self._size
         return self._places[index] if self._runs[index] == run else None
 
     def note_expunged(self, state: Any, record: SessionRecord, mark: Mark, allowed: bool) -> None:

@@ -24,6 +24,7 @@ from .model import Mark
 from .scope import Unit, current_unit
 
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
+_PLAIN: Any = object.__setattr__
 
 Queue = deque[Any]  # samples of one series of a histogram that wait
 MANY = 64  # from which on whoever adds one sees to all queues
@@ -54,11 +55,12 @@ class Tracker:
         self.reraise = bool(os.environ.get("SESSIONWATCH_TESTING"))  # our own tests see our own errors
         self.discreet = False  # whether messages of exceptions, which may quote values, stay out of the log
         self.activations = False  # whether it matters which call of a function opened a session
-        self.opened_by_kind: Counter[str] = Counter()
-        self.closed_by_outcome: Counter[tuple[str, str]] = Counter()
+        # plain dictionaries with every key in it: a Counter takes eight times as long to add one
+        self.opened_by_kind: dict[str, int] = {}
+        self.closed_by_outcome: dict[tuple[str, str], int] = {}
         self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
-        self.totals: Counter[str] = Counter()  # statements, flushes
-        self.written: Counter[str] = Counter()  # rows by verb
+        self.totals: dict[str, int] = {}  # statements, flushes
+        self.written: dict[str, int] = {}  # rows by verb
         self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
         self.found: Counter[tuple[str, str]] = Counter()  # findings by rule and mode
         self.internal_errors: Counter[str] = Counter()
@@ -82,18 +84,19 @@ class Tracker:
 
     # -- sessions -------------------------------------------------------------------------------------
 
-    def open(self, session: Any, frame: FrameType | None, kind: str = "sync") -> SessionRecord | None:
+    def open(self, session: Any, frame: FrameType, kind: str = "sync") -> SessionRecord | None:
         """Begin a record for a session that was just made; None if it is not one of the target's."""
         if self.wants is not None and not self.wants(session):
             session.__dict__[KEY] = None
             return None
-        opened = callsite.mark(frame)
-        record = self._record(session, opened, current_unit())
+        opening = callsite.raw(frame)
+        record = self._record(session, opening, current_unit())
         error = sys.exception()
         if error is not None:
             record.errors_at_open = tuple(_handled(error))
-        if opened.site is not None and opened.site.code.co_flags & _GENERATOR:
-            record.consumer = _consumer(frame, opened.site.code)
+        code = opening[0]
+        if code is not None and code.co_flags & _GENERATOR:
+            record.consumer = _consumer(frame, code)
         if self.activations and record.unit is None:
             record.callers = activation.callers(frame)
         self.opened_by_kind[kind] += 1
@@ -113,7 +116,7 @@ class Tracker:
 
     def reopen(self, session: Any, before: SessionRecord, frame: FrameType) -> SessionRecord:
         """A new record for a session that is used again after a close."""
-        record = self._record(session, before.opened, current_unit())
+        record = self._record(session, before.opening, current_unit())
         record.kind = before.kind
         record.allowances = before.allowances
         record.consumer = before.consumer
@@ -123,11 +126,18 @@ class Tracker:
         self.opened_by_kind[record.kind] += 1
         return record
 
-    def _record(self, session: Any, opened: Mark | None, unit: Unit | None) -> SessionRecord:
+    def _record(self, session: Any, opening: callsite.Raw | None, unit: Unit | None) -> SessionRecord:
+        record = SessionRecord(self, opening)
+        allowances = suppress.active()
+        if allowances:
+            record.allowances = allowances
         # KEY, set as an attribute: a session whose __dict__ nobody asked for has none, and is faster to use
-        record: SessionRecord = SessionRecord(self, opened, unit, suppress.active())
-        object.__setattr__(session, KEY, record)  # a subclass may guard its attributes
+        if type(session).__setattr__ is _PLAIN:
+            session._sessionwatch = record
+        else:
+            object.__setattr__(session, KEY, record)  # a subclass guards its attributes
         if unit is not None:
+            record.unit = unit
             unit.opened(record)
         if self.when_opened is not None:
             self.when_opened(record)
@@ -150,6 +160,7 @@ class Tracker:
                 totals["flushes"] += record.flushes
             if record.written:
                 for verb, rows in record.written.items():
+                    self.written.setdefault(verb, 0)
                     self.written[verb] += rows
             if record.lazy_loads:
                 for load, times in record.lazy_loads.items():

@@ -178,11 +178,11 @@ def _refusal(context: Context) -> Callable[[Any], Any]:
 
 
 def _lazy(context: Context) -> Callable[[Any], Any]:
-    return loads.patch_lazy(context.tracker, context.loads if context.rules & MANY else None)
+    return loads.patch_lazy(context.tracker, context.loads if context.rules & MANY else 0)
 
 
 def _by_key(context: Context) -> Callable[[Any], Any]:
-    return loads.patch_by_key(context.tracker, context.loads if context.rules & MANY else None)
+    return loads.patch_by_key(context.tracker, context.loads if context.rules & MANY else 0)
 
 
 def _connect(context: Context) -> Callable[[Any], Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from .. import callsite
 from ..events import RepeatedGet, RepeatedLoad
-from ..ledger import Loads, SessionRecord
-from ..model import RawSite
+from ..ledger import SessionRecord
+from ..model import Finding, RawSite
 from ..tracker import KEY, Tracker
 from .patch import unseen
 from .unloaded import facts
@@ -30,10 +30,10 @@ _BETWEEN = frozenset({
 })  # fmt: skip
 
 
-def patch_lazy(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any]:
+def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
     """``LazyLoader._emit_lazyload``: one call a lazy load that is not answered by the identity map.
 
-    Without a threshold, as where ``n-plus-one`` is off, they are only counted.
+    With a threshold of 0, as where ``n-plus-one`` is off, they are only counted.
 
     Private: attributes keep ``_load_for_state`` as a bound method, so that replacing it changes nothing.
     """
@@ -41,14 +41,14 @@ def patch_lazy(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _emit_lazyload(self: Any, session: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
             record = session.__dict__.get(KEY)
-            error = None
             if record is not None and tracker.active:
+                error = None
                 try:
                     frame = _reading(sys._getframe(1))
                     if frame is not None:
                         tracker.loaded(record, "relationship", state.class_.__name__, self.key)
-                        if threshold is not None:
-                            error = counted(self.parent_property, record, state, frame, threshold)
+                        if threshold:
+                            error = _one_more(tracker, record, state, self.parent_property, frame, threshold)
                 except Exception:
                     tracker.failed("LazyLoader._emit_lazyload")
                 if error is not None:
@@ -58,7 +58,7 @@ def patch_lazy(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any]:
             except BaseException as failure:
                 unseen(failure)
                 raise
-            if record is not None and result and threshold is not None:
+            if result and record is not None and threshold:
                 child = getattr(result[0] if type(result) is list else result, "_sa_instance_state", None)
                 if child is not None:
                     _goes_back(record, child.runid, state.runid)
@@ -66,17 +66,10 @@ def patch_lazy(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any]:
 
         return _emit_lazyload
 
-    def counted(prop: Any, record: SessionRecord, state: Any, frame: FrameType, threshold: int) -> Exception | None:
-        place = callsite.site(frame)
-        loads = _loads(record, (*_place(place), prop, _origin(record, state)))
-        if _repeats(loads, hash(state.key), threshold):
-            return _tell(tracker, record, loads, state, frame)
-        return None
-
     return make
 
 
-def patch_by_key(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any]:
+def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
     """``loading.load_on_pk_identity``: one call a deferred or expired column, or a ``get()``, that needs the database.
 
     Private: mappers keep the function that refreshes them, and that function calls this one by its name.
@@ -85,59 +78,50 @@ def patch_by_key(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any
     def make(original: Any) -> Any:
         def _load_on_pk_identity(session: Any, statement: Any, identity: Any, **kwargs: Any) -> Any:
             record = session.__dict__.get(KEY)
-            if record is None or not tracker.active:
-                return original(session, statement, identity, **kwargs)
             state = kwargs.get("refresh_state")
             before = state.runid if state is not None else None
-            error = None
-            try:
-                if state is None:
-                    options = kwargs.get("load_options")
-                    if threshold is not None and getattr(options, "_lazy_loaded_from", None) is None:
-                        error = got(record, statement, identity, sys._getframe(1), threshold)
-                else:
-                    frame = _reading(sys._getframe(1))
-                    if frame is not None:
-                        key = frame.f_locals["self"].key
-                        kind = "expired" if key in state.expired_attributes else "deferred"
-                        tracker.loaded(record, kind, state.class_.__name__, key)
-                        if threshold is not None:
-                            error = refreshed(record, state, frame, threshold)
-            except Exception:
-                tracker.failed("loading.load_on_pk_identity")
-            if error is not None:
-                raise error
+            if record is not None and tracker.active:
+                error = None
+                try:
+                    if state is not None:
+                        error = refreshed(record, state, _reading(sys._getframe(1)))
+                    elif threshold:
+                        error = got(record, statement, identity, sys._getframe(1))
+                except Exception:
+                    tracker.failed("loading.load_on_pk_identity")
+                if error is not None:
+                    raise error
             try:
                 result = original(session, statement, identity, **kwargs)
             except BaseException as failure:
                 unseen(failure)
                 raise
-            if state is not None and threshold is not None:
+            if state is not None and record is not None and threshold:
                 _goes_back(record, state.runid, before)
             return result
 
         return _load_on_pk_identity
 
-    def refreshed(record: SessionRecord, state: Any, frame: FrameType, threshold: int) -> Exception | None:
-        place = callsite.site(frame)
-        loads = _loads(record, (*_place(place), state.mapper, _origin(record, state)))
-        if _repeats(loads, hash(state.key), threshold):
-            return _tell(tracker, record, loads, state, frame)
-        return None
-
-    def got(record: SessionRecord, statement: Any, identity: Any, frame: FrameType, threshold: int) -> Exception | None:
-        mapper = statement._propagate_attrs.get("plugin_subject")
-        if mapper is None or statement._for_update_arg is not None or _merges(frame):
+    def refreshed(record: SessionRecord, state: Any, frame: FrameType | None) -> Exception | None:
+        if frame is None:
             return None
-        key = (*_place(callsite.site(frame)), mapper, "get")
-        loads = _of_this_transaction(record, key)
-        if _repeats(loads, hash(tuple(identity)), threshold):
-            loads.told = []
-            name = mapper.get_property_by_column(mapper.primary_key[0]).key
-            mark = callsite.mark(frame)
-            event = RepeatedGet(record, mapper.class_.__name__, name, mark, loads.count, loads.told)
-            return tracker.emit(event, record.allowances)
-        return None
+        key = frame.f_locals["self"].key
+        tracker.loaded(record, "expired" if key in state.expired_attributes else "deferred", state.class_.__name__, key)
+        return _one_more(tracker, record, state, state.mapper, frame, threshold) if threshold else None
+
+    def got(record: SessionRecord, statement: Any, identity: Any, frame: FrameType) -> Exception | None:
+        mapper = statement._propagate_attrs.get("plugin_subject")
+        place = _asked(frame)
+        if mapper is None or place is None or statement._for_update_arg is not None:
+            return None
+        if record.began is None or not record.gets:  # the first one begins the transaction
+            record.gets = {}
+        loads = _too_many(record.gets, (*place, mapper), hash(tuple(identity)), threshold)
+        if loads is None:
+            return None
+        name = mapper.get_property_by_column(mapper.primary_key[0]).key
+        event = RepeatedGet(record, mapper.class_.__name__, name, callsite.mark(frame), loads.count, loads.tell())
+        return tracker.emit(event, record.allowances)
 
     return make
 
@@ -145,49 +129,68 @@ def patch_by_key(tracker: Tracker, threshold: int | None) -> Callable[[Any], Any
 # -- counting -----------------------------------------------------------------------------------------
 
 
+class Loads:
+    """Loads of one attribute from one place, one parent at a time, from the second one on."""
+
+    __slots__ = ("count", "parents", "told")
+
+    def __init__(self, first: int | None) -> None:
+        self.parents = {first} if first is not None else set()  # hashes of their identities, until it is told
+        self.count = len(self.parents)
+        self.told: list[Finding] | None = None  # what was made of it, once it was told
+
+    def too_many(self, parent: int, threshold: int) -> bool:
+        """Count one load; whether it is the one that makes it too many."""
+        self.count += 1
+        if self.told is not None:
+            for finding in self.told:
+                finding.count += 1
+            return False
+        self.parents.add(parent)
+        return len(self.parents) >= threshold
+
+    def tell(self) -> list[Finding]:
+        """From now on only the number counts; the list is for the finding."""
+        self.parents.clear()
+        self.told = []
+        return self.told
+
+
+def _one_more(
+    tracker: Tracker, record: SessionRecord, state: Any, what: Any, frame: FrameType, threshold: int
+) -> Exception | None:
+    """Count the load of one instance's attribute, or row, by the user's line and the query that it goes back to."""
+    if not record.loads:
+        record.loads = {}
+    key = (*_place(callsite.site(frame)), what, _origin(record, state))
+    loads = _too_many(record.loads, key, hash(state.key), threshold)
+    if loads is None:
+        return None
+    told = loads.tell()
+    event = RepeatedLoad(**facts(tracker, state, frame.f_locals["self"].key, frame), count=loads.count, told=told)
+    return tracker.emit(event, record.allowances)
+
+
 def _place(place: RawSite | None) -> tuple[int, int]:
+    """A place as part of a key: to hash a code object is to read all of it."""
     return (id(place.code), place.lasti) if place is not None else (0, 0)
 
 
-def _loads(record: SessionRecord, key: Any) -> Loads:
-    loads: Loads | None = record.loads.get(key)
+def _too_many(counted: dict[Any, Any], key: Any, parent: int, threshold: int) -> Loads | None:
+    """Count one load; all of them where this one makes it too many.
+
+    Of the first one nothing but its parent is kept: most of them stay the only one.
+    """
+    loads = counted.get(key)
     if loads is None:
-        if not record.loads or len(record.loads) >= _LIMIT:
-            record.loads = {}
-        loads = record.loads[key] = Loads()
-    return loads
-
-
-def _of_this_transaction(record: SessionRecord, key: Any) -> Loads:
-    """A worker may get one object a transaction for ever. The first get of a transaction begins it."""
-    if record.began is None:
-        _loads(record, key)
-        record.loads[key] = loads = Loads()
-        return loads
-    now = (*key, record.began)
-    if now not in record.loads and key in record.loads:
-        _loads(record, now)
-        record.loads[now] = record.loads.pop(key)
-    return _loads(record, now)
-
-
-def _repeats(loads: Loads, parent: int, threshold: int) -> bool:
-    """Count one load; whether it is the one that makes it too many."""
-    loads.count += 1
-    if loads.told is not None:
-        for finding in loads.told:
-            finding.count += 1
-        return False
-    loads.parents.add(parent)
-    return len(loads.parents) >= threshold
-
-
-def _tell(tracker: Tracker, record: SessionRecord, loads: Loads, state: Any, frame: FrameType) -> Exception | None:
-    loads.parents.clear()
-    loads.told = []
-    key = frame.f_locals["self"].key
-    event = RepeatedLoad(**facts(tracker, state, key, frame), count=loads.count, told=loads.told)
-    return tracker.emit(event, record.allowances)
+        if len(counted) >= _LIMIT:
+            counted.clear()
+        if threshold > 1:
+            counted[key] = parent
+            return None
+    if type(loads) is not Loads:
+        loads = counted[key] = Loads(loads)
+    return loads if loads.too_many(parent, threshold) else None
 
 
 # -- where parents come from --------------------------------------------------------------------------
@@ -218,22 +221,26 @@ def _reading(frame: FrameType | None) -> FrameType | None:
 
     Flushes, cascades, merges, ``refresh()`` and eager loads come by other ways.
     """
-    while frame is not None:
-        name = frame.f_code.co_name
-        if name == "__get__":
-            return frame if "instance" in frame.f_code.co_varnames else None
-        if name not in _BETWEEN:
+    while frame is not None and frame.f_code.co_name in _BETWEEN:
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_name != "__get__" or "instance" not in frame.f_code.co_varnames:
+        return None
+    return frame
+
+
+def _asked(frame: Any) -> tuple[int, int] | None:
+    """Where the user called ``get()``, as part of a key; None where SQLAlchemy asks for itself, as ``merge()`` does.
+
+    Mostly the user's frame is two on from the one of ``Session._get_impl``: half of the cost of a get.
+    """
+    if frame.f_code.co_name != "_get_impl":
+        return None  # a lazy load, which is counted as that
+    try:
+        get, outer = frame.f_back, frame.f_back.f_back
+        if outer.f_code.co_name == "_merge" or outer.f_back.f_code.co_name == "_merge":
             return None
-        frame = frame.f_back
-    return None
-
-
-def _merges(frame: FrameType | None) -> bool:
-    """Whether ``merge()`` looks up the instance for itself."""
-    for _ in range(4):
-        if frame is None:
-            return False
-        if frame.f_code.co_name == "_merge":
-            return True
-        frame = frame.f_back
-    return False
+        if get.f_code.co_filename == frame.f_code.co_filename and callsite.kind_of(outer) == callsite.USER:
+            return id(outer.f_code), outer.f_lasti
+    except AttributeError:  # the outermost one's f_back is None
+        pass
+    return _place(callsite.site(frame))

@@ -137,14 +137,17 @@ def patch_runid(tracker: Tracker) -> Callable[[Any], Any]:
     """
 
     def make(original: Any) -> Any:
+        loaded = tracker.ledger.loaded
+
         def _new_runid() -> Any:
             run = original()
             try:
-                recent, tracker.recent = tracker.recent, None
+                recent = tracker.recent
                 if recent is not None and recent[0] == get_ident():
-                    tracker.ledger.loaded(run, recent[1])
+                    tracker.recent = None
+                    loaded(run, recent[1])
                 else:
-                    tracker.ledger.loaded(run, callsite.site(sys._getframe(1)))
+                    loaded(run, callsite.site(sys._getframe(1)))
             except Exception:
                 tracker.failed("loading._new_runid")
             return run

@@ -288,9 +288,11 @@ def _errors(source: Source) -> Values:
     return errors
 
 
-def _with_open(source: Source, ended: Counter[Any], of: Callable[[SessionRecord], Mapping[Any, int]]) -> Counter[Any]:
+def _with_open(
+    source: Source, ended: Mapping[Any, int], of: Callable[[SessionRecord], Mapping[Any, int]]
+) -> Counter[Any]:
     """What the ended sessions have counted, and the open ones so far. One that ends meanwhile is in neither."""
-    total = ended.copy()
+    total = Counter(dict(ended))
     for record in source.open_records():
         for key, count in dict(of(record)).items():
             total[key] += count

@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
     load_only,
     mapped_column,
     relationship,
+    scoped_session,
     selectinload,
     sessionmaker,
     undefer,
@@ -251,6 +252,29 @@ def test_reports_a_loop_of_get(watch: Watch, shop: Engine) -> None:
     assert finding.fix == "ask once for all keys: session.scalars(select(Order).where(Order.id.in_(keys)))"
 
 
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.LegacyAPIWarning")
+@pytest.mark.parametrize("how", ["scoped get", "get_one", "legacy get", "own get"])
+def test_reports_a_loop_of_get_in_other_ways(watch: Watch, memory: Engine, how: str) -> None:
+    """However get() is called, from the first one of a transaction on: the line is the user's."""
+
+    class OwnSession(Session):
+        def get(self, *args: Any, **kwargs: Any) -> Any:
+            return super().get(*args, **kwargs)  # own get
+
+    registry = scoped_session(sessionmaker(memory, class_=OwnSession if how == "own get" else Session))
+    ways: dict[str, Callable[[int], object]] = {
+        "scoped get": lambda key: registry.get(Order, key),  # scoped get
+        "get_one": lambda key: registry().get_one(Order, key),  # get_one
+        "legacy get": lambda key: registry().query(Order).get(key),  # legacy get
+        "own get": lambda key: registry().get(Order, key),
+    }
+    for key in range(1, ROWS + 1):
+        ways[how](key)
+    registry.remove()
+    finding = only(watch, RULE)
+    assert (finding.subject, finding.line, finding.count) == ("Order", line(how), ROWS)
+
+
 def test_reports_an_association_proxy(watch: Watch, memory: Engine) -> None:
     """A read through a proxy is the read of the relationship behind it."""
 
@@ -350,6 +374,33 @@ def test_ignores_one_get_for_each_transaction(watch: Watch, memory: Engine) -> N
         for key in range(1, ROWS + 1):
             session.get(Order, key)
             session.commit()
+    assert watch.findings == []
+
+
+def test_ignores_gets_of_earlier_transactions(memory: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One get a transaction, whether it begins the transaction or comes later in it."""
+    monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
+    with sessionwatch.watching("log", log=False, settings={"n-plus-one.threshold": 2}) as watch:
+        with Session(memory) as session:
+            for key in range(1, ROWS + 1):
+                if key > 1:
+                    session.scalars(select(Customer)).all()
+                session.get(Order, key)
+                session.commit()
+        assert watch.findings == []
+
+
+def test_ignores_merges_through_a_get_of_the_session_class(watch: Watch, memory: Engine) -> None:
+    """A merge looks up each instance by the get() of the session's class, which may be the program's own."""
+
+    class OwnSession(Session):
+        def get(self, *args: Any, **kwargs: Any) -> Any:
+            return super().get(*args, **kwargs)
+
+    with OwnSession(memory) as session:
+        for key in range(1, ROWS + 1):
+            session.merge(Order(id=key, status="merged", items=[]))
+        session.rollback()
     assert watch.findings == []
 
 
@@ -501,6 +552,16 @@ def test_advice_is_not_raised_in_strict_mode(strict: Watch, memory: Engine) -> N
             len(order.items)
     finding = only(strict, RULE)
     assert (finding.level, finding.raised, finding.count) == ("log", False, ROWS)
+
+
+def test_a_threshold_of_one(memory: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the first load is too many, and those that follow are counted with it."""
+    monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
+    with sessionwatch.watching("log", log=False, settings={"n-plus-one.threshold": 1}) as watch:
+        with Session(memory) as session:
+            for order in [session.get_one(Order, key) for key in range(1, ROWS + 1)]:
+                len(order.items)
+        assert {finding.subject: finding.count for finding in watch.findings} == {"Order": ROWS, "Order.items": ROWS}
 
 
 @pytest.mark.parametrize("kind", ["relationship", "deferred", "get"])
