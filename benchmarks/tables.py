@@ -141,12 +141,16 @@ def of_memory(found: dict[str, Any]) -> str:
 
 
 def of_growth(found: dict[str, Any]) -> str:
-    """Microseconds an operation by size."""
+    """Microseconds of processor time an operation, by size."""
     parts = []
     for axis, by_mode in found.items():
         sizes = list(next(iter(by_mode.values())))
         rows = [[mode, *(f"{points[size]:,.0f}" for size in sizes)] for mode, points in by_mode.items() if points]
-        parts.append(table([f"µs an operation, by {AXES[axis][1]}", *(f"{int(size):,}" for size in sizes)], rows))
+        parts.append(
+            table(
+                [f"µs of processor time an operation, by {AXES[axis][1]}", *(f"{int(size):,}" for size in sizes)], rows
+            )
+        )
     return "\n\n".join(parts)
 
 
