@@ -144,13 +144,13 @@ def of_growth(found: dict[str, Any]) -> str:
     """Microseconds of processor time an operation, by size."""
     parts = []
     for axis, by_mode in found.items():
-        sizes = list(next(iter(by_mode.values())))
-        rows = [[mode, *(f"{points[size]:,.0f}" for size in sizes)] for mode, points in by_mode.items() if points]
-        parts.append(
-            table(
-                [f"µs of processor time an operation, by {AXES[axis][1]}", *(f"{int(size):,}" for size in sizes)], rows
-            )
-        )
+        sizes = list(max(by_mode.values(), key=len))
+        rows = [
+            [mode, *(f"{points[size]:,.0f}" if size in points else "" for size in sizes)]
+            for mode, points in by_mode.items()
+        ]
+        head = f"µs of processor time an operation, by {AXES[axis][1]}"
+        parts.append(table([head, *(f"{int(size):,}" for size in sizes)], rows))
     return "\n\n".join(parts)
 
 
