@@ -89,7 +89,7 @@ def frameworks(session: nox.Session) -> None:
 def benchmarks(session: nox.Session, sqlalchemy: str) -> None:
     """What it costs on one SQLAlchemy line, beside the peers: ``nox -s benchmarks -- instructions`` for a part."""
     session.install("-e", ".[bench]", *PEERS, SQLALCHEMY[sqlalchemy])
-    arguments = session.posargs or ["instructions", "wall", "--peers"]
+    arguments = session.posargs or ["--peers"]
     session.run("python", "-m", "benchmarks", *arguments, "--json", f"benchmarks-{sqlalchemy}.json")
 
 

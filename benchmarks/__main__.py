@@ -5,21 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import check, children, growth, instructions, memory, modes, startup, tables, telemetry, wall, workloads
+from . import (
+    check,
+    children,
+    examples,
+    growth,
+    instructions,
+    memory,
+    modes,
+    page,
+    startup,
+    tables,
+    telemetry,
+    wall,
+    workloads,
+)
 from .databases import DRIVERS, UnavailableError
 
-PARTS = ("instructions", "wall", "memory", "growth", "startup", "telemetry")
+PARTS = ("instructions", "examples", "wall", "memory", "growth", "startup", "telemetry")
 
 DESCRIPTION = """What sessionwatch costs, beside a bare SQLAlchemy. Tables go to stdout (Markdown) and to a file (JSON).
 
 parts:
   instructions  ratio of instructions to bare, counted by valgrind: repeatable to about 1.5 %, whatever else
                 the machine does; about three minutes on two cores
+  examples      SQLAlchemy's own performance examples, bare and watched, counted as above; pip downloads the source
+                distribution of the installed version, once, into $SESSIONWATCH_CACHE or ~/.cache/sessionwatch
   wall          ratio of wall time to bare, in slices that take turns: medians and quartiles; a few minutes
                 a database; depends on what else the machine does
   memory        bytes a session, a closed record, a finding; resident memory over many sessions and objects
@@ -29,16 +48,21 @@ parts:
                 sessionwatch, with OpenTelemetry's instrumentation of SQLAlchemy; needs extra `bench`; long
   check         one sample of the instruction table against the bounds in benchmarks/check.py; exit status 1
                 above one
+  keep FILE...  the JSON files of finished runs become benchmarks/results/ and docs/benchmarks.md; measures nothing
+
+A part that fails is named at the end, and the others go on: exit status 1, or 2 where something is not installed.
 """
 
 EPILOG = """examples:
   python -m benchmarks                                         # everything but check; half an hour
+  python -m benchmarks --resume                                # only what an interrupted run did not get to
   python -m benchmarks instructions                            # the table of the modes
   python -m benchmarks instructions --workloads open+close --layouts 1   # while you change a hook; half a minute
   python -m benchmarks instructions wall --peers               # beside the other tools that are installed
   python -m benchmarks wall --databases psycopg,asyncpg
   python -m benchmarks memory growth --full                    # a million sessions and objects; long
   python -m benchmarks check                                   # for CI; says so where valgrind is not there
+  python -m benchmarks keep benchmarks-2.0.json benchmarks-2.1.json   # the page of a release
 
 The SQLAlchemy line is the environment's; `nox -s benchmarks` measures both lines, with the peers.
 """
@@ -48,11 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the parts that were asked for; the exit status is 1 where a bound is exceeded."""
     options = _parser().parse_args(arguments)
     parts = options.parts or list(PARTS)
+    if parts[0] == "keep":
+        return _tried(lambda: _keep(options))
     print(f"{tables.environment()}\n", flush=True)
+    return _tried(lambda: _check(options) if "check" in parts else _measure(parts, options))
+
+
+def _tried(run: Callable[[], int]) -> int:
     try:
-        if "check" in parts:
-            return _check(options)
-        return _measure(parts, options)
+        return run()
     except UnavailableError as error:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 2
@@ -74,11 +102,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--databases", type=_names(DRIVERS), default=list(DRIVERS), metavar="A,B", help="wall: which")
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="wall: slices of each mode (30)")
     parser.add_argument("--layouts", type=int, metavar="N", help="instructions: processes a mode (3; check: 1)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="instructions: processes at a time (2)")
+    parser.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="processes at a time, where no time is taken (2)"
+    )
     parser.add_argument("--full", action="store_true", help="memory, growth: up to a million")
     parser.add_argument(
         "--quick", action="store_true", help="everything very small: whether it runs, not what it costs"
     )
+    parser.add_argument("--resume", action="store_true", help="keep the parts that are in the JSON file already")
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), metavar="FILE", help="(benchmarks.json)")
     parser.add_argument("--docs", type=Path, default=children.ROOT / "docs", metavar="FOLDER", help="growth: pictures")
     return parser
@@ -118,63 +149,120 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
-def _measure(parts: list[str], options: argparse.Namespace) -> int:
-    chosen = options.modes + [peer for peer in modes.PEERS if options.peers and peer not in options.modes]
-    if "bare" not in chosen:
-        chosen.insert(0, "bare")
-    results: dict[str, Any] = {"environment": tables.environment()}
-    for part in parts:
-        if part not in PARTS:
-            raise UnavailableError(f"there is no part {part!r}; there are {', '.join(PARTS)} and check")
-        results[part], text = _PART[part](chosen, options)
-        print(text + "\n", flush=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+def _keep(options: argparse.Namespace) -> int:
+    files = [Path(name) for name in options.parts[1:]]
+    page.keep(files)
+    print(f"wrote {page.PAGE}")
     return 0
 
 
-def _instructions(chosen: list[str], options: argparse.Namespace) -> tuple[Any, str]:
+def _measure(parts: list[str], options: argparse.Namespace) -> int:
+    """Run the parts, one after the other; one that fails is named, and the others go on."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise UnavailableError(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}, check and keep")
+    chosen = options.modes + [peer for peer in modes.PEERS if options.peers and peer not in options.modes]
+    if "bare" not in chosen:
+        chosen.insert(0, "bare")
+    results = _begin(options)
+    began = time.monotonic()
+    failed = False
+    for number, part in enumerate(parts, 1):
+        if part in results:
+            _say(f"[{number}/{len(parts)}] {part}: taken from {options.json}")
+        else:
+            _say(f"[{number}/{len(parts)}] {part}, after {time.monotonic() - began:.0f} s")
+            failed |= not _one(part, results, chosen, options)
+        if part in results:
+            print(page.text_of(part, results) + "\n", flush=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    _say(f"{options.json} is complete, after {time.monotonic() - began:.0f} s")
+    for part, reason in results["cannot"].items():
+        _say(f"{part} could not be measured: {reason}")
+    return 1 if failed else 2 if results["cannot"] else 0
+
+
+def _begin(options: argparse.Namespace) -> dict[str, Any]:
+    """What a run is told apart by; with ``--resume``, the parts that the same set-up has measured already."""
+    same = {"environment": tables.environment(), "sqlalchemy": version("sqlalchemy"), "names": tables.names()}
+    same["sizes"] = {name: getattr(options, name) for name in ("modes", "peers", "workloads", "full", "quick")}
+    if options.resume and options.json.exists():
+        earlier: dict[str, Any] = json.loads(options.json.read_text())
+        if all(earlier.get(name) == value for name, value in same.items()):
+            return earlier | {"cannot": {}}
+        _say(f"{options.json} is of another set-up; everything is measured anew")
+    return same | {"cannot": {}}
+
+
+def _one(part: str, results: dict[str, Any], chosen: list[str], options: argparse.Namespace) -> bool:
+    """Measure one part into the results; False where it failed, and not for want of something."""
+    try:
+        # as it comes back from the file, so that what is printed is what the page will show
+        results[part] = json.loads(json.dumps(_PART[part](chosen, options)))
+        if part == "growth":
+            results["pictures"] = _draw(results[part], options)
+        return True
+    except UnavailableError as error:
+        results["cannot"][part] = str(error)
+        return True
+    except Exception as error:  # of one part; hours of the others are not lost with it
+        traceback.print_exc()
+        results["cannot"][part] = f"{type(error).__name__}: {error}"
+        return False
+
+
+def _instructions(chosen: list[str], options: argparse.Namespace) -> Any:
     size: dict[str, Any] = (
         {"samples": 1, "layouts": 1, "scale": 0.02} if options.quick else {"layouts": options.layouts or 3}
     )
     counted = instructions.measure(chosen, options.workloads, jobs=options.jobs, say=_say, **size)
-    return [asdict(counts) for counts in counted], tables.of_instructions(counted)
+    return [asdict(counts) for counts in counted]
 
 
-def _wall(chosen: list[str], options: argparse.Namespace) -> tuple[Any, str]:
+def _wall(chosen: list[str], options: argparse.Namespace) -> Any:
     rounds = 2 if options.quick else options.rounds
-    found = [wall.measure(kind, chosen, options.workloads, rounds, _say) for kind in options.databases]
-    return [asdict(times) for times in found], "\n\n".join(tables.of_times(times) for times in found)
+    return [asdict(wall.measure(kind, chosen, options.workloads, rounds, _say)) for kind in options.databases]
 
 
-def _memory(chosen: list[str], options: argparse.Namespace) -> tuple[Any, str]:
-    found = memory.measure(options.full, options.quick)
-    return found, tables.of_memory(found)
+def _examples(chosen: list[str], options: argparse.Namespace) -> Any:
+    ours = [mode for mode in chosen if mode not in modes.PEERS]
+    counted = examples.measure(
+        ours, examples.fetch(say=_say), scale=0.1 if options.quick else 1.0, jobs=options.jobs, say=_say
+    )
+    return [asdict(counts) for counts in counted]
 
 
-def _growth(chosen: list[str], options: argparse.Namespace) -> tuple[Any, str]:
-    found = growth.measure(options.full, options.quick, _say)
-    text = tables.of_growth(found)
+def _memory(chosen: list[str], options: argparse.Namespace) -> Any:
+    return memory.measure(options.full, options.quick, options.jobs)
+
+
+def _growth(chosen: list[str], options: argparse.Namespace) -> Any:
+    return growth.measure(options.full, options.quick, _say)
+
+
+def _draw(found: Any, options: argparse.Namespace) -> bool:
     try:
-        text += "".join(f"\n\n![{path.stem}]({path})" for path in growth.draw(found, options.docs))
+        for path in growth.draw(found, options.docs):
+            _say(f"drew {path}")
     except ImportError:
-        text += "\n\n- no pictures: matplotlib is not installed (extra `bench`)"
-    return found, text
+        _say("no pictures: matplotlib is not installed (extra `bench`)")
+        return False
+    return True
 
 
-def _startup(chosen: list[str], options: argparse.Namespace) -> tuple[Any, str]:
-    found = startup.measure(2 if options.quick else 9)
-    return found, tables.of_startup(found)
+def _startup(chosen: list[str], options: argparse.Namespace) -> Any:
+    return startup.measure(1 if options.quick else 7)
 
 
-def _telemetry(chosen: list[str], options: argparse.Namespace) -> tuple[Any, str]:
+def _telemetry(chosen: list[str], options: argparse.Namespace) -> Any:
     size: dict[str, Any] = {"rounds": 2, "layouts": 1, "scale": 0.05} if options.quick else {}
-    size = {"rounds": options.rounds, "layouts": options.layouts} | size
-    found = telemetry.measure(jobs=options.jobs, say=_say, **size)
-    return asdict(found), tables.of_requests(found)
+    size = {"rounds": options.rounds, "layouts": options.layouts or 3} | size
+    return asdict(telemetry.measure(jobs=options.jobs, say=_say, **size))
 
 
 _PART = {
     "instructions": _instructions,
+    "examples": _examples,
     "wall": _wall,
     "memory": _memory,
     "growth": _growth,

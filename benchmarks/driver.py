@@ -14,11 +14,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from . import modes, sdk, workloads
+from . import examples, modes, sdk, workloads
 from .databases import Database, UnavailableError
 from .switch import counting
 from .workloads import Workload
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--layout", type=int, default=0)
     parser.add_argument("--sdk", choices=sdk.KINDS, help="set up OpenTelemetry's SDK first, or say that there is none")
+    parser.add_argument("--examples", type=Path, help="run SQLAlchemy's examples in this folder, and no workloads")
     options = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -51,6 +53,7 @@ def main() -> int:
         return 0
     if options.part == "count":
         chosen = workloads.named([name for name in options.workloads.split(",") if name])
+        chosen = examples.found(options.examples) if options.examples else chosen
         labels, failed = count(db, started, chosen, options.samples, options.scale)
         print(json.dumps({"labels": labels, "failed": failed, "complaints": started.complaints()}), file=answers)
     else:

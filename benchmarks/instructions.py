@@ -50,8 +50,8 @@ def measure(
     elsewhere in memory, and the mean is taken. ``valgrind=False`` runs the same programs without
     counting, for a test that all of them run. ``extra`` are options of the driver's.
     """
-    if valgrind and shutil.which("valgrind") is None:
-        raise UnavailableError("valgrind is not installed (Debian: apt-get install valgrind)")
+    if valgrind:
+        need_valgrind()
     wanted = workloads.named(list(names))
     moving = [workload for workload in wanted if not workload.steady]
 
@@ -60,7 +60,7 @@ def measure(
         chosen = moving if layout else wanted
         options = [f"--workloads={','.join(workload.name for workload in chosen)}"]
         options += [f"--samples={samples}", f"--scale={scale}", f"--layout={layout}", *extra]
-        counted = _count(mode, options, valgrind)
+        counted = count(mode, options, valgrind)
         say(f"counted {mode}, layout {layout + 1}" + (f": cannot run: {counted.cannot}" if counted.cannot else ""))
         return counted
 
@@ -71,7 +71,14 @@ def measure(
     return [_mean([counts for counts in counted if counts.mode == mode]) for mode in asked]
 
 
-def _count(mode: str, options: list[str], valgrind: bool) -> Counts:
+def need_valgrind() -> None:
+    """Raise `UnavailableError` where it is not installed."""
+    if shutil.which("valgrind") is None:
+        raise UnavailableError("valgrind is not installed (Debian: apt-get install valgrind)")
+
+
+def count(mode: str, options: list[str], valgrind: bool = True) -> Counts:
+    """Run one driver with these options under callgrind, and put its counts together."""
     with tempfile.TemporaryDirectory(prefix="sessionwatch-bench-") as folder:
         out = Path(folder) / "out"
         command = children.driver("count", mode, *options)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import select
@@ -25,22 +26,21 @@ MODES = ("telemetry", "log", "strict")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(full: bool = False, quick: bool = False) -> dict[str, Any]:
+def measure(full: bool = False, quick: bool = False, jobs: int = 2) -> dict[str, Any]:
     """Bytes a piece by mode, and resident memory by number of sessions and objects.
 
     ``full``: the growth over a million sessions and objects; some minutes.
     """
     watched, each, steps = (("log",), 50, 2) if quick else (MODES, 2000, 10)
-    sizes: dict[str, dict[str, float]] = {}
-    for piece in PIECES:
-        bare = _child("bare", piece, each)
-        sizes[piece] = {mode: _child(mode, piece, each) - bare for mode in watched}
     many = {"sessions": 1_000_000, "objects": 1_000_000} if full else {"sessions": 20_000, "objects": 100_000}
     if quick:
         many = {"sessions": 500}
-    growth = {
-        what: {mode: _child(mode, what, count, steps) for mode in ("bare", *watched)} for what, count in many.items()
-    }
+    asked = [(mode, piece, each, 1) for piece in PIECES for mode in ("bare", *watched)]
+    asked += [(mode, what, count, steps) for what, count in many.items() for mode in ("bare", *watched)]
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        answers = dict(zip([job[:2] for job in asked], pool.map(lambda job: _child(*job), asked), strict=True))
+    sizes = {piece: {mode: answers[mode, piece] - answers["bare", piece] for mode in watched} for piece in PIECES}
+    growth = {what: {mode: answers[mode, what] for mode in ("bare", *watched)} for what in many}
     return {"bytes": sizes, "growth": growth, "growth_over": many}
 
 

@@ -42,7 +42,17 @@ def start(mode: str, db: Database) -> Started:
         raise
     except Exception as error:  # a peer may fail in any way
         raise UnavailableError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    _need_listeners(window, db)
     return Started(window)
+
+
+def _need_listeners(window: Window, db: Database) -> None:
+    """A peer whose listeners are not on costs nothing, which nobody should read as its price."""
+    engines = {"sync": db.engine, "async": db.async_engine.sync_engine}
+    with window():
+        for name, engine in engines.items():
+            if not [listener for listener in engine.dispatch.after_cursor_execute if listener]:
+                raise UnavailableError(f"its listeners are not on the {name} engine")
 
 
 def _sessionwatch(mode: str) -> Started:
@@ -117,8 +127,6 @@ def _logfire(db: Database) -> Window:
     module: Any = importlib.import_module("logfire")
     module.configure(send_to_logfire=False, console=False, inspect_arguments=False)
     module.instrument_sqlalchemy(engines=[db.engine, db.async_engine.sync_engine], skip_dep_check=True)
-    if not list(db.engine.dispatch.before_cursor_execute):
-        raise UnavailableError("its listeners are not on the engine")
     return contextlib.nullcontext
 
 

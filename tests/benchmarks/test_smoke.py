@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import check, children, instructions, sdk, tables, telemetry, wall, workloads
+from benchmarks import (
+    check,
+    children,
+    examples,
+    instructions,
+    memory,
+    modes,
+    page,
+    sdk,
+    startup,
+    tables,
+    telemetry,
+    wall,
+    workloads,
+)
 from benchmarks.__main__ import main
-from benchmarks.databases import url_of
+from benchmarks.databases import Database, UnavailableError, url_of
 from benchmarks.instructions import Counts
 from benchmarks.modes import OURS
 from benchmarks.wall import Times
 
 pytestmark = pytest.mark.slow
+STARTUP = {"import sessionwatch": 5.0, "import sessionwatch (least)": 4.0}
+PROFILER = """
+class Profiler:
+    tests, _setup, _setup_once = [], None, None
+"""
+SUITE = """
+from . import Profiler
+rows = {}
+def set_up(url, echo, num):
+    assert url.startswith("sqlite:///") and not echo
+    rows["one"] = num
+def test_one(n):
+    assert rows["one"] == n
+def test_broken(n):
+    rows["three"]
+Profiler._setup = set_up
+Profiler.tests += [test_one, test_broken]
+"""
 
 
 def test_every_workload_runs_in_every_mode_without_a_finding() -> None:
@@ -57,6 +91,13 @@ def test_what_a_request_costs_is_told_as_a_share_of_the_instrumentation() -> Non
     assert telemetry.shares({"telemetry": {"def": 1.02}}) == {}
 
 
+def test_a_peer_without_listeners_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that starts and listens to nothing would look as if it cost nothing."""
+    monkeypatch.setitem(modes.PEERS, "idle", lambda db: contextlib.nullcontext)
+    with pytest.raises(UnavailableError, match="not on the sync engine"):
+        modes.start("idle", Database())
+
+
 def test_wall_time_names_what_cannot_run() -> None:
     """A mode that does not start is a line below the table, and the others are measured."""
     times = wall.measure("sqlite", ("bare", "log", "no-such-mode"), ("open+close",), rounds=2)
@@ -71,7 +112,88 @@ def test_the_small_parts_print_their_tables(tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "| a closed session's record |" in printed
     assert "| import sessionwatch |" in printed
-    assert set(json.loads(file.read_text())) == {"environment", "memory", "startup"}
+    results = json.loads(file.read_text())
+    assert set(results) >= {"environment", "names", "memory", "startup"}
+    assert results["cannot"] == {}
+    assert page.text_of("startup", results) in printed
+
+
+def test_a_part_that_fails_loses_nothing_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The failure is named, the next part is measured, and the exit status says that something is missing."""
+    monkeypatch.setattr(memory, "measure", lambda *_: 1 / 0)
+    monkeypatch.setattr(startup, "measure", lambda *_: STARTUP)
+    file = tmp_path / "figures.json"
+    assert main(["memory", "startup", "--json", str(file)]) == 1
+    results = json.loads(file.read_text())
+    assert results["cannot"] == {"memory": "ZeroDivisionError: division by zero"}
+    assert results["startup"] == STARTUP
+    assert "memory could not be measured: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without valgrind, start-up is measured all the same, and the status is 2."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(startup, "measure", lambda *_: STARTUP)
+    file = tmp_path / "figures.json"
+    assert main(["instructions", "startup", "--json", str(file)]) == 2
+    results = json.loads(file.read_text())
+    assert "valgrind is not installed" in results["cannot"]["instructions"]
+    assert results["startup"] == STARTUP
+
+
+def test_a_run_is_resumed_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--resume`` keeps a part that is in the file, and measures what is not; other sizes are another run."""
+    asked: list[bool] = []
+    monkeypatch.setattr(startup, "measure", lambda *_: asked.append(True) or STARTUP)
+    file = tmp_path / "figures.json"
+    for arguments in (["startup"], ["startup", "--resume"], ["startup", "--resume", "--quick"], ["startup"]):
+        assert main([*arguments, "--json", str(file)]) == 0
+    assert len(asked) == 3
+
+
+def test_sqlalchemys_examples_run_bare_and_watched(tmp_path: Path) -> None:
+    """Suites made like SQLAlchemy's own: each example is a row, and one that fails is named."""
+    suites = tmp_path / examples.PACKAGE
+    suites.mkdir()
+    (suites / "__init__.py").write_text(PROFILER)
+    (suites / "reads.py").write_text(SUITE)
+    counted = examples.measure(("bare", "log"), tmp_path, scale=0.1, valgrind=False)
+    assert [(counts.mode, counts.cannot, set(counts.instructions)) for counts in counted] == [
+        (mode, None, {"reads.one"}) for mode in ("bare", "log")
+    ]
+    assert {name: why for counts in counted for name, why in counts.failed.items()} == {
+        "reads.broken": "KeyError: 'three'"
+    }
+    assert "| reads.one | 0.0 | 1.000 |" in tables.of_examples(counted)
+
+
+def test_only_the_examples_are_taken_from_the_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download is unpacked once; the rest of the archive stays out."""
+    made: list[str] = []
+
+    def download(wanted: str, folder: Path, say: object) -> Path:
+        made.append(wanted)
+        for name in ("examples/performance/reads.py", "lib/sqlalchemy/x.py"):
+            path = folder / "sqlalchemy-9.9" / name
+            path.parent.mkdir(parents=True)
+            path.touch()
+        with tarfile.open(folder / "sqlalchemy-9.9.tar.gz", "w:gz") as tar:
+            tar.add(folder / "sqlalchemy-9.9", "sqlalchemy-9.9")
+        return folder / "sqlalchemy-9.9.tar.gz"
+
+    monkeypatch.setenv("SESSIONWATCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(examples, "_download", download)
+    for _ in range(2):
+        folder = examples.fetch("9.9")
+    assert made == ["9.9"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py")] == [
+        "examples-9.9/performance/reads.py"
+    ]
+    assert folder == tmp_path / "examples-9.9"
 
 
 def test_an_exceeded_bound_is_named() -> None:
