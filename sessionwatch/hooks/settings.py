@@ -236,7 +236,8 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _do_get(self: Any) -> Any:
             try:
-                settings.wrap(self._dialect, "do_execute", watched(weakref.ref(self._dialect)))
+                if hasattr(self._dialect, "do_execute"):  # a pool without an engine has a stand-in
+                    settings.wrap(self._dialect, "do_execute", watched(weakref.ref(self._dialect)))
             except Exception:
                 settings.tracker.failed("StaticPool._do_get")
             try:
