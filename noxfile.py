@@ -97,9 +97,9 @@ def benchmarks(session: nox.Session, sqlalchemy: str) -> None:
 def picture(session: nox.Session) -> None:
     """``docs/dashboard.png``: five minutes of a service under load, drawn with Grafana UI components.
 
-    Not part of the continuous integration: npm fetches some 600 MB. Needs npm, Chromium, PostgreSQL and Prometheus.
+    Needs npm, Chromium, PostgreSQL and Prometheus. tests/e2e/test_picture.py draws the same of less traffic.
     """
-    session.install("-e", ".[dev]", "playwright")
+    session.install("-e", ".[dev]")
     folder = Path(session.create_tmp()).resolve()
     for path in (ROOT / "dashboards" / "render").glob("*.*"):
         shutil.copy(path, folder)

@@ -14,8 +14,9 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterable, Iterator
+from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .model import Mark, RawSite
 
@@ -25,6 +26,7 @@ _MEMO_LIMIT = 50_000  # code objects; a program that generates code without end 
 _kinds: dict[int, int] = {}  # by id(): code objects of two files may be equal, and hashing one reads all of it
 _codes: dict[int, CodeType] = {}  # the same ids: keeps each one from being given to another code object
 _passed: set[str] = set()  # files all of whose code is THROUGH: told without a look at the code
+_users: set[str] = set()  # the same of the user's
 _source: tuple[str, ...] = ()
 
 _T = TypeVar("_T", bound=tuple[Any, ...])
@@ -52,17 +54,25 @@ _LOOPS = (
     (os.path.join("asyncio", "runners.py"), "run"),
     ("socketserver.py", "serve_forever"),
 )
+_NOWHERE: tuple[CodeType | None, int] = (None, -1)
 _running_loop: Any = None  # asyncio's function, once asyncio is there: most marks are taken outside of any loop
 _LOOP_FILES = tuple({ending for ending, _ in _LOOPS})
 
 
-class Caller(NamedTuple):
-    """Who called into SQLAlchemy: the user's place, and what lies nearer."""
+# A `Mark` that nobody has looked at yet, in a plain tuple: code and offset of its place, thread and task. Nearly all
+# of them are never looked at, and a NamedTuple costs ten times as much to make.
+Raw = tuple[CodeType | None, int, str, str | None]
 
-    mark: Mark
-    in_framework: bool  # the direct caller is a library other than SQLAlchemy and the standard library
-    generator: CodeType | None  # set if the user's frame is a generator's
-    seen: int  # index into the codes that were asked for, -1 if none of them was on the way
+# Codes to look out for, after their names: a code that is another one is compared by all that it has.
+Wanted = tuple[frozenset[str], tuple[CodeType, ...]]
+NONE: Wanted = (frozenset(), ())
+
+# Who called into SQLAlchemy. A plain tuple for the same reason:
+# - the mark of the user's place;
+# - whether the direct caller is a library other than SQLAlchemy and the standard library;
+# - the user's code if it is a generator's, else None;
+# - the index into the codes that were asked for, -1 if none of them was on the way.
+Caller = tuple[Raw, bool, CodeType | None, int]
 
 
 def treat_as_user(folders: tuple[str, ...]) -> None:
@@ -83,8 +93,11 @@ def kind_of(frame: FrameType) -> int:
         _codes[id(code)] = code
         _kinds[id(code)] = kind
         path = code.co_filename
-        if kind == THROUGH and not path.startswith("<") and not path.endswith(_LOOP_FILES):
-            _passed.add(path)
+        if not path.startswith("<") and not path.endswith(_LOOP_FILES):
+            if kind == THROUGH:
+                _passed.add(path)
+            elif kind == USER and path.endswith(".py"):  # not a template's
+                _users.add(path)
     return kind
 
 
@@ -92,6 +105,7 @@ def _forget() -> None:
     _kinds.clear()
     _codes.clear()
     _passed.clear()
+    _users.clear()
 
 
 def site(frame: FrameType | None) -> RawSite | None:
@@ -99,33 +113,28 @@ def site(frame: FrameType | None) -> RawSite | None:
 
     None when no Python code but SQLAlchemy's and the standard library's is on the stack.
     """
-    kinds, passed = _kinds, _passed
+    passed = _passed
     fallback: RawSite | None = None
     current: Any = None
     while True:
-        while frame is not None:
-            code = frame.f_code
-            if code.co_filename in passed:
-                try:  # nothing else for each of the frames between a cursor and the user
-                    frame = frame.f_back
-                    while frame.f_code.co_filename in passed:  # type: ignore[union-attr]
-                        frame = frame.f_back  # type: ignore[union-attr]
-                except AttributeError:  # the outermost one's f_back is None
-                    break
-                continue
-            kind = kinds.get(id(code))
-            if kind is None:
-                kind = kind_of(frame)
-            if kind == USER:
-                return _new(RawSite, (code, frame.f_lasti))
-            if kind == STOP:
+        try:
+            while True:
+                # nothing else for each of the frames between a cursor and the user
+                while (path := frame.f_code.co_filename) in passed:  # type: ignore[union-attr]
+                    frame = frame.f_back  # type: ignore[union-attr]
+                code = frame.f_code  # type: ignore[union-attr]
+                kind = USER if path in _users else kind_of(frame)  # type: ignore[arg-type]
+                if kind == USER:
+                    return _new(RawSite, (code, frame.f_lasti))  # type: ignore[union-attr]
+                if kind == STOP:
+                    return fallback
+                if kind == LIBRARY and fallback is None:
+                    fallback = RawSite(code, frame.f_lasti)  # type: ignore[union-attr]
+                frame = frame.f_back  # type: ignore[union-attr]
+        except AttributeError:  # the outermost one's f_back is None
+            current, frame = _outer_greenlet(current)
+            if frame is None:
                 return fallback
-            if kind == LIBRARY and fallback is None:
-                fallback = RawSite(code, frame.f_lasti)
-            frame = frame.f_back
-        current, frame = _outer_greenlet(current)
-        if frame is None:
-            return fallback
 
 
 def mark(frame: FrameType | None) -> Mark:
@@ -135,38 +144,67 @@ def mark(frame: FrameType | None) -> Mark:
 
 def marked(place: RawSite | None) -> Mark:
     """The same of a place that was taken already, by the current thread and task."""
-    thread = _threads.get(threading.get_ident())  # two calls less than by the functions below: each session pays
+    _, _, thread, task = _by(None, -1)
+    return _new(Mark, (place, thread, task))
+
+
+def raw(frame: FrameType) -> Raw:
+    """The same as `mark`, for `looked_at`."""
+    outer = frame
+    try:
+        while (path := (code := outer.f_code).co_filename) in _passed:
+            outer = outer.f_back  # type: ignore[assignment]
+        if path in _users:  # the usual case
+            return _by(code, outer.f_lasti)
+    except AttributeError:  # the outermost one's f_back is None
+        pass
+    return _by(*(site(frame) or _NOWHERE))
+
+
+def looked_at(raw: Raw) -> Mark:
+    """The mark that a plain tuple stands for."""
+    code, lasti, thread, task = raw
+    return Mark(RawSite(code, lasti) if code is not None else None, thread, task)
+
+
+def _by(code: CodeType | None, lasti: int) -> Raw:
+    """A place, with the names of the current thread and task."""
+    thread = _threads.get(get_ident())  # two calls less than by the functions below: each session pays
     name = thread._name if thread is not None else thread_name()
-    task = None if _running_loop is not None and _running_loop() is None else task_name()
-    return _new(Mark, (place, name, task))
+    return code, lasti, name, None if _running_loop is not None and _running_loop() is None else task_name()
 
 
-def caller(frame: FrameType | None, wanted: tuple[CodeType, ...] = ()) -> Caller:
-    """Like `mark`, and says what lies between: a framework, a generator, one of the ``wanted`` codes."""
-    kinds, passed = _kinds, _passed
+def wanted(*codes: CodeType) -> Wanted:
+    """Codes that `caller` is to look out for."""
+    return frozenset(code.co_name for code in codes), codes
+
+
+def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
+    """Like `raw`, and says what lies between: a framework, a generator, one of the ``wanted`` codes."""
+    passed = _passed
+    names, codes = wanted
     fallback: RawSite | None = None
     seen, current = -1, None
     while True:
         while frame is not None:
             code = frame.f_code
-            if code in wanted:
-                seen = max(seen, wanted.index(code))
             if code.co_filename not in passed:
-                kind = kinds.get(id(code))
-                if kind is None:
-                    kind = kind_of(frame)
+                kind = USER if code.co_filename in _users else kind_of(frame)
                 if kind == USER:
-                    mark = marked(_new(RawSite, (code, frame.f_lasti)))
                     generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
-                    return _new(Caller, (mark, fallback is not None, generator, seen))
+                    return _by(code, frame.f_lasti), fallback is not None, generator, seen
                 if kind == STOP:
-                    return Caller(marked(fallback), True, None, seen)
+                    break
                 if kind == LIBRARY and fallback is None:
                     fallback = RawSite(code, frame.f_lasti)
+            if code.co_name in names and code in codes:
+                seen = max(seen, codes.index(code))
             frame = frame.f_back
-        current, frame = _outer_greenlet(current)
-        if frame is None:
-            return Caller(marked(fallback), True, None, seen)
+        else:
+            current, frame = _outer_greenlet(current)
+            if frame is not None:
+                continue
+        return _by(*(fallback or _NOWHERE)), True, None, seen
 
 
 def stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -259,9 +297,9 @@ def user_files() -> set[str]:
 
 def thread_name() -> str:
     """The current thread's name, without registering a dummy for foreign threads."""
-    thread = _threads.get(threading.get_ident())
+    thread = _threads.get(get_ident())
     # _name: the property checks first what holds for every thread in there
-    return thread._name if thread is not None else f"thread-{threading.get_ident()}"
+    return thread._name if thread is not None else f"thread-{get_ident()}"
 
 
 def task_name() -> str | None:

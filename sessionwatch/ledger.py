@@ -17,6 +17,7 @@ from types import CodeType, FrameType, MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from .callsite import Raw, looked_at
 from .model import Mark, RawSite
 from .scope import Unit
 
@@ -52,7 +53,30 @@ class Entry:
         self.mark = mark
 
 
-class SessionRecord:
+class _Life:
+    """What is the same of a session that goes on and of one that has ended."""
+
+    __slots__ = ()
+    number: int
+    opening: Raw | None
+    closing: Raw | None
+
+    @property
+    def label(self) -> str:
+        return f"S{self.number}"
+
+    @property
+    def opened(self) -> Mark | None:
+        """Where it was opened, and by which thread and task; None if that was before the installation."""
+        return looked_at(self.opening) if self.opening is not None else None
+
+    @property
+    def closed(self) -> Mark | None:
+        """The same of its close; None if it is open, or was collected."""
+        return looked_at(self.closing) if self.closing is not None else None
+
+
+class SessionRecord(_Life):
     """One life of a session, from its opening (or its first use after a close) to its close.
 
     ``reference`` is the weak reference that the session's states share, None until its first transaction:
@@ -67,7 +91,7 @@ class SessionRecord:
     allowances: Any = ()
     errors_at_open: tuple[Any, ...] = ()  # exceptions that were being handled when it was opened, see `recognised`
     finished: float | None = None
-    closed: Mark | None = None
+    closing: Raw | None = None
     closed_how: str | None = None
     closed_scope: str | None = None  # with, generator, registry, unit or hand
     closer: Any = None  # code of the generator that closed it
@@ -109,15 +133,15 @@ class SessionRecord:
     parent: Any = None  # the context of the span that was current when it was opened, in telemetry
     found: tuple[Any, ...] = ()  # what its own span is to say of its findings, in telemetry
 
-    def __init__(self, tracker: Any, opened: Mark | None, unit: Unit | None, allowances: Any) -> None:
+    def __init__(self, tracker: Any, opening: Raw | None) -> None:
         self.number = next(_numbers)
         self.tracker = tracker
-        self.opened = opened
-        if unit is not None:
-            self.unit = unit
-        if allowances:
-            self.allowances = allowances
+        self.opening = opening
         self.started = perf_counter()
+        # what each close asks for: to set it costs a fifth of a look at the class
+        self.reference = self.closed_how = self.exiting = self.closer = self.parent = None
+        self.found = self.callers = ()
+        self.muted = False
 
     def holds(self, session: Any) -> None:
         """From now on the session may hold instances: remember by what they are known."""
@@ -125,10 +149,6 @@ class SessionRecord:
         self.session_id = session.hash_key
         self.reference = identity._wr
         self.pending = (session._new, session._deleted, identity._modified)
-
-    @property
-    def label(self) -> str:
-        return f"S{self.number}"
 
     @property
     def is_closed(self) -> bool:
@@ -189,7 +209,7 @@ class SessionRecord:
     def end_transaction(self) -> None:
         if self.began is not None and (self.owned or self.connections or self.external) and self.tracker is not None:
             outcome = self.ended_by or ("lost" if any(self.levels) else "read_only")
-            self.tracker.transactions.append((outcome, perf_counter() - self.began))
+            self.tracker.transactions[outcome].append(perf_counter() - self.began)
         self.ended_by = None
         self.began = None
         self.connections = 0
@@ -201,12 +221,11 @@ class SessionRecord:
         if self.held is not None:
             self.held.ended(self)
 
-    def finish(self, how: str, mark: Mark | None, scope: str | None) -> None:
+    def finish(self, how: str, closing: Raw | None) -> None:
         """Close the record and let go of everything that belongs to the session."""
         self.finished = perf_counter()
         self.closed_how = how
-        self.closed = mark
-        self.closed_scope = scope
+        self.closing = closing
         if self.exiting is not None:
             self.exiting = None
         if self.callers:
@@ -243,7 +262,7 @@ class SessionRecord:
                 tracker.collected(self)
 
 
-class PastSession:
+class PastSession(_Life):
     """What is kept of a session that has ended: what is asked for on account of its instances.
 
     A third of the record's size, which goes with the session.
@@ -251,15 +270,15 @@ class PastSession:
 
     __slots__ = (
         "allowances",
-        "closed",
         "closed_how",
+        "closing",
         "committed",
         "databases",
         "expirer",
         "flushes",
         "kind",
         "number",
-        "opened",
+        "opening",
         "reference",
         "seconds",
         "statements",
@@ -267,11 +286,11 @@ class PastSession:
     )
     roots = _NOTHING
 
-    def __init__(self, record: SessionRecord, share: Callable[[Mark | None], Mark | None]) -> None:
+    def __init__(self, record: SessionRecord, share: Callable[[Raw | None], Raw | None]) -> None:
         self.reference = record.reference
         self.number = record.number
-        self.opened = share(record.opened)
-        self.closed = share(record.closed)
+        self.opening = share(record.opening)
+        self.closing = share(record.closing)
         self.closed_how = record.closed_how
         self.kind = record.kind
         self.seconds = record.duration()
@@ -282,10 +301,6 @@ class PastSession:
         self.expirer = record.expirer
         self.unit = record.unit
         self.allowances = record.allowances
-
-    @property
-    def label(self) -> str:
-        return f"S{self.number}"
 
     def duration(self) -> float:
         """How long the session lived."""
@@ -302,7 +317,7 @@ class Ledger:
         self.sessions = max(1, sessions)
         self.closed: dict[int, PastSession] = {}  # by the id() of its reference
         self._emptied: dict[int, tuple[Any, SessionRecord, Mark, bool]] = {}
-        self._marks: dict[Any, Mark] = {}  # of closed sessions, equal ones once
+        self._marks: dict[Any, Raw] = {}  # of closed sessions, equal ones once
         self._databases: dict[Any, Any] = {}
         self._order: deque[int] = deque()
         self.newest = 0  # the number of the last query
@@ -333,14 +348,14 @@ class Ledger:
             self._emptied.pop(next(iter(self._emptied)))
         self._emptied[id(reference)] = (reference, record, mark, allowed)
 
-    def _share(self, mark: Mark | None) -> Mark | None:
+    def _share(self, raw: Raw | None) -> Raw | None:
         """The one that is kept of all marks that are equal; most sessions come from a few lines."""
-        if mark is None or mark.site is None:
-            return mark
-        (code, lasti), thread, task = mark.site, mark.thread, mark.task
+        if raw is None:
+            return None
+        code, lasti, thread, task = raw
         if len(self._marks) >= self.sessions:
             self._marks.clear()
-        return self._marks.setdefault((id(code), lasti, thread, task), mark)  # which keeps the code, and so its id()
+        return self._marks.setdefault((id(code), lasti, thread, task), raw)  # which keeps the code, and so its id()
 
     def owner(self, reference: Any) -> Known | None:
         """What is kept of the session whose states share ``reference``, if it has ended or let go of them."""

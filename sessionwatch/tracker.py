@@ -24,13 +24,20 @@ from .model import Mark
 from .scope import Unit, current_unit
 
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
+_PLAIN: Any = object.__setattr__
 
-_QUEUED = 65_536  # samples of histograms that wait at most
-_MANY = 64  # from which on whoever ends a session sees to them
+Queue = deque[Any]  # samples of one series of a histogram that wait
+MANY = 64  # from which on whoever adds one sees to all queues
+_QUEUED = 65_536  # that wait at most; the oldest are dropped
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
 _LATER_LIMIT = 100  # a callback that makes findings itself must not keep us for ever
 
 logger = logging.getLogger("sessionwatch")
+
+
+def queue() -> Queue:
+    """One that is bounded."""
+    return deque(maxlen=_QUEUED)
 
 
 class Tracker:
@@ -48,18 +55,19 @@ class Tracker:
         self.reraise = bool(os.environ.get("SESSIONWATCH_TESTING"))  # our own tests see our own errors
         self.discreet = False  # whether messages of exceptions, which may quote values, stay out of the log
         self.activations = False  # whether it matters which call of a function opened a session
-        self.opened_by_kind: Counter[str] = Counter()
-        self.closed_by_outcome: Counter[tuple[str, str]] = Counter()
+        # plain dictionaries with every key in it: a Counter takes eight times as long to add one
+        self.opened_by_kind: dict[str, int] = {}
+        self.closed_by_outcome: dict[tuple[str, str], int] = {}
         self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
-        self.totals: Counter[str] = Counter()  # statements, flushes, rows
-        self.written: Counter[str] = Counter()  # rows by verb
+        self.totals: dict[str, int] = {}  # statements, flushes
+        self.written: dict[str, int] = {}  # rows by verb
         self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
         self.found: Counter[tuple[str, str]] = Counter()  # findings by rule and mode
         self.internal_errors: Counter[str] = Counter()
         self.pairs: Callable[[str, str], tuple[str, str]] | None = None  # models and attributes as they are counted
-        self.ended: deque[tuple[str, str, float, int]] = deque(maxlen=_QUEUED)  # outcome, kind, seconds, statements
-        self.transactions: deque[tuple[str, float]] = deque(maxlen=_QUEUED)  # outcome, seconds
-        self.connections: deque[tuple[str, str, float]] = deque(maxlen=_QUEUED)  # pool, metric, seconds
+        self.ended: dict[tuple[str, str], Queue] = {}  # by outcome and kind: seconds and statements of a session
+        self.transactions: dict[str, Queue] = {}  # by outcome: seconds
+        self.connections: dict[str, tuple[Queue, Queue]] = {}  # by pool: seconds of waits, and of uses
         self._seed()
         self.forked = 0.0  # when this process was forked off, in seconds since the epoch; 0.0 for the first one
         self.parent, self._process = 0, os.getpid()
@@ -76,18 +84,19 @@ class Tracker:
 
     # -- sessions -------------------------------------------------------------------------------------
 
-    def open(self, session: Any, frame: FrameType | None, kind: str = "sync") -> SessionRecord | None:
+    def open(self, session: Any, frame: FrameType, kind: str = "sync") -> SessionRecord | None:
         """Begin a record for a session that was just made; None if it is not one of the target's."""
         if self.wants is not None and not self.wants(session):
             session.__dict__[KEY] = None
             return None
-        opened = callsite.mark(frame)
-        record = self._record(session, opened, current_unit())
+        opening = callsite.raw(frame)
+        record = self._record(session, opening, current_unit())
         error = sys.exception()
         if error is not None:
             record.errors_at_open = tuple(_handled(error))
-        if opened.site is not None and opened.site.code.co_flags & _GENERATOR:
-            record.consumer = _consumer(frame, opened.site.code)
+        code = opening[0]
+        if code is not None and code.co_flags & _GENERATOR:
+            record.consumer = _consumer(frame, code)
         if self.activations and record.unit is None:
             record.callers = activation.callers(frame)
         self.opened_by_kind[kind] += 1
@@ -107,7 +116,7 @@ class Tracker:
 
     def reopen(self, session: Any, before: SessionRecord, frame: FrameType) -> SessionRecord:
         """A new record for a session that is used again after a close."""
-        record = self._record(session, before.opened, current_unit())
+        record = self._record(session, before.opening, current_unit())
         record.kind = before.kind
         record.allowances = before.allowances
         record.consumer = before.consumer
@@ -117,11 +126,18 @@ class Tracker:
         self.opened_by_kind[record.kind] += 1
         return record
 
-    def _record(self, session: Any, opened: Mark | None, unit: Unit | None) -> SessionRecord:
+    def _record(self, session: Any, opening: callsite.Raw | None, unit: Unit | None) -> SessionRecord:
+        record = SessionRecord(self, opening)
+        allowances = suppress.active()
+        if allowances:
+            record.allowances = allowances
         # KEY, set as an attribute: a session whose __dict__ nobody asked for has none, and is faster to use
-        record: SessionRecord = SessionRecord(self, opened, unit, suppress.active())
-        object.__setattr__(session, KEY, record)  # a subclass may guard its attributes
+        if type(session).__setattr__ is _PLAIN:
+            session._sessionwatch = record
+        else:
+            object.__setattr__(session, KEY, record)  # a subclass guards its attributes
         if unit is not None:
+            record.unit = unit
             unit.opened(record)
         if self.when_opened is not None:
             self.when_opened(record)
@@ -135,18 +151,24 @@ class Tracker:
             self.ledger.keep(record)
         if record.muted:  # opened before the fork: the parent counts it
             return outcome
-        self.closed_by_outcome[outcome, record.kind] += 1
+        key = outcome, record.kind
+        self.closed_by_outcome[key] += 1
         if worked:
             totals = self.totals
             totals["statements"] += record.statements
-            totals["flushes"] += record.flushes
+            if record.flushes:
+                totals["flushes"] += record.flushes
             if record.written:
-                totals["rows"] += sum(record.written.values())
-                self.written.update(record.written)
+                for verb, rows in record.written.items():
+                    self.written.setdefault(verb, 0)
+                    self.written[verb] += rows
             if record.lazy_loads:
-                self.lazy_loads.update(record.lazy_loads)
-        self.ended.append((outcome, record.kind, record.duration(), record.statements))
-        if len(self.ended) >= _MANY:
+                for load, times in record.lazy_loads.items():
+                    self.lazy_loads.setdefault(load, 0)
+                    self.lazy_loads[load] += times
+        ended = self.ended[key]
+        ended.append((record.duration(), record.statements))
+        if len(ended) >= MANY:
             self.when_grown()
         return outcome
 
@@ -211,12 +233,6 @@ class Tracker:
         loads[key] = loads.get(key, 0) + 1
         record.lazy_loads = loads
 
-    def sampled(self, pool: str, metric: str, seconds: float) -> None:
-        """A time that somebody spent with a pool."""
-        self.connections.append((pool, metric, seconds))
-        if len(self.connections) >= _MANY:
-            self.when_grown()
-
     def renew(self) -> None:
         """In a forked child: no other thread is left that could be at work in here."""
         self.forked = time.time()
@@ -230,17 +246,25 @@ class Tracker:
         self.forget_samples()
         self._seed()
 
+    def samples(self) -> Iterator[Queue]:
+        """The queue of each series that waits for the histograms."""
+        return itertools.chain(self.ended.values(), self.transactions.values(), *self.connections.copy().values())
+
     def forget_samples(self) -> None:
         """Nothing waits for the histograms any more."""
-        for queue in (self.ended, self.transactions, self.connections):
+        for queue in self.samples():
             queue.clear()
 
     def _seed(self) -> None:
         """Every key that is known from the start: adding to one that is there can't be interrupted by a thread."""
         self.opened_by_kind.update(dict.fromkeys(("sync", "async"), 0))
+        self.written.update(dict.fromkeys(("inserted", "updated", "deleted"), 0))
         for outcome in ("committed", "rolled_back", "read_only", "lost", "leaked"):
-            self.closed_by_outcome.update({(outcome, "sync"): 0, (outcome, "async"): 0})
-        self.totals.update(dict.fromkeys(("statements", "flushes", "rows"), 0))
+            self.transactions.setdefault(outcome, queue())
+            for kind in ("sync", "async"):
+                self.closed_by_outcome[outcome, kind] = 0
+                self.ended.setdefault((outcome, kind), queue())
+        self.totals.update(dict.fromkeys(("statements", "flushes"), 0))
 
     # -- our own errors -------------------------------------------------------------------------------
 

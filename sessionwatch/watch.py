@@ -280,7 +280,7 @@ class Watch:
             },
             "statements": tracker.totals["statements"],
             "flushes": tracker.totals["flushes"],
-            "rows_written": tracker.totals["rows"],
+            "rows_written": sum(tracker.written.copy().values()),
             "findings": dict(by_rule),
             "findings_not_kept": self._overflow,
             "allowed": sum(finding.count for finding in list(self.allowed)),

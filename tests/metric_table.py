@@ -43,9 +43,9 @@ MEANING = """\
   where the child inherits an SDK; but such an SDK's histograms, as those of any instrumentation, may hold what the
   parent had not exported: set up the SDK in the child.
 
-Counters are read when a reader collects. Samples of histograms wait in queues of at most 65,536 and are recorded in
-batches, by the session that finds 64 of them or when a reader collects; a session that ends inside the SDK records
-nothing. They belong to no span: there are no exemplars.
+Counters are read when a reader collects. Samples of histograms wait, in a queue a series of at most 65,536, and are
+recorded in batches: by the session or the checkout of a connection that finds 64 of one series, or when a reader
+collects; a session that ends inside the SDK records nothing. They belong to no span: there are no exemplars.
 """
 
 BUCKETS = """\

@@ -74,7 +74,12 @@ def hidden(text: str, name: str, **namespace: Any) -> Callable[..., Any]:
 through = layer(package("sqlalchemy"))
 library = layer(package("framework"))
 take = hidden("def take(*_):\n    return site(sys._getframe())\n", "take", site=site)
-look = hidden("def look(*codes):\n    return caller(sys._getframe(), codes)\n", "look", caller=caller)
+look = hidden(
+    "def look(*codes):\n    return caller(sys._getframe(), wanted(*codes))\n",
+    "look",
+    caller=caller,
+    wanted=callsite.wanted,
+)
 
 
 # -- kinds --------------------------------------------------------------------------------------------
@@ -315,15 +320,16 @@ async def test_an_awaiting_coroutine_is_the_user() -> None:
 
 def test_a_direct_caller_is_not_a_framework() -> None:
     """The user called SQLAlchemy."""
-    who = look()  # look
-    assert (who.in_framework, who.generator, who.seen) == (False, None, -1)
-    assert resolved(who.mark.site).line == line("look")
+    raw, in_framework, generator, seen = look()  # look
+    assert (in_framework, generator, seen) == (False, None, -1)
+    assert resolved(callsite.looked_at(raw).site).line == line("look")
 
 
 def test_a_call_through_a_framework_is_told() -> None:
     """A library called SQLAlchemy on the user's behalf."""
-    assert library(look).in_framework
-    assert not library(lambda: look()).in_framework
+    _, direct, _, _ = library(look)
+    _, by_the_user, _, _ = library(lambda: look())
+    assert (direct, by_the_user) == (True, False)
 
 
 def test_a_generator_that_calls_is_told() -> None:
@@ -332,7 +338,8 @@ def test_a_generator_that_calls_is_told() -> None:
     def generate() -> Iterator[Any]:
         yield look()
 
-    assert next(generate()).generator is generate.__code__
+    _, _, generator, _ = next(generate())
+    assert generator is generate.__code__
 
 
 async def test_an_async_generator_that_calls_is_told() -> None:
@@ -341,16 +348,18 @@ async def test_an_async_generator_that_calls_is_told() -> None:
     async def generate() -> Any:
         yield look()
 
-    async for who in generate():
-        assert who.generator is generate.__code__
-    assert look().generator is None
+    async for _, _, generator, _ in generate():
+        assert generator is generate.__code__
+    _, _, generator, _ = look()
+    assert generator is None
 
 
 def test_a_wanted_code_on_the_way_is_told() -> None:
     """The index of the code that was passed, and -1 where none of them was."""
     absent = hidden("def absent():\n    pass\n", "absent").__code__
-    assert library(look, absent, library.__code__).seen == 1
-    assert look(absent, library.__code__).seen == -1
+    _, _, _, passed = library(look, absent, library.__code__)
+    _, _, _, not_passed = look(absent, library.__code__)
+    assert (passed, not_passed) == (1, -1)
 
 
 # -- names --------------------------------------------------------------------------------------------

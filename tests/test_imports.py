@@ -73,7 +73,7 @@ LAYERS: dict[str, set[str]] = {
     "callsite": {"model"},
     "activation": {"model", "callsite"},
     "events": {"model"},
-    "ledger": {"model", "scope"},
+    "ledger": {"model", "callsite", "scope"},
     "whereabouts": {"model", "callsite"},
     "watchdog": {"model", "events", "callsite", "ledger", "whereabouts"},
     "rules._story": {"model", "events", "callsite", "sql"},

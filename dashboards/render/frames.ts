@@ -55,6 +55,10 @@ export function framesOf(panel: Panel, answers: Answers, theme: GrafanaTheme2): 
   return frames;
 }
 
+export function isEmpty(frame: DataFrame): boolean {
+  return frame.fields[1].values.every((value) => value === null);
+}
+
 export function lastValue(frame: DataFrame): DisplayValue {
   const field = frame.fields[1];
   const known = field.values.filter((value) => value !== null);

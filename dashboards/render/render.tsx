@@ -9,7 +9,7 @@ import {
 import { BarGauge, BigValue, GlobalStyles, PanelChrome, ThemeContext, TimeSeries } from '@grafana/ui';
 import { createRoot } from 'react-dom/client';
 
-import { type Answers, type Dashboard, framesOf, lastValue, type Panel, timeRange } from './frames';
+import { type Answers, type Dashboard, framesOf, isEmpty, lastValue, type Panel, timeRange } from './frames';
 
 const COLUMN = 64; // a column of 24, in pixels
 const ROW = 30; // Grafana's height of a grid unit
@@ -55,7 +55,7 @@ function Board({ dashboard, answers, theme }: { dashboard: Dashboard; answers: A
         return (
           <div key={panel.id} style={place}>
             <PanelChrome title={panel.title} width={w * COLUMN - GAP} height={h * ROW - GAP}>
-              {(width, height) => frames.length === 0
+              {(width, height) => frames.every(isEmpty)
                 ? <p className="no-data">No data</p>
                 : <Shown {...{ panel, frames, range, theme, width, height }} />}
             </PanelChrome>

@@ -57,7 +57,7 @@ def patch_aenter(tracker: Tracker) -> Callable[[Any], Any]:
 
 def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``close()``, ``reset()``, ``invalidate()`` and ``__aexit__``: note the caller and its exception."""
-    codes = (*scope_codes(), *_async_remove())
+    codes = callsite.wanted(*scope_codes(), *_async_remove())
 
     def make(original: Any) -> Any:
         async def leave(self: Any, *args: Any) -> Any:
@@ -68,7 +68,7 @@ def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any],
                     record = tracker.adopt(session)
                 if record is not None and record.exiting is None:
                     who = callsite.caller(sys._getframe(1), codes)
-                    by = WITH if scope == WITH else "registry" if who.seen >= len(scope_codes()) else None
+                    by = WITH if scope == WITH else "registry" if who[3] >= len(scope_codes()) else None
                     error = args[1] if len(args) == 3 else sys.exception()
                     record.exiting = Exit(who, error, by or scope_of(who, record))
             except Exception:

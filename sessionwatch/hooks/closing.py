@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session, scoped_session
 
 from .. import callsite, suppress
-from ..callsite import Caller
+from ..callsite import Caller, Wanted, looked_at
 from ..events import Overlap, SessionEnded, Write
 from ..ledger import SessionRecord, recognised
-from ..tracker import KEY, Tracker
+from ..tracker import Tracker
 from .failures import tell as tell_failure
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
@@ -24,11 +24,10 @@ from .sessions import REGISTRY, WITH, opener
 from .writes import left_behind, uncommitted
 
 __tracebackhide__ = True  # pytest: the story is in the message
-Codes = tuple[CodeType, ...]  # as of `scope_codes`
 _SCOPES = (WITH, WITH, REGISTRY)  # what the codes of `scope_codes` stand for
 
 
-def scope_codes() -> Codes:
+def scope_codes() -> tuple[CodeType, ...]:
     """The functions that end a session's scope, as they are found on the stack above ``close()``."""
     functions = (Session.__exit__, contextlib.closing.__exit__, scoped_session.remove)
     return tuple(function.__code__ for function in functions)
@@ -48,7 +47,6 @@ class Exit:
 class Ending(NamedTuple):
     """What closing a session finds out before it closes."""
 
-    how: Any
     caller: Caller
     writes: tuple[Write, ...]
     leaving: bool  # an exception, or a generator's end, is on its way: nothing may be raised over it
@@ -59,9 +57,10 @@ class Ending(NamedTuple):
 
 def scope_of(caller: Caller, record: SessionRecord) -> str:
     """with, registry, generator or hand: how the session came to be closed."""
-    if caller.seen >= 0:
-        return _SCOPES[caller.seen]
-    return "generator" if caller.generator is not None and caller.generator is opener(record) else "hand"
+    _, _, generator, seen = caller
+    if seen >= 0:
+        return _SCOPES[seen]
+    return "generator" if generator is not None and generator is opener(record) else "hand"
 
 
 def on_its_way(error: BaseException | None, record: SessionRecord) -> bool:
@@ -83,7 +82,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
 
     Private: the public ones are three, and each of them may be called by another.
     """
-    codes = scope_codes()
+    codes = callsite.wanted(*scope_codes())
 
     def make(original: Any) -> Any:
         def _close_impl(self: Any, invalidate: bool, is_reset: bool = False) -> None:
@@ -103,19 +102,21 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                 _close_idle(tracker, codes, record, how, sys._getframe(1))
                 original(self, invalidate, is_reset)
                 return
-            ended = None
+            who = end = None
             try:
-                ended = _ending(tracker, codes, self, record, sys._getframe(1), how)
+                frame = sys._getframe(1)
+                who = _leaver(codes, record, frame)
+                end = _ending(tracker, self, record, who, frame, how)
             except Exception:
                 tracker.failed("Session._close_impl")
             record.pending = None  # closing: what becomes of the identity map is no longer of interest
             try:
                 original(self, invalidate, is_reset)
             except BaseException as failure:
-                _finish(tracker, record, ended, failure)
+                _finish(tracker, record, how, who, end, failure)
                 unseen(failure)
                 raise
-            error = _finish(tracker, record, ended, None)
+            error = _finish(tracker, record, how, who, end, None)
             if error is not None:
                 raise error
 
@@ -124,19 +125,23 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def _close_idle(tracker: Tracker, codes: Codes, record: SessionRecord, how: str, frame: FrameType) -> None:
+def _close_idle(tracker: Tracker, codes: Wanted, record: SessionRecord, how: str, frame: FrameType) -> None:
     """A session that began no transaction has nothing to lose: who closes it is all there is to know."""
     try:
-        who = _leaver(codes, record, frame)
-        record.finish(how, who.mark, record.closed_scope)
-        outcome = tracker.closed(record)
-        if tracker.when_ended is not None:
-            tracker.when_ended(record, outcome)
+        _ended(tracker, record, how, _leaver(codes, record, frame))
     except Exception:
         tracker.failed("Session._close_impl")
 
 
-def _leaver(codes: Codes, record: SessionRecord, frame: FrameType) -> Caller:
+def _ended(tracker: Tracker, record: SessionRecord, how: str, who: Caller | None) -> None:
+    """The session is closed, and nothing is to be told of it."""
+    record.finish(how, who[0] if who is not None else None)
+    outcome = tracker.closed(record)
+    if tracker.when_ended is not None:
+        tracker.when_ended(record, outcome)
+
+
+def _leaver(codes: Wanted, record: SessionRecord, frame: FrameType) -> Caller:
     """Who closes the session, and the end of what scope that is."""
     exit_ = record.exiting
     if exit_ is not None:
@@ -145,24 +150,36 @@ def _leaver(codes: Codes, record: SessionRecord, frame: FrameType) -> Caller:
     else:
         who = callsite.caller(frame, codes)
         record.closed_scope = scope_of(who, record)
-    if who.generator is not None:
-        record.closer = who.generator
+    if who[2] is not None:
+        record.closer = who[2]
     return who
 
 
-def _ending(tracker: Tracker, codes: Codes, session: Any, record: SessionRecord, frame: FrameType, how: str) -> Ending:
+def _ending(
+    tracker: Tracker, session: Any, record: SessionRecord, who: Caller, frame: FrameType, how: str
+) -> Ending | None:
+    """What is to be told of this end, if anything is."""
+    if not (
+        any(record.levels)
+        or session._new
+        or session._deleted
+        or session.identity_map._modified
+        or record.failure is not None
+        or record.inside is not None
+        or record.waiting is not None
+    ):
+        return None  # nearly every session
     error = record.exiting.error if record.exiting is not None else sys.exception()
-    who = _leaver(codes, record, frame)
     leaving = on_its_way(error, record)
     writes = () if leaving else uncommitted(session, record)
     swallowed = not leaving and record.failure is not None and record.failure.wrote and how != "invalidated"
     if (writes or swallowed) and _was_told(record, frame):
         writes, swallowed = (), False
-    overlap = overlap_with(tracker, record, who.mark, frame) if record.inside is not None else None
+    overlap = overlap_with(tracker, record, looked_at(who[0]), frame) if record.inside is not None else None
     if overlap is not None:
         record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
     seconds = record.seconds_open() if writes else 0.0
-    return Ending(how, who, writes, is_leaving(error, record), seconds, overlap, swallowed)
+    return Ending(who, writes, is_leaving(error, record), seconds, overlap, swallowed)
 
 
 def _was_told(record: SessionRecord, frame: FrameType) -> bool:
@@ -171,38 +188,47 @@ def _was_told(record: SessionRecord, frame: FrameType) -> bool:
 
 
 def _finish(
-    tracker: Tracker, record: SessionRecord, end: Ending | None, failure: BaseException | None
+    tracker: Tracker,
+    record: SessionRecord,
+    how: Any,
+    who: Caller | None,
+    end: Ending | None,
+    failure: BaseException | None,
 ) -> Exception | None:
     try:
+        if end is None:
+            _ended(tracker, record, how, who)
+            return None
         holds = record.connections > 0
         failed = record.failure
-        record.finish(end.how if end else "closed", end.caller.mark if end else None, record.closed_scope)
-        outcome = tracker.closed(record, lost=bool(end and end.writes))
         raised, record.waiting = record.waiting, None
-        if end and end.overlap is not None:
+        closing, in_framework, _, _ = end.caller
+        record.finish(how, closing)
+        outcome = tracker.closed(record, lost=bool(end.writes))
+        mark = looked_at(closing)
+        if end.overlap is not None:
             raised = tell_overlap(tracker, replace(end.overlap, error=failure)) or raised
-        if end and end.swallowed and failed is not None:
-            raised = tell_failure(tracker, record, failed, "was closed", end.caller.mark) or raised
-        if end and end.writes:
-            who = end.caller
-            event = SessionEnded(record, end.how, who.mark, who.in_framework, end.writes, holds, True, end.seconds)
+        if end.swallowed and failed is not None:
+            raised = tell_failure(tracker, record, failed, "was closed", mark) or raised
+        if end.writes:
+            event = SessionEnded(record, how, mark, in_framework, end.writes, holds, True, end.seconds)
             raised = tracker.emit(event, record.allowances) or raised
         if tracker.when_ended is not None:
             tracker.when_ended(record, outcome)
-        return None if failure is not None or end is None or end.leaving else raised
+        return None if failure is not None or end.leaving else raised
     except Exception:
         tracker.failed("Session._close_impl")
     return None
 
 
-def _closed_again(tracker: Tracker, codes: Codes, record: SessionRecord, frame: FrameType) -> None:
+def _closed_again(tracker: Tracker, codes: Wanted, record: SessionRecord, frame: FrameType) -> None:
     """A session closed by hand inside its with block: the block's end still ends its scope."""
     with tracker.guarded("Session._close_impl"):
         exit_ = record.exiting
         who = exit_.caller if exit_ is not None else callsite.caller(frame, codes)
         scope = (exit_.scope if exit_ is not None else None) or scope_of(who, record)
         if scope != "hand":
-            record.closed_scope, record.closer, record.closed = scope, who.generator, who.mark
+            record.closed_scope, record.closer, record.closing = scope, who[2], who[0]
         record.exiting = None
 
 
@@ -211,7 +237,10 @@ def patch_expunge_all(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def expunge_all(self: Any) -> None:
-            record = getattr(self, KEY, None)
+            try:
+                record = self._sessionwatch
+            except AttributeError:
+                record = None
             if record is None or not record.pending:  # a session that is being closed, or never began
                 original(self)
                 return
@@ -240,7 +269,8 @@ def collected(record: SessionRecord) -> tuple[SessionEnded | None, str]:
     )
     leaked = record.connections > 0 or (record.kind == "async" and in_transaction)
     record.ended_by = "leaked" if leaked else None
-    record.finish("collected", None, None)
+    record.closed_scope = None
+    record.finish("collected", None)
     outcome = record.tracker.closed(record, lost=bool(writes), leaked=leaked)
     return event if writes or leaked else None, outcome
 

@@ -75,7 +75,9 @@ def sqlalchemy_refused(
     who = callsite.mark(frame)
     if did == "_close_impl":
         did = "close"
-        who = record.exiting.caller.mark if record.exiting is not None else who  # asyncio closes in another task
+        who = (
+            callsite.looked_at(record.exiting.caller[0]) if record.exiting is not None else who
+        )  # asyncio closes in another task
     _explain(tracker, record, error, f"called {did}() of a session", who, lambda at: _works_in(at, session))
 
 

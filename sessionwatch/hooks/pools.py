@@ -17,11 +17,11 @@ from sqlalchemy import pool as pools
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
-from ..tracker import KEY, Tracker
+from ..tracker import KEY, MANY, Queue, Tracker, queue
 from .patch import listen, unseen
 
-COUNT, MAX, PENDING, TIMEOUTS, WAIT, USE = (
-    f"db.client.connection.{name}" for name in ("count", "max", "pending_requests", "timeouts", "wait_time", "use_time")
+COUNT, MAX, PENDING, TIMEOUTS = (
+    f"db.client.connection.{name}" for name in ("count", "max", "pending_requests", "timeouts")
 )
 _NAMES = 100  # pools with a name of their own
 OTHER = "other"
@@ -30,12 +30,14 @@ OTHER = "other"
 class PoolStats:
     """One engine's pool, and the ones that take its place after a ``dispose()``."""
 
-    __slots__ = ("__weakref__", "name", "pending", "pool", "timeouts", "used")
+    __slots__ = ("__weakref__", "name", "pending", "pool", "timeouts", "uses", "waits")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, waits: Queue, uses: Queue) -> None:
         self.name = name
         self.pool: Callable[[], Any] = lambda: None  # a weak reference
-        self.used = self.pending = self.timeouts = 0
+        self.pending = self.timeouts = 0
+        self.waits = waits  # seconds
+        self.uses = uses
 
 
 class Pools:
@@ -45,68 +47,60 @@ class Pools:
         self.tracker = tracker
         self._stats: WeakKeyDictionary[Any, PoolStats] = WeakKeyDictionary()  # by dialect: each engine has its own
         self._marked: WeakSet[Any] = WeakSet()
-        self._out: dict[int, tuple[float, PoolStats]] = {}  # by id of the pool's record: since when
+        self.out: dict[int, tuple[float, PoolStats]] = {}  # by id of the pool's record: since when
 
-    def of(self, engine: Any, pool: Any) -> PoolStats:
-        """The numbers of an engine's pool; cheap from the second time on."""
-        stats: PoolStats | None = pool.__dict__.get(KEY)
+    def of(self, engine: Any) -> PoolStats:
+        """The numbers of an engine's pool, which from now on keeps them itself."""
+        pool = engine.pool
+        stats = self._stats.get(engine.dialect)
         if stats is None:
-            stats = self._stats.get(engine.dialect)
-            if stats is None:
-                taken = {other.name for other in list(self._stats.values())}
-                stats = self._stats[engine.dialect] = PoolStats(_free(name_of(engine, pool), taken))
-            stats.pool = weakref.ref(pool)
-            pool.__dict__[KEY] = stats
-            self._marked.add(pool)
+            stats = self._stats[engine.dialect] = self._new(engine, pool)
+        stats.pool = weakref.ref(pool)
+        pool.__dict__[KEY] = stats
+        self._marked.add(pool)
         return stats
 
-    def lent(self, stats: PoolStats, proxy: Any, waited: float, now: float) -> None:
-        """A connection was handed out; some pools hand out one that is out already."""
-        key = id(getattr(proxy, "_connection_record", None))
-        if key not in self._out:
-            stats.used += 1
-            self._out[key] = now, stats
-        self.tracker.sampled(stats.name, WAIT, waited)
-
-    def returned(self, record: Any) -> None:
-        """It came back, or left the pool for good."""
-        since, stats = self._out.pop(id(record), (0.0, None))
-        if stats is not None:  # else it went out before the installation
-            stats.used -= 1
-            self.tracker.sampled(stats.name, USE, perf_counter() - since)
+    def _new(self, engine: Any, pool: Any) -> PoolStats:
+        living, waiting = {stats.name for stats in list(self._stats.values())}, self.tracker.connections
+        for name, queues in waiting.copy().items():
+            if name not in living and not any(queues):
+                del waiting[name]
+        name = _free(name_of(engine, pool), living)
+        return PoolStats(name, *waiting.setdefault(name, (queue(), queue())))
 
     def read(self, name: str) -> dict[tuple[str, ...], int]:
         """The numbers of one metric, by pool, and by pool and state."""
         found: dict[tuple[str, ...], int] = {}
         for stats in list(self._stats.values()):
-            for key, value in _values(name, stats).items():
+            used = sum(one is stats for _, one in list(self.out.values())) if name == COUNT else 0
+            for key, value in _values(name, stats, used).items():
                 found[stats.name, *key] = found.get((stats.name, *key), 0) + value
         return found
 
     def renew(self) -> None:
         """In a forked child: who waits, and what is out, is the parent's."""
-        self._out.clear()
+        self.out.clear()
         for stats in list(self._stats.values()):
-            stats.used = stats.pending = stats.timeouts = 0
+            stats.pending = stats.timeouts = 0
 
     def close(self) -> None:
         """Leave the pools as they were."""
         for pool in list(self._marked):
             pool.__dict__.pop(KEY, None)
         self._marked.clear()
-        self._out.clear()
+        self.out.clear()
         for stats in list(self._stats.values()):
-            stats.used = stats.pending = 0
+            stats.pending = 0
 
 
-def _values(name: str, stats: PoolStats) -> dict[tuple[str, ...], int]:
+def _values(name: str, stats: PoolStats, used: int) -> dict[tuple[str, ...], int]:
     pool = stats.pool()
     if name == TIMEOUTS:
         return {(): stats.timeouts}
     if name == PENDING:
         return {(): max(0, stats.pending)}
     if name == COUNT:
-        return {("used",): max(0, stats.used), ("idle",): _idle(pool, stats.used)}
+        return {("used",): used, ("idle",): _idle(pool, used)}
     limit = _limit(pool)
     return {(): limit} if limit is not None else {}
 
@@ -165,16 +159,13 @@ def _free(name: str, taken: set[str]) -> str:
 
 def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
     """``Engine.raw_connection``: one call a checkout, of every kind of pool, by sync and async engines."""
-    tracker = kept.tracker
+    tracker, out = kept.tracker, kept.out
 
     def make(original: Any) -> Any:
         def raw_connection(self: Any) -> Any:
             stats = None
             if tracker.active:
-                try:
-                    stats = kept.of(self, self.pool)
-                except Exception:
-                    tracker.failed("Engine.raw_connection")
+                stats = self.pool.__dict__.get(KEY) or known(self)
             if stats is None:
                 return original(self)
             stats.pending += 1
@@ -182,30 +173,45 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
             try:
                 lent = original(self)
             except BaseException as error:
+                stats.pending -= 1
                 if isinstance(error, PoolTimeout):
                     stats.timeouts += 1
                 unseen(error)
                 raise
-            finally:
-                stats.pending -= 1
+            stats.pending -= 1
             now = perf_counter()
             try:
-                kept.lent(stats, lent, now - started, now)
+                # private: nothing public tells of which record it is; some pools hand out one that is out already
+                out.setdefault(id(getattr(lent, "_connection_record", None)), (now, stats))
+                stats.waits.append(now - started)
+                if len(stats.waits) >= MANY:  # each of the other times follows on one of these
+                    tracker.when_grown()
             except Exception:
                 tracker.failed("Engine.raw_connection")
             return lent
 
         return raw_connection
 
+    def known(engine: Any) -> PoolStats | None:
+        try:
+            return kept.of(engine)
+        except Exception:
+            tracker.failed("Engine.raw_connection")
+            return None
+
     return make
 
 
 def follow(kept: Pools) -> Callable[[], None]:
-    """Listen for connections that come back; returns the undo."""
+    """Listen for connections that come back, or leave their pool for good; returns the undo."""
+    out = kept.out
 
     def returned(connection: Any, record: Any) -> None:
         try:
-            kept.returned(record)
+            lent = out.pop(id(record), None)
+            if lent is not None:  # else it went out before the installation
+                since, stats = lent
+                stats.uses.append(perf_counter() - since)
         except Exception:
             kept.tracker.failed("the return of a connection")
 

@@ -26,8 +26,7 @@ WITH, REGISTRY = "with", "registry"  # scopes that end with a session's close
 
 def opener(record: SessionRecord) -> CodeType | None:
     """The code of the function that opened the session."""
-    place = record.opened.site if record.opened is not None else None
-    return place.code if place is not None else None
+    return record.opening[0] if record.opening is not None else None
 
 
 # -- opening ------------------------------------------------------------------------------------------
@@ -46,19 +45,18 @@ def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
             if tracker.active:
                 try:
                     frame = sys._getframe(1)
-                    tracker.open(self, frame if type(self).__init__ is ours[0] else maker(self, frame))
+                    if frame.f_code.co_name == "__init__":  # perhaps a subclass's own
+                        frame = maker(self, frame)
+                    tracker.open(self, frame)
                 except Exception:
                     tracker.failed("Session.__init__")
 
-        ours.append(__init__)
         return __init__
 
-    ours: list[Any] = []
-
-    def maker(session: Any, frame: FrameType | None) -> FrameType | None:
+    def maker(session: Any, frame: FrameType) -> FrameType:
         """Skip a subclass's own ``__init__``: the session is made where that is called."""
         inits = {getattr(vars(base).get("__init__"), "__code__", None) for base in type(session).__mro__}
-        while frame is not None and frame.f_code in inits and frame.f_back is not None:
+        while frame.f_code in inits and frame.f_back is not None:
             frame = frame.f_back
         return frame
 

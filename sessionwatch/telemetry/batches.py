@@ -7,14 +7,22 @@ first one of a batch goes that way. The others go straight to where it went; whe
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from math import inf
+from functools import lru_cache, partial, reduce
+from itertools import repeat
+from math import isfinite
+from operator import add
 from typing import Any
 
 _FEW = 4  # up to which it is not worth looking
 _EXAMPLE = "should_sample_exemplar"  # an older SDK takes every sample as an example
 _OF_SPANS = ("TraceBasedExemplarFilter", "AlwaysOffExemplarFilter")  # take no sample outside of a span as an example
+# What the SDK's code names that adds a sample to fixed buckets; then `_to_buckets` does the same.
+_OF_BUCKETS = {"_lock", "_value", "_get_empty_bucket_counts", "value", "_sum", "_record_min_max", "_min", "min"}
+_OF_BUCKETS |= {"_max", "max", "_boundaries", "bisect_left", "_sample_exemplar"}
+Take = Callable[[Sequence[float]], None]
 
 
 class _Sample:
@@ -29,19 +37,23 @@ class _Sample:
 def record(histogram: Any, attributes: dict[str, str], values: Sequence[float]) -> None:
     """Record the values, of which there is at least one, in their order; the current context is an empty one."""
     histogram.record(values[0], attributes)
-    straight = _aggregations(histogram, attributes) if len(values) > _FEW else None
-    sample = _Sample()
-    for value in values[1:]:
-        if straight is None or not 0.0 <= value < inf:  # the SDK says what it has against the latter
+    others = values[1:]
+    straight = _aggregations(histogram, attributes) if len(others) >= _FEW and _are_taken(others) else None
+    if straight is None:
+        for value in others:
             histogram.record(value, attributes)
-            continue
-        sample.value = value
-        for aggregate in straight:
-            aggregate(sample, False)
+    else:
+        for take in straight:
+            take(others)
 
 
-def _aggregations(histogram: Any, attributes: dict[str, str]) -> list[Callable[[Any, bool], None]] | None:
-    """Where a sample with these attributes goes: in each reader, for each view. None where that can't be told.
+def _are_taken(values: Sequence[float]) -> bool:
+    """Whether an SDK takes all of them; it says what it has against another one."""
+    return min(values) >= 0.0 and isfinite(sum(values))
+
+
+def _aggregations(histogram: Any, attributes: dict[str, str]) -> list[Take] | None:
+    """Where samples with these attributes go: in each reader, for each view. None where that can't be told.
 
     Private: nothing public tells.
     """
@@ -50,7 +62,7 @@ def _aggregations(histogram: Any, attributes: dict[str, str]) -> list[Callable[[
         consumer = instrument._measurement_consumer
         if type(consumer._sdk_config.exemplar_filter).__name__ not in _OF_SPANS or not _is_enabled(instrument):
             return None
-        found = []
+        found: list[Take] = []
         for storage in consumer._reader_storages.values():
             for match in storage._get_or_init_view_instrument_match(instrument):
                 kept = match._view._attribute_keys
@@ -58,10 +70,37 @@ def _aggregations(histogram: Any, attributes: dict[str, str]) -> list[Callable[[
                 series = [one for one in list(match._attributes_aggregation.values()) if one._attributes == told]
                 if len(series) != 1 or not _is_told(type(series[0]).aggregate):
                     return None
-                found.append(series[0].aggregate)
+                known = _has_known_buckets(type(series[0]).aggregate)
+                found.append(partial(_to_buckets if known else _one_by_one, series[0]))
         return found
     except Exception:  # another SDK, or another release of it
         return None
+
+
+def _to_buckets(aggregation: Any, values: Sequence[float]) -> None:
+    """What an aggregation with fixed buckets does for each sample, for all of them under its lock."""
+    with aggregation._lock:
+        if aggregation._value is None:
+            aggregation._value = aggregation._get_empty_bucket_counts()
+        counts, bounds = aggregation._value, aggregation._boundaries
+        for bucket, number in Counter(map(bisect_left, repeat(bounds), values)).items():
+            counts[bucket] += number
+        aggregation._sum = reduce(add, values, aggregation._sum)  # to the last digit as one by one
+        if aggregation._record_min_max:
+            aggregation._min = min(aggregation._min, *values)
+            aggregation._max = max(aggregation._max, *values)
+
+
+def _one_by_one(aggregation: Any, values: Sequence[float]) -> None:
+    sample = _Sample()
+    for value in values:
+        sample.value = value
+        aggregation.aggregate(sample, False)
+
+
+@lru_cache(32)
+def _has_known_buckets(aggregate: Any) -> bool:
+    return set(aggregate.__code__.co_names) == _OF_BUCKETS
 
 
 @lru_cache(32)

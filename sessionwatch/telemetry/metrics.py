@@ -1,17 +1,18 @@
 """The metrics of one installation: from its plain integers and queues to the instruments.
 
-A hook only adds to an integer, or puts a tuple into a queue: it may be the collector that runs it, at a moment
-when this thread holds a lock of the SDK. The queues are emptied when a reader collects, and by the session that
-finds one long, where nothing of the SDK is on its stack.
+A hook only adds to an integer, or to the queue of a series: it may be the collector that runs it, at a moment
+when this thread holds a lock of the SDK. The queues are emptied when a reader collects, and by whoever makes one
+long, where nothing of the SDK is on its stack.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ from opentelemetry import context
 from opentelemetry.metrics import get_meter_provider
 
 from ..ledger import SessionRecord
-from ..tracker import Tracker
+from ..tracker import Queue, Tracker
 from .batches import record as record_batch
 from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider
 from .table import (
@@ -42,6 +43,7 @@ from .table import (
 OTHER = "other"
 _HOLDS_LOCKS = ("opentelemetry.sdk.metrics", "opentelemetry.metrics", "opentelemetry.util")
 _VERBS = {"inserted": "INSERT", "updated": "UPDATE", "deleted": "DELETE"}
+_OF_POOLS = ("db.client.connection.wait_time", "db.client.connection.use_time")
 _PATIENCE = 1.0  # seconds that a collection waits for a thread that empties the queues
 
 
@@ -147,25 +149,27 @@ class Metrics:
         """Who exports, and what waits for the histograms."""
         with self.source.tracker.guarded("telemetry"):
             self.look()
-        tracker, kind = self.source.tracker, type(self._provider)
+        kind = type(self._provider)
         return {
             "meter_provider": f"{kind.__module__}.{kind.__qualname__}",
-            "waiting": len(tracker.ended) + len(tracker.transactions) + len(tracker.connections),
+            "waiting": sum(map(len, self.source.tracker.samples())),
         }
 
     # -- from queues to histograms ------------------------------------------------------------------------
 
     def grown(self) -> None:
-        """A queue has grown long. Called by whoever ended a session, which may be the collector."""
+        """A queue has grown long. Called by whoever ended a session, which may be the collector, or connected."""
         if self._is_inherited():
             return  # recorded when the child's reader collects
         if _inside_sdk(sys._getframe(1)):
             return
         with self.source.tracker.guarded("telemetry"):
             self.look()
-            self.drain(0)
-        if self._instruments is None:  # nobody will ever take them
+        if self._instruments is None or is_stand_in(self._provider):  # nobody will ever take them
             self.source.tracker.forget_samples()
+            return
+        with self.source.tracker.guarded("telemetry"):
+            self.drain(0)
 
     def collecting(self) -> None:
         """A reader begins to collect."""
@@ -187,25 +191,19 @@ class Metrics:
             self._lock.release()
 
     def _record(self, tracker: Tracker, histograms: dict[str, Any]) -> None:
-        ended: defaultdict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-        for outcome, kind, seconds, number in _emptied(tracker.ended):
-            durations, statements = ended[outcome, kind]
-            durations.append(seconds)
-            statements.append(number)
-        transactions: defaultdict[str, list[float]] = defaultdict(list)
-        for outcome, seconds in _emptied(tracker.transactions):
-            transactions[outcome].append(seconds)
-        connections: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-        for pool, name, seconds in _emptied(tracker.connections):
-            connections[pool, name].append(seconds)
-        for (outcome, kind), (durations, statements) in ended.items():
-            attributes = {OUTCOME: outcome, SESSION_KIND: kind}
-            record_batch(histograms["sessionwatch.session.duration"], attributes, durations)
-            record_batch(histograms["sessionwatch.session.statements"], attributes, statements)
-        for outcome, durations in transactions.items():
-            record_batch(histograms["sessionwatch.transaction.duration"], {OUTCOME: outcome}, durations)
-        for (pool, name), durations in connections.items():
-            record_batch(histograms[name], {POOL: pool}, durations)
+        for (outcome, kind), queue in tracker.ended.items():
+            if queue:
+                durations, statements = zip(*_taken(queue), strict=True)
+                attributes = {OUTCOME: outcome, SESSION_KIND: kind}
+                record_batch(histograms["sessionwatch.session.duration"], attributes, durations)
+                record_batch(histograms["sessionwatch.session.statements"], attributes, statements)
+        for outcome, queue in tracker.transactions.items():
+            if queue:
+                record_batch(histograms["sessionwatch.transaction.duration"], {OUTCOME: outcome}, _taken(queue))
+        for pool, queues in tracker.connections.copy().items():
+            for name, queue in zip(_OF_POOLS, queues, strict=True):
+                if queue:
+                    record_batch(histograms[name], {POOL: pool}, _taken(queue))
 
     # -- from integers to counters ------------------------------------------------------------------------
 
@@ -222,13 +220,9 @@ def forked_without() -> None:
     TOTALS.forked(get_meter_provider())
 
 
-def _emptied(queue: deque[Any]) -> Iterator[Any]:
-    """What is in a queue, taken out; others may do the same."""
-    while True:
-        try:
-            yield queue.popleft()
-        except IndexError:
-            return
+def _taken(queue: Queue) -> list[Any]:
+    """What is in a queue, taken out; others may add to it meanwhile."""
+    return list(map(deque.popleft, repeat(queue, len(queue))))
 
 
 def _inside_sdk(frame: FrameType | None) -> bool:
@@ -294,9 +288,11 @@ def _errors(source: Source) -> Values:
     return errors
 
 
-def _with_open(source: Source, ended: Counter[Any], of: Callable[[SessionRecord], Mapping[Any, int]]) -> Counter[Any]:
+def _with_open(
+    source: Source, ended: Mapping[Any, int], of: Callable[[SessionRecord], Mapping[Any, int]]
+) -> Counter[Any]:
     """What the ended sessions have counted, and the open ones so far. One that ends meanwhile is in neither."""
-    total = ended.copy()
+    total = Counter(dict(ended))
     for record in source.open_records():
         for key, count in dict(of(record)).items():
             total[key] += count

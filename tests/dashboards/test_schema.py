@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from dashboards import queries
-from tests.tools import tool
+from tests import npm
 
 pytestmark = pytest.mark.slow
 Schema = dict[str, Any]
@@ -21,20 +18,12 @@ Schema = dict[str, Any]
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> Schema:
     """Grafana's types as a JSON Schema; nothing that they do not name is allowed."""
-    folder = tmp_path_factory.mktemp("schema")
-    for path in (queries.FOLDER / "schema").glob("*.*"):
-        shutil.copy(path, folder)
-    _run([tool("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+    folder = npm.installed(queries.FOLDER / "schema", tmp_path_factory)
     generator = str(folder / "node_modules" / ".bin" / "ts-json-schema-generator")
     options = ["--path", "types.ts", "--type", "Checked", "--no-type-check", "--expose", "none"]
-    _run([generator, *options, "-o", "schema.json"], folder)
+    npm.run([generator, *options, "-o", "schema.json"], folder)
     made: Schema = json.loads((folder / "schema.json").read_text())
     return made["definitions"]["Checked"]["properties"]
-
-
-def _run(command: list[str], folder: Path) -> None:
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def errors(schema: Schema, part: str, value: object) -> list[str]:

@@ -75,7 +75,7 @@ def main(bundle: Path, target: Path) -> None:
                     user.join()
                 now = int(time.time())
                 data = picture.answers(server.url, now - SECONDS + 20, now)
-        empty = picture.draw(data, bundle, target)
+        empty = picture.draw(data, bundle, target).empty
     POSTGRESQL.stop()
     if empty:
         sys.exit(f"panels without data: {', '.join(empty)}")

@@ -7,122 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import httpx
-import psycopg
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import URL
 
 from dashboards import queries
-from tests.e2e.observability import Prometheus, Received, collector, prometheus, texts
-from tests.e2e.programs import PATIENCE, environment, eventually, started, uvicorn_address
-from tests.e2e.traffic import KINDS, Expected
-from tests.services import libpq
+from tests.e2e.observability import Prometheus, texts
+from tests.e2e.observed import RENAMED, Observed
+from tests.e2e.programs import eventually
+from tests.e2e.traffic import Expected
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgresql]
-PROGRAMS = Path(__file__).parents[1] / "programs"
 WINDOW = "5m"  # of every rate: the whole test
-RENAMED = "sessionwatch_findings_total"
-TRAFFIC = {
-    "order": 7,
-    "count": 5,
-    "async count": 6,
-    "refused": 3,
-    "lost": 2,
-    "articles": 3,
-    "note": 3,
-    "rename": 2,
-    "late": 2,
-    "forgotten": 2,
-    "blocking": 1,
-    "twice": 2,
-    "report": 2,
-}
-
-
-@dataclass
-class Observed:
-    """What was sent, and who saw what of it."""
-
-    prometheus: Prometheus
-    over_http: Received
-    over_grpc: Received
-    expected: Expected = field(default_factory=Expected)
-
-
-@pytest.fixture(scope="module")
-def observed(postgres_database: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """The service after all of its traffic; Prometheus has seen all of it, and still runs."""
-    # nox -s lowest has an SDK that the exporters of today can't work with
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc.metric_exporter", exc_type=ImportError)
-    folder = tmp_path_factory.mktemp("telemetry")
-    command = ["uvicorn", "telemetry_service:app", "--port", "0", "--no-access-log"]
-    with ExitStack() as running:
-        running.callback(_empty, postgres_database)
-        http, _, over_http = running.enter_context(collector(folder / "http"))
-        _, grpc, over_grpc = running.enter_context(collector(folder / "grpc"))
-        env = environment(
-            DATABASE_URL=postgres_database.render_as_string(hide_password=False), OTLP_HTTP=http, OTLP_GRPC=grpc
-        )
-        program = running.enter_context(started(command, cwd=PROGRAMS, folder=folder / "service", env=env))
-        address = uvicorn_address(program)
-        host = address.removeprefix("http://")
-        jobs = {"shop": host, "renamed": host}
-        server = running.enter_context(
-            prometheus(folder / "prometheus", jobs, queries.ALERTS, renamed={"renamed": RENAMED})
-        )
-        eventually(lambda: server.number('sum(sessionwatch_findings_total{job="shop"})'), program)  # all are 0
-        made = Observed(server, over_http, over_grpc)
-        with httpx.Client(base_url=address, timeout=PATIENCE) as client:
-            send(client, made.expected)
-        sessions = sum(made.expected.closed.values())
-        scraped = 'sum(sessionwatch_sessions_closed_total{job="shop"})'
-        eventually(lambda: server.number(scraped) == sessions or None, program)
-        yield made
-
-
-def _empty(database: URL) -> None:
-    with psycopg.connect(libpq(database), autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
-
-
-def send(client: httpx.Client, expected: Expected) -> None:
-    """All of the traffic; each answer is looked at."""
-    for name, times in TRAFFIC.items():
-        for _ in range(times):
-            ask(client, name, expected)
-    exhaust_the_pool(client, expected)
-    ask(client, "collect", expected)
-
-
-def ask(client: httpx.Client, name: str, expected: Expected) -> None:
-    kind = KINDS[name]
-    answer = client.request(kind.method, kind.path)
-    assert answer.status_code == kind.status, answer.text
-    expected.add(name, 1)
-
-
-def exhaust_the_pool(client: httpx.Client, expected: Expected) -> None:
-    """One request holds the only connection of a pool, and two others wait for it in vain."""
-    holder = threading.Thread(target=ask, args=(client, "report that waits", expected))
-    holder.start()
-    deadline = time.monotonic() + PATIENCE
-    while client.get("/reports/busy").json() == 0:
-        assert time.monotonic() < deadline
-    others = [threading.Thread(target=ask, args=(client, "report without a connection", expected)) for _ in range(2)]
-    for thread in others:
-        thread.start()
-    for thread in (holder, *others):
-        thread.join()
 
 
 def without_data(server: Prometheus, expressions: dict[str, str]) -> set[str]:

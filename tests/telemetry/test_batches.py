@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics._internal import aggregation
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import DropAggregation, ExponentialBucketHistogramAggregation, View
 
 from sessionwatch.telemetry import batches
 
 VALUES = [0.5, 0.02, 7.0, 0.02, 3, -1.0, float("inf"), float("nan"), 0.0, 100.0]  # some of them no SDK takes
+USUAL = [0.1, 0.5, 0.02, 7.0, 0.02, 3, 0.0, 10_000_000.0, 0.3, 100.0]
 ATTRIBUTES = {"kind": "sync", "outcome": "committed"}
 
 
@@ -60,23 +62,24 @@ def _each(histogram: Any, attributes: dict[str, str], values: list[float]) -> No
         histogram.record(value, attributes)
 
 
-def _exported(setup: Callable[[], Any], record: Callable[..., None]) -> list[Any]:
+def _exported(setup: Callable[[], Any], record: Callable[..., None], values: list[float]) -> list[Any]:
     """What the readers are told of: three batches, two series, and a collection in between."""
     provider, readers = setup()
     histogram = provider.get_meter("tests").create_histogram("waits", "s")
-    record(histogram, ATTRIBUTES, VALUES)
-    record(histogram, ATTRIBUTES | {"outcome": "lost"}, VALUES[:3])
+    record(histogram, ATTRIBUTES, values)
+    record(histogram, ATTRIBUTES | {"outcome": "lost"}, values[:3])
     before = [_points(reader) for reader in readers]
-    record(histogram, ATTRIBUTES, VALUES[2:])
+    record(histogram, ATTRIBUTES, values[2:])
     after = [_points(reader) for reader in readers]
     provider.shutdown()
     return [*before, *after]
 
 
+@pytest.mark.parametrize("values", [VALUES, USUAL], ids=["with odd ones", "usual ones"])
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
-def test_a_batch_is_told_as_its_samples_one_by_one(setup: Callable[[], Any]) -> None:
+def test_a_batch_is_told_as_its_samples_one_by_one(setup: Callable[[], Any], values: list[float]) -> None:
     """Whatever readers and views there are: counts, sums, extremes, buckets and attributes are the same."""
-    assert _exported(setup, batches.record) == _exported(setup, _each)
+    assert _exported(setup, batches.record, values) == _exported(setup, _each, values)
 
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
@@ -88,6 +91,28 @@ def test_of_a_batch_only_the_first_sample_takes_the_long_way(setup: Callable[[],
     histogram.record(1.0, ATTRIBUTES)
     assert batches._aggregations(histogram, ATTRIBUTES)
     provider.shutdown()
+
+
+def test_fixed_buckets_are_known() -> None:
+    """Of this SDK: else a batch would not be any cheaper."""
+    pytest.importorskip("opentelemetry.sdk.metrics._internal.exemplar", reason="an older SDK tells less")
+    assert batches._has_known_buckets(aggregation._ExplicitBucketHistogramAggregation.aggregate)
+
+
+def test_buckets_that_are_filled_otherwise_get_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is put into them where it is not known how."""
+    kind, taken = aggregation._ExplicitBucketHistogramAggregation, []
+    aggregate = kind.aggregate
+
+    def aggregating(self: Any, measurement: Any, should_sample_exemplar: bool = True) -> None:
+        taken.append(measurement.value)
+        aggregate(self, measurement, *([should_sample_exemplar] if batches._is_told(aggregate) else []))
+
+    monkeypatch.setattr(kind, "aggregate", aggregating)
+    exported = _exported(_with(), batches.record, USUAL)
+    assert taken == [*USUAL, *USUAL[:3], *USUAL[2:]]
+    monkeypatch.undo()
+    assert exported == _exported(_with(), _each, USUAL)
 
 
 def test_examples_are_taken_where_the_sdk_wants_them_of_every_sample() -> None:

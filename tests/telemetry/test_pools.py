@@ -196,6 +196,20 @@ def test_number_of_names_is_bounded(tmp_path: Path, watch: Watch, readings: Read
         engine.dispose()
 
 
+def test_samples_of_pools_that_are_gone(tmp_path: Path, watch: Watch, readings: Readings) -> None:
+    """They are told, and nothing is kept of such a pool."""
+    for number in range(5):
+        engine = made(tmp_path, pool_logging_name=f"tenant {number}")
+        engine.connect().close()
+        engine.dispose()
+        del engine
+        gc.collect()
+        if number == 3:
+            assert len(readings.values(USE)) == 4
+    assert set(watch.tracker.connections) == {"tenant 4"}
+    assert readings.values(WAIT) == readings.values(USE) == {(f"tenant {number}",): 1 for number in range(5)}
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [

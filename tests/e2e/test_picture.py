@@ -1,0 +1,99 @@
+"""The panels of the dashboard, drawn by Grafana's own UI components in Chromium, from a Prometheus under known traffic.
+
+``nox -s picture`` draws the one in docs/ the same way, from more traffic.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboards import picture, queries
+from tests import npm
+from tests.e2e.observed import RENAMED, Observed
+from tests.tools import tool
+
+pytestmark = [pytest.mark.e2e, pytest.mark.postgresql, pytest.mark.slow]
+BOARD = json.loads(queries.FILE.read_text())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page with Grafana's components, as npm builds it."""
+    tool("chromium")
+    return npm.installed(queries.FOLDER / "render", tmp_path_factory, "build") / "dist"
+
+
+@pytest.fixture(scope="module")
+def answers(observed: Observed) -> dict[str, Any]:
+    """What Prometheus says to the queries of the panels."""
+    return asked(observed, "shop")
+
+
+def asked(observed: Observed, job: str) -> dict[str, Any]:
+    """The answers for the time of the traffic, with a step of the bars before it."""
+    steps, end = math.ceil((observed.ended - observed.began) / picture.BARS) + 1, math.ceil(observed.ended)
+    return picture.answers(observed.prometheus.url, end - steps * picture.BARS, end, job)
+
+
+@pytest.fixture(scope="module")
+def page(answers: dict[str, Any], bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> picture.Page:
+    """The dashboard as it was drawn, which is a picture as well."""
+    target = tmp_path_factory.mktemp("picture") / "dashboard.png"
+    drawn = picture.draw(answers, bundle, target)
+    assert target.read_bytes().startswith(b"\x89PNG")
+    return drawn
+
+
+def panel(page: picture.Page, title: str) -> picture.Panel:
+    (found,) = (panel for panel in page.panels if panel.title == title)
+    return found
+
+
+def test_every_panel_and_row_of_the_file_is_on_the_page(page: picture.Page) -> None:
+    """Under its title, and in the order of the file."""
+    assert [panel.title for panel in page.panels] == [panel["title"] for panel in queries.panels()]
+    assert page.rows == [panel["title"] for panel in BOARD["panels"] if panel["type"] == "row"]
+
+
+def test_no_panel_is_without_data(page: picture.Page) -> None:
+    """The traffic has something for each."""
+    assert page.empty == []
+    assert "No data" not in "".join(panel.text for panel in page.panels)
+
+
+def test_the_panels_show_what_prometheus_said(page: picture.Page, answers: dict[str, Any]) -> None:
+    """A number is the answer to its query; bars and lines have the names of their series, and bars their numbers."""
+    for each in queries.panels():
+        text = panel(page, each["title"]).text
+        for target in each["targets"]:
+            for series in answers["results"][f"{each['id']}/{target['refId']}"]["series"]:
+                if name := legend(target["legendFormat"], series["metric"]):
+                    assert name in text
+                if "value" in series:
+                    assert re.search(rf"\b{float(series['value'][1]):g}\b", text)
+
+
+def legend(template: str, labels: dict[str, str]) -> str:
+    return "" if template == "__auto" else re.sub(r"{{(\w+)}}", lambda found: labels[found[1]], template)
+
+
+def test_the_findings_on_the_page_are_those_of_the_traffic(page: picture.Page, observed: Observed) -> None:
+    """Each bar has the name of a rule, and how often the requests gave a reason for it."""
+    _, *bars = panel(page, "Findings by rule").text.splitlines()
+    shown = dict(zip(bars[::2], map(int, bars[1::2]), strict=True))
+    assert {rule: count for rule, count in shown.items() if count} == observed.expected.findings
+
+
+def test_a_renamed_metric_leaves_its_panels_empty(observed: Observed, bundle: Path, tmp_path: Path) -> None:
+    """Where one metric comes under another name, exactly the panels that read it say "No data"."""
+    page = picture.draw(asked(observed, "renamed"), bundle, tmp_path / "renamed.png")
+    expressions = queries.expressions()
+    readers = {name.rpartition(", ")[0] for name, text in expressions.items() if RENAMED in queries.metrics(text)}
+    assert readers
+    assert set(page.empty) == readers
