@@ -33,7 +33,7 @@ HOOKS: dict[str, set[str]] = {
     "ownership": {"hooks.patch"},
     "unloaded": {"hooks.ownership"},
     "reads": {"hooks.patch", "hooks.ownership", "hooks.unloaded"},
-    "implicit": {"hooks.ownership", "hooks.unloaded"},
+    "implicit": {"hooks.patch", "hooks.ownership", "hooks.unloaded"},
     "loads": {"hooks.patch", "hooks.unloaded"},
     "changes": {"hooks.patch", "hooks.ownership"},
     "settings": {"hooks.patch", "hooks.writes"},

@@ -272,7 +272,7 @@ HOOKS: tuple[Hook, ...] = (
         "DetachedInstanceError",
         "__init__",
         ACCESS,
-        lambda c: reads.patch_error(c.tracker, DetachedFindingError),
+        lambda c: reads.patch_refusal(c.tracker, DetachedFindingError),
     ),
     Hook(ERRORS, "MissingGreenlet", "__init__", IMPLICIT, _missing),
     Hook(ERRORS, "StatementError", "__init__", IMPLICIT, _wrapped),

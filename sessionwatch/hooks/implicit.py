@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -14,65 +13,38 @@ from .. import callsite
 from ..events import ImplicitRead
 from ..tracker import Tracker
 from .ownership import allowances, foreign
+from .patch import become, patch_error
 from .unloaded import facts
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
 def patch_missing(tracker: Tracker, strict: type[MissingGreenlet]) -> Callable[[Any], Any]:
-    """``MissingGreenlet.__init__``: every refusal comes through here, whatever its path.
-
-    ``strict`` is the class that the exception turns into where the rule is set to ``raise``.
-    """
-
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            frame = sys._getframe().f_back  # None at the root of a greenlet
-            if tracker.active and frame is not None:
-                try:
-                    refused(self, frame)
-                except Exception:
-                    tracker.failed("MissingGreenlet.__init__")
-
-        return __init__
+    """``MissingGreenlet.__init__``. ``strict``: the class that it turns into where the rule is set to ``raise``."""
 
     def refused(error: Any, frame: FrameType) -> None:
         state, key = _read_above(frame)
         if state is None or foreign(tracker, state):
             return
         event = ImplicitRead(**facts(tracker, state, key, frame), error=error)
-        raised = tracker.emit(event, allowances(tracker, state))
-        if raised is not None and type(error) is MissingGreenlet:
-            error.__class__ = strict
-            error.finding = raised.finding  # type: ignore[attr-defined]
+        raised: Any = tracker.emit(event, allowances(tracker, state))
+        if raised is not None:
+            become(error, MissingGreenlet, strict, raised.finding)
 
-    return make
+    return patch_error(tracker, "MissingGreenlet", refused)
 
 
 def patch_wrapped(tracker: Tracker, strict: type[StatementError]) -> Callable[[Any], Any]:
     """``StatementError.__init__``: where SQLAlchemy 2.1 wraps its error, the story moves to what a program catches."""
 
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            if isinstance(self.orig, MissingGreenlet) and tracker.active:
-                try:
-                    moved(self, self.orig)
-                except Exception:
-                    tracker.failed("StatementError.__init__")
+    def moved(error: Any, frame: FrameType) -> None:
+        inner = error.orig
+        if isinstance(inner, MissingGreenlet):
+            for note in inner.__dict__.pop("__notes__", ()):
+                error.add_note(note)
+            become(error, StatementError, strict, getattr(inner, "finding", None))
 
-        return __init__
-
-    def moved(error: Any, inner: Any) -> None:
-        for note in inner.__dict__.pop("__notes__", ()):
-            error.add_note(note)
-        finding = getattr(inner, "finding", None)
-        if finding is not None and type(error) is StatementError:
-            error.__class__ = strict
-            error.finding = finding  # type: ignore[attr-defined]
-
-    return make
+    return patch_error(tracker, "StatementError", moved)
 
 
 def _read_above(frame: FrameType | None) -> tuple[Any, str]:

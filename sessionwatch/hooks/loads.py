@@ -11,16 +11,19 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from sqlalchemy.orm.attributes import InstrumentedAttribute
+
 from .. import callsite
 from ..events import RepeatedGet, RepeatedLoad
 from ..ledger import SessionRecord
-from ..model import Finding, RawSite
+from ..model import Finding
 from ..tracker import KEY, Tracker
 from .patch import unseen
 from .unloaded import facts
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 4096  # places and runs that are kept of one session
+_GET = getattr(InstrumentedAttribute.__get__, "__code__", None)
 
 # What lies between the read of an attribute and its query: SQLAlchemy's functions, and our replacements of two.
 _BETWEEN = frozenset({
@@ -44,7 +47,7 @@ def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
             if record is not None and tracker.active:
                 error = None
                 try:
-                    frame = _reading(sys._getframe(1))
+                    frame = _reading(4)
                     if frame is not None:
                         tracker.loaded(record, "relationship", state.class_.__name__, self.key)
                         if threshold:
@@ -84,7 +87,7 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
                 error = None
                 try:
                     if state is not None:
-                        error = refreshed(record, state, _reading(sys._getframe(1)))
+                        error = refreshed(record, state, _reading(6))
                     elif threshold:
                         error = got(record, statement, identity, sys._getframe(1))
                 except Exception:
@@ -162,18 +165,14 @@ def _one_more(
     """Count the load of one instance's attribute, or row, by the user's line and the query that it goes back to."""
     if not record.loads:
         record.loads = {}
-    key = (*_place(callsite.site(frame)), what, _origin(record, state))
+    place = _place(frame, frame.f_back if frame.f_code is _GET else None)
+    key = (*place, what, _origin(record, state))
     loads = _too_many(record.loads, key, hash(state.key), threshold)
     if loads is None:
         return None
     told = loads.tell()
     event = RepeatedLoad(**facts(tracker, state, frame.f_locals["self"].key, frame), count=loads.count, told=told)
     return tracker.emit(event, record.allowances)
-
-
-def _place(place: RawSite | None) -> tuple[int, int]:
-    """A place as part of a key: to hash a code object is to read all of it."""
-    return (id(place.code), place.lasti) if place is not None else (0, 0)
 
 
 def _too_many(counted: dict[Any, Any], key: Any, parent: int, threshold: int) -> Loads | None:
@@ -216,11 +215,19 @@ def _goes_back(record: SessionRecord, run: int | None, before: int | None) -> No
 # -- who asked ----------------------------------------------------------------------------------------
 
 
-def _reading(frame: FrameType | None) -> FrameType | None:
+def _reading(distance: int) -> FrameType | None:
     """The frame of the attribute's ``__get__``, where a read of an attribute asked for the load; else None.
 
-    Flushes, cascades, merges, ``refresh()`` and eager loads come by other ways.
+    Flushes, cascades, merges, ``refresh()`` and eager loads come by other ways. ``distance``: how far it mostly is
+    from the caller, which saves the walk.
     """
+    try:
+        frame: FrameType | None = sys._getframe(distance + 1)
+        if frame is not None and frame.f_code is _GET:
+            return frame
+    except ValueError:  # there are not that many
+        pass
+    frame = sys._getframe(2)
     while frame is not None and frame.f_code.co_name in _BETWEEN:
         frame = frame.f_back
     if frame is None or frame.f_code.co_name != "__get__" or "instance" not in frame.f_code.co_varnames:
@@ -229,18 +236,26 @@ def _reading(frame: FrameType | None) -> FrameType | None:
 
 
 def _asked(frame: Any) -> tuple[int, int] | None:
-    """Where the user called ``get()``, as part of a key; None where SQLAlchemy asks for itself, as ``merge()`` does.
-
-    Mostly the user's frame is two on from the one of ``Session._get_impl``: half of the cost of a get.
-    """
+    """Where the user called ``get()``, as part of a key; None where SQLAlchemy asks for itself, as ``merge()`` does."""
     if frame.f_code.co_name != "_get_impl":
         return None  # a lazy load, which is counted as that
     try:
         get, outer = frame.f_back, frame.f_back.f_back
         if outer.f_code.co_name == "_merge" or outer.f_back.f_code.co_name == "_merge":
             return None
-        if get.f_code.co_filename == frame.f_code.co_filename and callsite.kind_of(outer) == callsite.USER:
-            return id(outer.f_code), outer.f_lasti
+        if get.f_code.co_filename != frame.f_code.co_filename:
+            outer = None
     except AttributeError:  # the outermost one's f_back is None
-        pass
-    return _place(callsite.site(frame))
+        outer = None
+    return _place(frame, outer)
+
+
+def _place(frame: FrameType, outer: FrameType | None) -> tuple[int, int]:
+    """Where the user's code is, at or outside of ``frame``, as part of a key: to hash a code object is to read it all.
+
+    ``outer``: the frame that mostly is the user's, if nothing but SQLAlchemy's lies between; it saves the walk.
+    """
+    if outer is not None and callsite.kind_of(outer) == callsite.USER:
+        return id(outer.f_code), outer.f_lasti
+    place = callsite.site(frame)
+    return (id(place.code), place.lasti) if place is not None else (0, 0)

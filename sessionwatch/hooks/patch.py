@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from sqlalchemy import event
 
 from ..patching import patch, unseen
+from ..tracker import Tracker
 
-__all__ = ["listen", "patch", "unseen"]
+__all__ = ["become", "listen", "patch", "patch_error", "unseen"]
 
 
 def listen(target: Any, name: str, function: Callable[..., Any], **options: Any) -> Callable[[], None]:
@@ -21,3 +24,31 @@ def listen(target: Any, name: str, function: Callable[..., Any], **options: Any)
             event.remove(target, name, function)
 
     return undo
+
+
+def patch_error(tracker: Tracker, name: str, made: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
+    """``__init__`` of the exception class of this name: every error of the kind comes through here, whatever its path.
+
+    ``made`` is given the exception and the frame that makes it.
+    """
+
+    def make(original: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            original(self, *args, **kwargs)
+            frame = sys._getframe().f_back  # None at the root of a greenlet
+            if tracker.active and frame is not None:
+                try:
+                    made(self, frame)
+                except Exception:
+                    tracker.failed(f"{name}.__init__")
+
+        return __init__
+
+    return make
+
+
+def become(error: Any, plain: Any, strict: type[Exception], finding: Any) -> None:
+    """Let an exception of SQLAlchemy's be caught as sessionwatch's too; one of a subclass stays what it is."""
+    if finding is not None and type(error) is plain:
+        error.__class__ = strict
+        error.finding = finding

@@ -18,7 +18,7 @@ from .. import callsite
 from ..events import DetachedRead, DetachedTouch
 from ..tracker import Tracker
 from .ownership import foreign, ownership
-from .patch import unseen
+from .patch import become, patch_error, unseen
 from .unloaded import facts
 
 # SQLAlchemy's own modules that read an attribute because the user's code asked them to.
@@ -29,36 +29,22 @@ __tracebackhide__ = True  # pytest: the story is in the message
 # -- reads that need the database ---------------------------------------------------------------------
 
 
-def patch_error(tracker: Tracker, strict: type[DetachedInstanceError]) -> Callable[[Any], Any]:
-    """``DetachedInstanceError.__init__``: every refused read comes through here, whatever its path.
+def patch_refusal(tracker: Tracker, strict: type[DetachedInstanceError]) -> Callable[[Any], Any]:
+    """``DetachedInstanceError.__init__``.
 
     ``strict`` is the class that the exception turns into where the rule is set to ``raise``: it can be
     caught as both sessionwatch's and SQLAlchemy's.
     """
 
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            frame = sys._getframe().f_back  # None at the root of a greenlet
-            if tracker.active and frame is not None:
-                try:
-                    refused(self, frame)
-                except Exception:
-                    tracker.failed("DetachedInstanceError.__init__")
-
-        return __init__
-
     def refused(error: Any, frame: FrameType) -> None:
         state, key = _read_in(frame)
         if state is None or key is None or foreign(tracker, state):
             return
-        event = DetachedRead(**facts(tracker, state, key, frame), error=error)
-        raised = tracker.emit(event)
-        if raised is not None and type(error) is DetachedInstanceError:
-            error.__class__ = strict
-            error.finding = raised.finding  # type: ignore[attr-defined]
+        raised: Any = tracker.emit(DetachedRead(**facts(tracker, state, key, frame), error=error))
+        if raised is not None:
+            become(error, DetachedInstanceError, strict, raised.finding)
 
-    return make
+    return patch_error(tracker, "DetachedInstanceError", refused)
 
 
 def _read_in(frame: FrameType) -> tuple[Any, str | None]:

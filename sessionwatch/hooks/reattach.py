@@ -15,6 +15,7 @@ from decimal import Decimal
 from enum import Enum
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, TypeDecorator
 from sqlalchemy.exc import InvalidRequestError
@@ -30,11 +31,12 @@ from ..model import Mark, Site
 from ..tracker import KEY, Tracker
 from .changes import PendingWrites
 from .ownership import Owner, described, is_detached, owner
-from .patch import unseen
+from .patch import patch_error, unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _PLAIN = (str, bytes, bool, int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, Enum)
 _UPDATE = "_emit_update_statements"  # of sqlalchemy.orm.persistence
+_databases: WeakKeyDictionary[Any, frozenset[Any]] = WeakKeyDictionary()  # of connections of a pool, worked out once
 
 
 # -- merge --------------------------------------------------------------------------------------------
@@ -230,17 +232,6 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
 def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
     """``StaleDataError.__init__``: an UPDATE that matched no row, a merge of an older version."""
 
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            if tracker.active:
-                try:
-                    refused(self, sys._getframe(1))
-                except Exception:
-                    tracker.failed("StaleDataError.__init__")
-
-        return __init__
-
     def refused(error: Exception, frame: FrameType) -> None:
         names = frame.f_locals
         if frame.f_code.co_name == _UPDATE:
@@ -266,7 +257,7 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
             before = owner(tracker, given)
             tracker.emit(_event(tracker, "outdated", given, before, record, mark, "merged", error=error))
 
-    return make
+    return patch_error(tracker, "StaleDataError", refused)
 
 
 # -- what is known of an instance ---------------------------------------------------------------------
@@ -274,12 +265,23 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
 
 def note_database(record: SessionRecord, connection: Any) -> None:
     """Which database a session works on: rows are copied from one to another by merging, too."""
-    url = connection.engine.url
-    where = (url.host, url.port, url.database)
-    if not url.host and url.database in (None, "", ":memory:"):
-        where = (None, id(connection.engine.pool), None)
+    engine = connection.engine
+    found = _databases.get(engine.pool)
+    if found is None:
+        found = _databases[engine.pool] = frozenset({(_where(engine), ())})
     tenant = connection.get_execution_options().get("schema_translate_map")
-    record.databases |= {(where, tuple(sorted(map(str, tenant.items()))) if tenant else ())}
+    if tenant:
+        found = frozenset({(_where(engine), tuple(sorted(map(str, tenant.items()))))})
+    if record.databases is not found:
+        record.databases = record.databases | found if record.databases else found
+
+
+def _where(engine: Any) -> tuple[Any, ...]:
+    """Host, port and name of a database; its pool where the URL does not tell."""
+    url = engine.url
+    if not url.host and url.database in (None, "", ":memory:"):
+        return None, id(engine.pool), None
+    return url.host, url.port, url.database
 
 
 def _elsewhere(before: Known | None, now: SessionRecord) -> bool:

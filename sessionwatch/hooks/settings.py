@@ -166,9 +166,11 @@ def after_flush(settings: Settings) -> Callable[[Any, Any], None]:
         try:
             for connection in _connections(session):
                 dialect = connection.dialect
-                if dialect.name != "sqlite" or not _declares_foreign_keys(context):
+                if dialect.name != "sqlite" or settings.knows(dialect, "foreign-keys"):
                     continue
-                if settings.first(dialect, "foreign-keys") and enforced(connection) is False:
+                if not _declares_foreign_keys(context) or not settings.first(dialect, "foreign-keys"):
+                    continue
+                if enforced(connection) is False:
                     event = Misconfigured(
                         "foreign-keys",
                         dialect.driver,
