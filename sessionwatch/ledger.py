@@ -100,7 +100,7 @@ class SessionRecord(_Life):
     muted = False  # not one of the target's sessions, or told already
     leaked = False  # reported as a leak already
     external = False  # joined to a transaction that somebody else began
-    owned: frozenset[int] = frozenset()  # id() of the connections whose commit is this session's
+    owned: tuple[int, ...] = ()  # id() of the connections whose commit is this session's
     databases: frozenset[Any] = frozenset()  # that it worked on: host, port, name and schemas
     working: Any = None  # owner of its transaction, see hooks.crossing
     changes: tuple[Any, ...] = ()  # rows that it changed in this transaction while another session held them
@@ -129,7 +129,11 @@ class SessionRecord(_Life):
     overlapped: str | None = None  # the story of two that were inside at the same time, once it has been told
     callers: tuple[Any, ...] = ()  # the calls of the user's functions that opened it, see `activation`
     waiting: Exception | None = None  # to be raised when it is closed
-    held: Any = None  # watchdog.Holding of its transaction, while somebody watches
+    held: Any = None  # of its transaction, as of watchdog.Holding, while somebody watches
+    began_at: RawSite | None = None  # of the first statement, or of what asked for the connection
+    unplaced = False  # nobody has looked for that place yet
+    moves = 0  # chunks fetched in the transaction so far
+    streaming = False  # the last one was not empty
     parent: Any = None  # the context of the span that was current when it was opened, in telemetry
     found: tuple[Any, ...] = ()  # what its own span is to say of its findings, in telemetry
 
@@ -149,6 +153,10 @@ class SessionRecord(_Life):
         self.session_id = session.hash_key
         self.reference = identity._wr
         self.pending = (session._new, session._deleted, identity._modified)
+        # what each transaction or statement asks for: to set it costs a fifth of a look at the class
+        self.held = self.inside = self.failure = None
+        self.connections = self.statements = self.moves = 0
+        self.owned = self.levels = self.changes = ()
 
     @property
     def is_closed(self) -> bool:
@@ -206,20 +214,33 @@ class SessionRecord(_Life):
                     entry.first = below.first
                 outer[key] = entry
 
+    def begins_at(self, place: RawSite | None) -> RawSite | None:
+        """Note where its transaction began; returns the place."""
+        self.began_at, self.unplaced = place, False
+        return place
+
+    def fetched(self, more: bool) -> None:
+        """Note a chunk of a streamed result."""
+        self.moves += 1
+        self.streaming = more
+
     def end_transaction(self) -> None:
-        if self.began is not None and (self.owned or self.connections or self.external) and self.tracker is not None:
-            outcome = self.ended_by or ("lost" if any(self.levels) else "read_only")
-            self.tracker.transactions[outcome].append(perf_counter() - self.began)
-        self.ended_by = None
-        self.began = None
-        self.connections = 0
+        if self.owned or self.external:
+            if self.began is not None and self.tracker is not None:
+                outcome = self.ended_by or ("lost" if self.levels and any(self.levels) else "read_only")
+                self.tracker.transactions[outcome].append(perf_counter() - self.began)
+            self.connections = 0
+            self.owned = ()
+            self.external = False
+        self.ended_by = self.began = self.added = None
         self.gets = _NOTHING
-        self.added = None
-        self.external = False
-        self.owned = frozenset()
         self.levels = ()
         if self.held is not None:
-            self.held.ended(self)
+            held, self.held = self.held, None
+            self.unplaced = False
+            held[0].ended(self, held[1])
+            if self.moves:
+                self.moves, self.streaming = 0, False
 
     def finish(self, how: str, closing: Raw | None) -> None:
         """Close the record and let go of everything that belongs to the session."""
