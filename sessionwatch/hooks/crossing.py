@@ -89,8 +89,7 @@ class Crossing:
         record.working = key = _owner(record)
         group = self.working.get(key)
         if group is None:
-            self.working[key] = {record.session_id}
-            return
+            group = self.working.setdefault(key, set())  # another thread of the unit may have come first
         group.add(record.session_id)
         if len(group) > _LIMIT:
             group.intersection_update(_sessions.keys())
