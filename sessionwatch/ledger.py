@@ -83,39 +83,46 @@ class SessionRecord(_Life):
     a session that began none holds nothing. Times are seconds of `time.perf_counter`.
     """
 
-    # Defaults live on the class: a session that does little sets, and pays for, only what it needs.
+    # What every working session sets. In its dictionary it would be too much for one that shares its keys with the
+    # others' (thirty of them), and that costs each session as much as all of this.
+    __slots__ = (
+        "__dict__", "__weakref__", "began", "callers", "changes", "closed_how", "closer", "closing", "connections",
+        "exiting", "failure", "found", "held", "inside", "levels", "muted", "number", "opening", "owned", "parent",
+        "reference", "started", "statements", "tracker",
+    )  # fmt: skip
+    # Of all others the defaults live on the class: a session that does little sets, and pays for, only what it needs.
     kind = "sync"
     session_id = 0
-    reference: Any = None
+    reference: Any
     unit: Unit | None = None
     allowances: Any = ()
     errors_at_open: tuple[Any, ...] = ()  # exceptions that were being handled when it was opened, see `recognised`
     finished: float | None = None
-    closing: Raw | None = None
-    closed_how: str | None = None
+    closed_how: str | None
     closed_scope: str | None = None  # with, generator, registry, unit or hand
-    closer: Any = None  # code of the generator that closed it
-    exiting: Any = None  # what AsyncSession knew before close() moved to a task of its own
+    closer: Any  # code of the generator that closed it
+    exiting: Any  # what AsyncSession knew before close() moved to a task of its own
     reused = False
-    muted = False  # not one of the target's sessions, or told already
+    muted: bool  # not one of the target's sessions, or told already
     leaked = False  # reported as a leak already
     external = False  # joined to a transaction that somebody else began
-    owned: frozenset[int] = frozenset()  # id() of the connections whose commit is this session's
+    owned: tuple[int, ...]  # id() of the connections whose commit is this session's
     databases: frozenset[Any] = frozenset()  # that it worked on: host, port, name and schemas
     working: Any = None  # owner of its transaction, see hooks.crossing
-    changes: tuple[Any, ...] = ()  # rows that it changed in this transaction while another session held them
+    changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
     outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
     consumer: RawSite | None = None  # who runs the generator that opened it
-    began: float | None = None
-    connections = 0
-    statements = flushes = 0
+    began: float | None
+    connections: int
+    statements: int
+    flushes = 0
     written: Any = _NOTHING  # rows by verb
     lazy_loads: Any = _NOTHING  # their number by kind, see `Tracker.loaded`
     ended_by: str | None = None  # committed or rolled_back: how its transaction comes to its end
     last: str | None = None
     last_site: RawSite | None = None
-    levels: tuple[dict[Any, Entry], ...] = ()  # what was written, a dictionary a savepoint; the innermost last
+    levels: tuple[dict[Any, Entry], ...]  # what was written, a dictionary a savepoint; the innermost last
     added: Mark | None = None  # the transaction's first add()
     pending: Any = ()  # the session's own collections of new, deleted and modified states
     expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
@@ -124,23 +131,28 @@ class SessionRecord(_Life):
     gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper
     roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
     committed = rolled_back = False
-    failure: Any = None  # a database error that was not rolled back, see hooks.failures
-    inside: FrameType | None = None  # our own frame around the statement that is being run, for as long as it runs
+    failure: Any  # a database error that was not rolled back, see hooks.failures
+    inside: FrameType | None  # our own frame around the statement that is being run, for as long as it runs
     overlapped: str | None = None  # the story of two that were inside at the same time, once it has been told
-    callers: tuple[Any, ...] = ()  # the calls of the user's functions that opened it, see `activation`
+    callers: tuple[Any, ...]  # the calls of the user's functions that opened it, see `activation`
     waiting: Exception | None = None  # to be raised when it is closed
-    held: Any = None  # watchdog.Holding of its transaction, while somebody watches
-    parent: Any = None  # the context of the span that was current when it was opened, in telemetry
-    found: tuple[Any, ...] = ()  # what its own span is to say of its findings, in telemetry
+    held: Any  # of its transaction, as of watchdog.Holding, while somebody watches
+    began_at: RawSite | None = None  # of the first statement, or of what asked for the connection
+    unplaced = False  # nobody has looked for that place yet
+    moves = 0  # chunks fetched in the transaction so far
+    streaming = False  # the last one was not empty
+    parent: Any  # the context of the span that was current when it was opened, in telemetry
+    found: tuple[Any, ...]  # what its own span is to say of its findings, in telemetry
 
     def __init__(self, tracker: Any, opening: Raw | None) -> None:
         self.number = next(_numbers)
         self.tracker = tracker
         self.opening = opening
         self.started = perf_counter()
-        # what each close asks for: to set it costs a fifth of a look at the class
-        self.reference = self.closed_how = self.exiting = self.closer = self.parent = None
-        self.found = self.callers = ()
+        self.reference = self.closed_how = self.closing = self.exiting = self.closer = self.parent = None
+        self.held = self.inside = self.failure = self.began = None
+        self.found = self.callers = self.owned = self.levels = self.changes = ()
+        self.connections = self.statements = 0
         self.muted = False
 
     def holds(self, session: Any) -> None:
@@ -206,20 +218,33 @@ class SessionRecord(_Life):
                     entry.first = below.first
                 outer[key] = entry
 
+    def begins_at(self, place: RawSite | None) -> RawSite | None:
+        """Note where its transaction began; returns the place."""
+        self.began_at, self.unplaced = place, False
+        return place
+
+    def fetched(self, more: bool) -> None:
+        """Note a chunk of a streamed result."""
+        self.moves += 1
+        self.streaming = more
+
     def end_transaction(self) -> None:
-        if self.began is not None and (self.owned or self.connections or self.external) and self.tracker is not None:
-            outcome = self.ended_by or ("lost" if any(self.levels) else "read_only")
-            self.tracker.transactions[outcome].append(perf_counter() - self.began)
-        self.ended_by = None
-        self.began = None
-        self.connections = 0
+        if self.owned or self.external:
+            if self.began is not None and self.tracker is not None:
+                outcome = self.ended_by or ("lost" if self.levels and any(self.levels) else "read_only")
+                self.tracker.transactions[outcome].append(perf_counter() - self.began)
+            self.connections = 0
+            self.owned = ()
+            self.external = False
+        self.ended_by = self.began = self.added = None
         self.gets = _NOTHING
-        self.added = None
-        self.external = False
-        self.owned = frozenset()
         self.levels = ()
         if self.held is not None:
-            self.held.ended(self)
+            held, self.held = self.held, None
+            self.unplaced = False
+            held[0].ended(self, held[1])
+            if self.moves:
+                self.moves, self.streaming = 0, False
 
     def finish(self, how: str, closing: Raw | None) -> None:
         """Close the record and let go of everything that belongs to the session."""

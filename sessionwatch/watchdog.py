@@ -17,75 +17,50 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import whereabouts
-from .callsite import task_name, thread_name
 from .events import Event, Holder, SessionEnded, TransactionOverdue
 from .ledger import SessionRecord
-from .model import Mark, RawSite
+from .model import Mark
 
 _GENERATOR, _COROUTINE = 0x220, 0x80  # flags of code objects
 _PATIENCE = 2.0  # seconds to wait for the thread to end
 _LEAST = 0.01  # seconds; a limit of nothing must not become a loop without a pause
 
 
-class Holding:
-    """One open transaction of a session: who began it, where, and since when (seconds of the clock)."""
+class Holding(NamedTuple):
+    """One open transaction of a session: who began it, since when (seconds of the clock), and what it holds.
 
-    __slots__ = (
-        "allowances",
-        "at_rest",
-        "counted",
-        "moves",
-        "names",
-        "place",
-        "placed",
-        "pools",
-        "reported",
-        "seen",
-        "since",
-        "streaming",
-        "task",
-        "thread",
-        "transactional",
-        "watchdog",
-    )
+    A session's record keeps it as a plain tuple, which costs a tenth: most transactions end before anybody looks.
+    """
 
-    def __init__(self, watchdog: Watchdog, thread: int, task: Any, allowances: Any) -> None:
-        self.watchdog = watchdog
-        self.place: RawSite | None = None  # of the first statement, or of what asked for the connection
-        self.placed = False  # whether somebody has looked for it
-        self.names = thread_name(), task_name() if task else None
-        self.thread = thread
-        self.task = task  # a weak reference, None outside of a task
-        self.allowances = allowances
-        self.since = self.counted = self.at_rest = watchdog.clock()
-        self.pools: tuple[int, ...] = ()  # id() of the pools that its connections are from
-        self.transactional = True  # not in AUTOCOMMIT
-        self.moves = 0  # chunks fetched so far
-        self.streaming = False  # the last one was not empty
-        self.seen: tuple[int, int] = (-1, 0)  # statements and moves at the last look
+    watchdog: Watchdog
+    since: float
+    ident: int  # of the thread
+    thread: str
+    task: Any  # a weak reference, None outside of a task
+    task_name: str | None
+    allowances: Any
+    pools: tuple[Any, ...]  # that its connections are from
+    transactional: bool  # not in AUTOCOMMIT
+
+
+class Look:
+    """What the watchdog has seen of an open transaction, from its first look on."""
+
+    __slots__ = ("at_rest", "counted", "record", "reported", "seen", "since")
+
+    def __init__(self, record: weakref.ref[SessionRecord], since: float) -> None:
+        self.record = record
+        self.since = self.counted = self.at_rest = since
+        self.seen: tuple[int, int] = (-1, 0)  # statements and chunks at the last look
         self.reported: tuple[str, ...] = ()  # the rules that know of it
 
-    @property
-    def began(self) -> Mark:
-        """Where, and in which thread and task."""
-        return Mark(self.place, *self.names)
 
-    def begins_at(self, place: RawSite | None) -> RawSite | None:
-        """Note where it began; returns the place."""
-        self.place, self.placed = place, True
-        return place
-
-    def fetched(self, more: bool) -> None:
-        self.moves += 1
-        self.streaming = more
-
-    def ended(self, record: SessionRecord) -> None:
-        """The transaction is over."""
-        record.held = None
-        self.watchdog.ended(record, self)
+def began(record: SessionRecord, holding: Holding) -> Mark:
+    """Where a transaction began, and in which thread and task."""
+    return Mark(record.began_at, holding.thread, holding.task_name)
 
 
 class Watchdog:
@@ -104,7 +79,8 @@ class Watchdog:
         self._emit, self._ended, self._failed = emit, ended, failed
         self._seconds, self._idle = max(seconds, _LEAST), max(idle, _LEAST)
         self._step = min(self._seconds, self._idle) / 2
-        self._holdings: dict[int, weakref.ref[SessionRecord]] = {}
+        # By the number of the record: the hook of the transaction's begin puts in the reference alone.
+        self.holdings: dict[int, weakref.ref[SessionRecord] | Look] = {}
         self._looking = threading.RLock()
         self._signal = threading.Event()
         self._thread: threading.Thread | None = None
@@ -112,19 +88,11 @@ class Watchdog:
 
     # -- what the hooks tell --------------------------------------------------------------------------
 
-    def hold(self, record: SessionRecord, thread: int, task: Any, allowances: Any) -> Holding:
-        """A transaction begins; the hook of its first statement says where."""
-        holding = Holding(self, thread, task, allowances)
-        record.held = holding
-        self._holdings[record.number] = weakref.ref(record)
-        if self.parked:
-            self.wake()
-        return holding
-
-    def ended(self, record: SessionRecord, holding: Holding) -> None:
-        self._holdings.pop(record.number, None)
-        if holding.reported and not record.muted:
-            self._ended(record, self.clock() - holding.since, holding.reported)
+    def ended(self, record: SessionRecord, since: float) -> None:
+        """A record's transaction is over."""
+        look = self.holdings.pop(record.number, None)
+        if type(look) is Look and look.reported and not record.muted:
+            self._ended(record, self.clock() - since, look.reported)
 
     def wake(self) -> None:
         """Start the thread, or end its wait."""
@@ -154,7 +122,7 @@ class Watchdog:
     def renew(self) -> None:
         """In a forked child: there is no thread, and what is open is the parent's."""
         self._thread, self._looking, self._signal = None, threading.RLock(), threading.Event()
-        self._holdings.clear()
+        self.holdings.clear()
         self.parked = True
 
     def _run(self) -> None:
@@ -183,97 +151,113 @@ class Watchdog:
         """Look at every open transaction once: seconds until the next look, None where nothing can be due."""
         with self._looking:
             now = self.clock()
-            dues = [self._guarded(number, now) for number in list(self._holdings)]
+            dues = [self._guarded(number, now) for number in list(self.holdings)]
         waits = [due - now for due in dues if due is not None]
         return max(self._step / 10, min(self._step, *waits)) if waits else None
 
     def _guarded(self, number: int, now: float) -> float | None:
         try:
-            reference = self._holdings.get(number)
-            record = reference() if reference is not None else None
-            holding = record.held if record is not None else None
-            if record is None or holding is None or record.muted:
-                self._holdings.pop(number, None)
+            look = self.holdings.get(number)
+            record, holding = _held(look)
+            if look is None or record is None or holding is None or record.muted:
+                self.holdings.pop(number, None)
                 return None
-            return self._look(record, holding, now)
+            if not isinstance(look, Look) or look.since != holding.since:
+                look = self.holdings[number] = Look(weakref.ref(record), holding.since)
+                if record.held is None:  # it ended meanwhile
+                    self.holdings.pop(number, None)
+            return self._look(record, holding, look, now)
         except Exception:
             self._failed("watchdog")
             return None
 
-    def _look(self, record: SessionRecord, holding: Holding, now: float) -> float | None:
+    def _look(self, record: SessionRecord, holding: Holding, look: Look, now: float) -> float | None:
         """Report what is due; when the next thing can be due, None for never."""
-        progress = record.statements, holding.moves
-        if record.executing or progress != holding.seen:
-            if progress[1] != holding.seen[1]:
-                holding.counted = now  # a stream takes the time that it takes
-            holding.seen, holding.at_rest = progress, now
-        quiet = now - holding.at_rest
-        if holding.streaming and quiet < self._seconds:
-            return holding.at_rest + self._seconds
-        if holding.transactional and not holding.reported:
-            return self._look_at_time(record, holding, now, quiet)
+        progress = record.statements, record.moves
+        if record.executing or progress != look.seen:
+            if progress[1] != look.seen[1]:
+                look.counted = now  # a stream takes the time that it takes
+            look.seen, look.at_rest = progress, now
+        quiet = now - look.at_rest
+        if record.streaming and quiet < self._seconds:
+            return look.at_rest + self._seconds
+        if holding.transactional and not look.reported:
+            return self._look_at_time(record, holding, look, now, quiet)
         if record.connections and not record.leaked:
-            return self._look_at_holder(record, holding, now, quiet)
+            return self._look_at_holder(record, holding, look, now, quiet)
         return None
 
-    def _look_at_time(self, record: SessionRecord, holding: Holding, now: float, quiet: float) -> float:
-        why: Any = "idle" if quiet >= self._idle else "open" if now - holding.counted >= self._seconds else None
+    def _look_at_time(self, record: SessionRecord, holding: Holding, look: Look, now: float, quiet: float) -> float:
+        why: Any = "idle" if quiet >= self._idle else "open" if now - look.counted >= self._seconds else None
         if why is None:
-            return min(holding.at_rest + self._idle, holding.counted + self._seconds)
+            return min(look.at_rest + self._idle, look.counted + self._seconds)
         holder = self.holder(record, holding)
         if why == "idle" and holder.busy:  # fetching or flushing
-            holding.at_rest = now
+            look.at_rest = now
             return now + self._idle
-        holding.reported += ("long-session",)
+        look.reported += ("long-session",)
         limit = self._idle if why == "idle" else self._seconds
         self._emit(TransactionOverdue(holder, why, limit), (*record.allowances, *holding.allowances))
         return now + self._step
 
-    def _look_at_holder(self, record: SessionRecord, holding: Holding, now: float, quiet: float) -> float | None:
+    def _look_at_holder(
+        self, record: SessionRecord, holding: Holding, look: Look, now: float, quiet: float
+    ) -> float | None:
         if quiet < self._seconds:
-            return holding.at_rest + self._seconds
+            return look.at_rest + self._seconds
         holder = self.holder(record, holding)
-        if not (holder.gone and _owned_alone(record, holding)):
+        if not (holder.gone and _owned_alone(record, holder.began)):
             return now + self._seconds
         event = SessionEnded(record, "abandoned", None, True, (), True, True, holder.seconds, holder)
         self._emit(event, (*record.allowances, *holding.allowances))
         record.leaked = True
-        holding.reported += ("session-leak",)
+        look.reported += ("session-leak",)
         return None
 
     # -- who holds it ---------------------------------------------------------------------------------
 
     def holder(self, record: SessionRecord, holding: Holding) -> Holder:
         """Who holds a transaction, and where they are now."""
-        places = (record.opened.site if record.opened else None, holding.began.site, record.last_site)
+        mark = began(record, holding)
+        places = (record.opened.site if record.opened else None, mark.site, record.last_site)
         codes: frozenset[CodeType] = frozenset(place.code for place in places if place is not None)
         if holding.task is not None:
-            now = whereabouts.of_task(holding.task(), holding.thread, codes)
+            now = whereabouts.of_task(holding.task(), holding.ident, codes)
         else:
-            now = whereabouts.of_thread(holding.thread, codes)
+            now = whereabouts.of_thread(holding.ident, codes)
         site = now.site.resolve() if now.site is not None else None
         busy = now.busy or record.executing
-        return Holder(record, holding.began, site, now.gone, busy, now.related, self.clock() - holding.since)
+        return Holder(record, mark, site, now.gone, busy, now.related, self.clock() - holding.since)
 
     def holders(self, pool: int | None = None) -> list[Holder]:
         """Everybody who is in a transaction now, the oldest first; ``pool``: the id() of the only pool that counts."""
-        found = []
-        for reference in list(self._holdings.values()):
-            record = reference()
-            holding = record.held if record is not None else None
-            if record is not None and holding is not None and not record.muted and pool in (None, *holding.pools):
-                found.append(self.holder(record, holding))
-        return sorted(found, key=lambda holder: -holder.seconds)
+        return self._holders(lambda look, holding: pool is None or pool in map(id, holding.pools))
 
     def reported(self, slug: str) -> list[Holder]:
         """Those of `holders` that the rule was told of."""
-        return [holder for holder in self.holders() if slug in getattr(holder.record.held, "reported", ())]
+        return self._holders(lambda look, holding: isinstance(look, Look) and slug in look.reported)
+
+    def _holders(self, counts: Callable[[Any, Holding], bool]) -> list[Holder]:
+        found = []
+        for look in list(self.holdings.values()):
+            record, holding = _held(look)
+            if record is not None and holding is not None and not record.muted and counts(look, holding):
+                found.append(self.holder(record, holding))
+        return sorted(found, key=lambda holder: -holder.seconds)
 
 
-def _owned_alone(record: SessionRecord, holding: Holding) -> bool:
+def _held(look: weakref.ref[SessionRecord] | Look | None) -> tuple[SessionRecord | None, Holding | None]:
+    """The record of an entry, if it is still there, and what it holds."""
+    reference = look.record if isinstance(look, Look) else look
+    record = reference() if reference is not None else None
+    held = record.held if record is not None else None
+    return record, Holding(*held) if held is not None else None
+
+
+def _owned_alone(record: SessionRecord, began: Mark) -> bool:
     """Whether nobody else is known who could close it: no other opener, and no generator that goes on later."""
     opened = record.opened
-    if opened is None or (opened.thread, opened.task) != (holding.began.thread, holding.began.task):
+    if opened is None or (opened.thread, opened.task) != (began.thread, began.task):
         return False
     flags = opened.site.code.co_flags if opened.site is not None else _GENERATOR
     return not flags & _GENERATOR or bool(flags & _COROUTINE)

@@ -75,7 +75,7 @@ LAYERS: dict[str, set[str]] = {
     "events": {"model"},
     "ledger": {"model", "callsite", "scope"},
     "whereabouts": {"model", "callsite"},
-    "watchdog": {"model", "events", "callsite", "ledger", "whereabouts"},
+    "watchdog": {"model", "events", "ledger", "whereabouts"},
     "rules._story": {"model", "events", "callsite", "sql"},
     "rules._loader_options": {"model", "events"},
     "rules": {"model", "config"},  # and every rule

@@ -684,3 +684,20 @@ def test_counts_the_finding_of_a_forgotten_session(memory: Engine) -> None:
         with pytest.raises(DetachedInstanceError):
             order.items  # noqa: B018
         assert "no longer kept" in render(only(watch, "detached-access"))
+
+
+def test_records_can_share_the_keys_of_their_dictionaries(watch: Watch, memory: Engine) -> None:
+    """A session that reads, writes and commits sets less outside of its slots than Python lets instances share."""
+    with Session(memory) as session:
+        order = session.scalars(select(Order)).first()
+        assert order is not None
+        assert order.items is not None
+        order.status = "paid"
+        session.flush()
+        session.rollback()
+        order.status = "sent"
+        with session.begin_nested():
+            session.add(Order(status="new"))
+        session.commit()
+        record = vars(session)["_sessionwatch"]
+    assert len(vars(record)) < 30

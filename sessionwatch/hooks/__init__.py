@@ -142,7 +142,7 @@ HELD = frozenset({"long-session", "session-leak"})  # rules that are checked whi
 
 
 def _begin(context: Context) -> Callable[[Any], Any]:
-    return sessions.patch_begin(context.tracker)
+    return sessions.patch_begin(context.tracker, context.crossing.began if context.rules & CROSS else None)
 
 
 def _begun(context: Context) -> Callable[..., None]:
@@ -319,7 +319,6 @@ HOOKS: tuple[Hook, ...] = (
 # One row an event for all rules, where several need it: see `transactions`.
 EVENTS: tuple[Event, ...] = (
     Event("after_begin", EVERY, _begun),
-    Event("after_transaction_create", CROSS, lambda c: c.crossing.began),
     Event("after_transaction_end", EVERY, lambda c: transactions.after_transaction_end(c.crossing.ended)),
     Event("before_flush", CROSS, lambda c: crossing.before_flush(c.tracker, c.crossing)),
     Event("after_flush", EVERY, lambda c: sessions.flushed),

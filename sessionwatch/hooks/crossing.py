@@ -7,9 +7,10 @@ unit (else: of the same thread and task) is in a transaction.
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -83,24 +84,26 @@ class Crossing:
     def __init__(self) -> None:
         self.working: dict[Any, set[int]] = {}
 
-    def began(self, session: Any, transaction: Any) -> None:
-        """``after_transaction_create``."""
-        record = session.__dict__.get(KEY) if transaction._parent is None else None
-        if record is not None:
-            record.working = key = _owner(record)
-            group = self.working.setdefault(key, set())
-            group.add(record.session_id)
-            if len(group) > _LIMIT:
-                group.intersection_update(_sessions.keys())
+    def began(self, record: SessionRecord) -> None:
+        """A record's transaction begins."""
+        record.working = key = _owner(record)
+        group = self.working.get(key)
+        if group is None:
+            group = self.working.setdefault(key, set())  # another thread of the unit may have come first
+        group.add(record.session_id)
+        if len(group) > _LIMIT:
+            group.intersection_update(_sessions.keys())
 
     def ended(self, record: SessionRecord) -> None:
         """A record's transaction is over."""
         key, record.working = record.working, None
-        group = self.working.get(key, set())
-        group.discard(record.session_id)
-        if not group:
-            self.working.pop(key, None)
-        drop(record)
+        group = self.working.get(key)
+        if group is not None:
+            group.discard(record.session_id)
+            if not group:
+                self.working.pop(key, None)
+        if record.changes:
+            drop(record)
 
     def others(self, record: SessionRecord) -> list[Any]:
         """The other sessions of the same owner that are in a transaction, on the same database."""
@@ -114,10 +117,10 @@ class Crossing:
 def _owner(record: SessionRecord) -> Any:
     if record.unit is not None:
         return record.unit.number
-    asyncio = sys.modules.get("asyncio")
-    loop = asyncio._get_running_loop() if asyncio is not None else None
-    task = asyncio.current_task(loop) if asyncio is not None and loop is not None else None
-    return threading.get_ident(), id(task) if task is not None else None
+    if _get_running_loop() is None:
+        return get_ident(), None
+    task = sys.modules["asyncio"].current_task()
+    return get_ident(), id(task) if task is not None else None
 
 
 def _same_database(record: SessionRecord, session: Any) -> bool:
@@ -138,7 +141,7 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
     """``before_flush``: nothing was sent yet, so a finding may be raised."""
 
     def flushing(session: Any = None, *_: Any) -> None:  # SQLAlchemy's own tests call all listeners without anything
-        record = session.__dict__.get(KEY) if session is not None else None
+        record = getattr(session, KEY, None)
         if record is None or record.working is None or not session.identity_map._modified:
             return
         problem = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -18,22 +19,33 @@ from .writes import driver_commits
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
-def begun(record: SessionRecord, watchdog: Watchdog, connection: Any) -> None:
-    """A session's transaction took a connection: from now on it keeps others from something."""
-    held = record.held
-    if held is None:
-        held = watchdog.hold(record, get_ident(), _task(), suppress.active())
-    held.transactional = not (connection._is_autocommit_isolation() or driver_commits(connection))
-    held.pools = (*held.pools, id(connection.engine.pool))
+def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection: Any) -> None:
+    """A session's transaction took a connection: from now on it keeps others from something. Each one pays for this."""
+    engine = connection.engine
+    if connection._execution_options or engine.dialect._on_connect_isolation_level is not None:
+        transactional = not (connection._is_autocommit_isolation() or driver_commits(connection))
+    else:
+        transactional = not driver_commits(connection)
+    if record.held is not None:  # another database
+        *known, pools, _ = record.held
+        record.held = (*known, (*pools, engine.pool), transactional)
+        return
+    ident = get_ident()
+    task, name = (None, None) if _get_running_loop() is None else _task()
+    record.held = (
+        watchdog, watchdog.clock(), ident, callsite.thread_name(), task, name, suppress.active(),
+        (engine.pool,), transactional,
+    )  # fmt: skip
+    record.began_at, record.unplaced = None, True
+    watchdog.holdings[record.number] = reference
+    if watchdog.parked:
+        watchdog.wake()
 
 
-def _task() -> Any:
-    """A weak reference to the running asyncio task; None outside of one."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None:  # current_task() raises without a loop
-        return None
-    task = asyncio.current_task()
-    return weakref.ref(task) if task is not None else None
+def _task() -> tuple[Any, str | None]:
+    """A weak reference to the running asyncio task, and its name; None outside of one."""
+    task = sys.modules["asyncio"].current_task()
+    return (weakref.ref(task), task.get_name()) if task is not None else (None, None)
 
 
 def patch_connection(tracker: Tracker) -> Callable[[Any], Any]:
@@ -48,8 +60,8 @@ def patch_connection(tracker: Tracker) -> Callable[[Any], Any]:
                 raise
             try:
                 record = self.__dict__.get(KEY)
-                if record is not None and record.held is not None and not record.held.placed:
-                    record.held.begins_at(callsite.site(sys._getframe()))  # our own: in a greenlet it is the only one
+                if record is not None and record.unplaced:
+                    record.begins_at(callsite.site(sys._getframe()))  # our own: in a greenlet it is the only one
             except Exception:
                 tracker.failed("Session.connection")
             return found
@@ -73,7 +85,7 @@ def patch_fetch(tracker: Tracker) -> Callable[[Any], Any]:
                 reference = result.connection.__dict__.get(KEY)
                 record = reference() if reference is not None else None
                 if record is not None and record.held is not None:
-                    record.held.fetched(bool(rows if rows is not None else self._rowbuffer))
+                    record.fetched(bool(rows if rows is not None else self._rowbuffer))
             except Exception:
                 tracker.failed("fetchmany")
             return rows

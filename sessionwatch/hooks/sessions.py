@@ -68,8 +68,8 @@ def patch_enter(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def __enter__(self: Any) -> Any:  # noqa: N807
-            record = self.__dict__.get(KEY)
-            if record is not None and record.closed_how is not None:
+            record = getattr(self, KEY, None)
+            if type(record) is SessionRecord and record.closed_how is not None:
                 record.closed_scope = "hand"
             return original(self)
 
@@ -103,69 +103,85 @@ def patch_add(tracker: Tracker) -> Callable[[Any], Any]:
 # -- transactions -------------------------------------------------------------------------------------
 
 
-def patch_begin(tracker: Tracker) -> Callable[[Any], Any]:
-    """``SessionTransaction.__init__``: the first sign of work, before any connection is taken."""
+def patch_begin(tracker: Tracker, began: Callable[[SessionRecord], None] | None) -> Callable[[Any], Any]:
+    """``SessionTransaction.__init__``: the first sign of work, before any connection is taken.
+
+    ``began`` hears of a transaction that is not inside of another one.
+    """
 
     def make(original: Any) -> Any:
         def __init__(self: Any, session: Any, origin: Any, parent: Any = None) -> None:  # noqa: N807
-            record = session.__dict__.get(KEY)
-            if record is None:
+            record = getattr(session, KEY, None)
+            if type(record) is not SessionRecord:  # a subclass may make up attributes
                 record = tracker.adopt(session)
             if record is None or not tracker.active:
                 original(self, session, origin, parent)
                 return
             if record.closed_how is not None or (record.unit is not None and record.unit.ended):
-                record = again(session, record, sys._getframe(1))
+                record = again(tracker, session, record, sys._getframe(1))
             if record.reference is None:
                 record.holds(session)
             try:
                 original(self, session, origin, parent)
             except BaseException as error:
                 if isinstance(error, InvalidRequestError):
-                    refused(session, record, error, sys._getframe(1))
+                    refused(tracker, session, record, error, sys._getframe(1))
                 unseen(error)
                 raise
-            if self._parent is None:
+            if parent is None:
                 record.began = perf_counter()
+                if began is not None:
+                    try:
+                        began(record)
+                    except Exception:
+                        tracker.failed("SessionTransaction.__init__")
             elif self.nested:
                 record.savepoint()
 
         return __init__
 
-    def again(session: Any, record: SessionRecord, frame: FrameType) -> SessionRecord:
-        error = None
-        try:
-            if not permanently_closed(session):  # else SQLAlchemy refuses by itself
-                if record.unit is not None and record.unit.ended and record.closed_scope in (None, "hand"):
-                    record.closed_scope = "unit"
-                error = reused(record, frame, None)
-                if record.closed_how is not None:
-                    record = tracker.reopen(session, record, frame)
-                else:
-                    record.unit = None  # reported once
-        except Exception:
-            tracker.failed("SessionTransaction.__init__")
-        if error is not None:
-            raise error
-        return record
-
-    def refused(session: Any, record: SessionRecord, refusal: BaseException, frame: FrameType) -> None:
-        if record.closed_how is not None and permanently_closed(session):
-            with tracker.guarded("SessionTransaction.__init__"):
-                reused(record, frame, refusal)
-
-    def reused(record: SessionRecord, frame: FrameType, refusal: BaseException | None) -> Exception | None:
-        provider = opener(record)
-        if provider is not None and record.closer is provider:
-            running = callsite.on_stack(frame, provider)
-            if record.closed_scope == "generator" and running:
-                return None  # it closed by hand and goes on
-            if record.closed_scope == WITH and not running:
-                record.closed_scope = "generator"  # whose end was the end of its block
-        event = SessionReused(record, callsite.mark(frame), refusal)
-        return tracker.emit(event, record.allowances)
-
     return make
+
+
+def again(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> SessionRecord:
+    """A session works that was closed, or whose unit has ended; raises what is to be raised."""
+    error = None
+    try:
+        if not permanently_closed(session):  # else SQLAlchemy refuses by itself
+            if record.unit is not None and record.unit.ended and record.closed_scope in (None, "hand"):
+                record.closed_scope = "unit"
+            error = reused(tracker, record, frame, None)
+            if record.closed_how is not None:
+                record = tracker.reopen(session, record, frame)
+            else:
+                record.unit = None  # reported once
+    except Exception:
+        tracker.failed("SessionTransaction.__init__")
+    if error is not None:
+        raise error
+    return record
+
+
+def refused(tracker: Tracker, session: Any, record: SessionRecord, refusal: BaseException, frame: FrameType) -> None:
+    """SQLAlchemy refuses to begin: its error gets the story."""
+    if record.closed_how is not None and permanently_closed(session):
+        with tracker.guarded("SessionTransaction.__init__"):
+            reused(tracker, record, frame, refusal)
+
+
+def reused(
+    tracker: Tracker, record: SessionRecord, frame: FrameType, refusal: BaseException | None
+) -> Exception | None:
+    """Report the use of a session after the end of its scope; what comes back is to be raised."""
+    provider = opener(record)
+    if provider is not None and record.closer is provider:
+        running = callsite.on_stack(frame, provider)
+        if record.closed_scope == "generator" and running:
+            return None  # it closed by hand and goes on
+        if record.closed_scope == WITH and not running:
+            record.closed_scope = "generator"  # whose end was the end of its block
+    event = SessionReused(record, callsite.mark(frame), refusal)
+    return tracker.emit(event, record.allowances)
 
 
 def permanently_closed(session: Any) -> bool:
@@ -176,7 +192,7 @@ def permanently_closed(session: Any) -> bool:
 
 def flushed(session: Any, flush_context: Any) -> None:
     """Count a flush; what is added from now on is another story."""
-    record = session.__dict__.get(KEY)
+    record = getattr(session, KEY, None)
     if record is not None:
         record.flushes += 1
         record.added = None

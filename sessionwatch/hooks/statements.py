@@ -38,7 +38,7 @@ def patch_execute(tracker: Tracker, sites: bool, rules: frozenset[str]) -> Calla
 
     def make(original: Any) -> Any:
         def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
-            reference = self.__dict__.get(KEY)
+            reference = getattr(self, KEY, None)
             record: Any = reference() if reference is not None else None
             entered, place = False, None
             if sites:
@@ -51,9 +51,9 @@ def patch_execute(tracker: Tracker, sites: bool, rules: frozenset[str]) -> Calla
                 if entering and record.inside is None:
                     record.inside = sys._getframe()
                     entered = True
-                    if record.held is not None and not record.held.placed:
-                        place = _begins(tracker, record.held, sys._getframe(1))
-            started = perf_counter() if blocking and not dialect.is_async and _get_running_loop() is not None else 0.0
+                    if record.unplaced:
+                        place = _begins(tracker, record, sys._getframe(1))
+            started = perf_counter() if blocking and _get_running_loop() is not None and not dialect.is_async else 0.0
             try:
                 result = original(self, dialect, context, *args)
             except BaseException as error:
@@ -83,10 +83,10 @@ def patch_execute(tracker: Tracker, sites: bool, rules: frozenset[str]) -> Calla
     return make
 
 
-def _begins(tracker: Tracker, holding: Any, frame: FrameType) -> Any:
+def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Any:
     """The place of the transaction's first statement, which may run for long, or fail."""
     try:
-        return holding.begins_at(callsite.site(frame))
+        return record.begins_at(callsite.site(frame))
     except Exception:
         tracker.failed("Connection._exec_context")
 

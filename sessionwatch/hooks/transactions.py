@@ -26,27 +26,30 @@ def after_begin(tracker: Tracker, rules: frozenset[str], watchdog: Watchdog | No
     databases = bool(rules & {"reattach", "cross-session"})
 
     def listener(session: Any, transaction: Any, connection: Any) -> None:
-        record = session.__dict__.get(KEY)
+        record = getattr(session, KEY, None)
         if record is None:
             return
         if databases:
             note_database(record, connection)
         if transaction.nested:
             return
-        connection.__dict__[KEY] = weakref.ref(record)  # a connection that is kept must not keep the session's record
+        # KEY; a connection that is kept must not keep the session's record
+        connection._sessionwatch = reference = weakref.ref(record)
         entry = transaction._connections.get(connection)
-        if entry is not None:  # whose commit is it?
-            if entry[3]:  # autoclose: checked out by this session
-                record.connections += 1
-            if owns(session, entry):
-                record.owned |= {id(connection)}
-            else:
-                record.external = True
-            if watchdog is not None and (record.owned or record.connections):
-                try:
-                    begun(record, watchdog, connection)
-                except Exception:
-                    tracker.failed("after_begin")
+        if entry is None:
+            return
+        if entry[3]:  # autoclose: checked out by this session, and so is the commit
+            record.connections += 1
+            record.owned = (*record.owned, id(connection))
+        elif owns(session, entry):
+            record.owned = (*record.owned, id(connection))
+        else:
+            record.external = True
+        if watchdog is not None and record.owned:
+            try:
+                begun(record, reference, watchdog, connection)
+            except Exception:
+                tracker.failed("after_begin")
 
     return listener
 
@@ -55,7 +58,7 @@ def after_transaction_end(ended: Callable[[Any], None]) -> Callable[[Any, Any], 
     """A transaction or savepoint is over, one way or another. ``ended`` hears of a record at work."""
 
     def listener(session: Any, transaction: Any) -> None:
-        record = session.__dict__.get(KEY)
+        record = getattr(session, KEY, None)
         if record is None:
             return
         if transaction._parent is None:
@@ -73,7 +76,7 @@ def before_commit(tracker: Tracker) -> Callable[[Any], None]:
     """A commit begins, of the transaction or of a savepoint: of one that somebody is in, or that has failed?"""
 
     def listener(session: Any) -> None:
-        record = session.__dict__.get(KEY)
+        record = getattr(session, KEY, None)
         if record is None or (record.inside is None and record.failure is None):
             return
         frame = sys._getframe(1)
@@ -91,19 +94,20 @@ def after_commit(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any], Non
     splitting = "split-unit-of-work" in rules
 
     def listener(session: Any) -> None:
-        record = session.__dict__.get(KEY)
+        record = getattr(session, KEY, None)
         if record is None or session.in_nested_transaction():
             return
         if record.changes:
             record.changes = ()  # what was changed stands
         try:
+            mark = callsite.mark(sys._getframe(1)) if session.expire_on_commit else None
             if splitting and any(record.levels):
-                committed(tracker, session, record, sys._getframe(1))
+                committed(tracker, session, record, sys._getframe(1), mark)
             record.committed = True
             record.ended_by = "committed"
             record.levels = ()
-            if session.expire_on_commit:
-                record.expired(callsite.mark(sys._getframe(1)), "by commit()")
+            if mark is not None:
+                record.expired(mark, "by commit()")
             if record.failure is not None and record.failure.told:
                 record.failure = None  # the transaction is over, and with it an error that was told
         except Exception:
@@ -116,7 +120,7 @@ def after_rollback(tracker: Tracker) -> Callable[[Any], None]:
     """An explicit rollback, of the transaction or of the innermost savepoint."""
 
     def listener(session: Any) -> None:
-        record = session.__dict__.get(KEY)
+        record = getattr(session, KEY, None)
         if record is None:
             return
         if record.changes:

@@ -10,21 +10,24 @@ from typing import Any
 from .. import activation, callsite
 from ..events import Commit, SplitCommit
 from ..ledger import SessionRecord
-from ..model import RawSite
+from ..model import Mark, RawSite
 from ..tracker import Tracker
 from .writes import is_temporary
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
-def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
-    """A commit of a transaction that wrote. What is to be raised waits until the session has let go of everything."""
-    event = split(session, record, frame)
+def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> None:
+    """A commit of a transaction that wrote, at ``mark`` if that is known already.
+
+    What is to be raised waits until the session has let go of everything.
+    """
+    event = split(session, record, frame, mark)
     if event is not None:
         record.waiting = tracker.emit(event, record.allowances) or record.waiting
 
 
-def split(session: Any, record: SessionRecord, frame: FrameType) -> SplitCommit | None:
+def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> SplitCommit | None:
     """The event of a commit that is not the first one of its unit, by another session, to one database."""
     unit = record.unit
     if unit is not None and (unit.ended or unit.sessions == "many"):
@@ -32,7 +35,7 @@ def split(session: Any, record: SessionRecord, frame: FrameType) -> SplitCommit 
     asking = activation.asking(frame, record.callers) if unit is None else []
     if unit is None and not asking:
         return None
-    mark = callsite.mark(frame)
+    mark = mark or callsite.mark(frame)
     found = None
     for database, written in _written(session, record):
         commit = Commit(record.session_id, record.label, record.opened, written, mark)

@@ -139,7 +139,7 @@ def _live_connections(session: Any) -> set[int]:
 def driver_commits(connection: Any) -> bool:
     """Whether the driver's own connection was made with autocommit, which SQLAlchemy does not know of."""
     fairy = connection._dbapi_connection  # private: the public one reconnects what was invalidated
-    return getattr(getattr(fairy, "dbapi_connection", None), "autocommit", False) is True
+    return fairy is not None and getattr(fairy.dbapi_connection, "autocommit", False) is True
 
 
 def _joined(session: Any, record: SessionRecord) -> bool:
