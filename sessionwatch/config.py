@@ -5,9 +5,7 @@ Each effective value remembers where it came from, for ``watch.status()`` and ``
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +119,8 @@ def load(
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` or an empty string."""
+    import difflib  # a program without mistakes starts without it
+
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -219,6 +219,8 @@ def _from_pyproject(start: Path) -> tuple[str, dict[str, Any]]:
             break
     else:
         return "pyproject.toml", {}
+    import tomllib  # many programs have no such file
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("sessionwatch", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -24,7 +24,7 @@ class Step(NamedTuple):
     kind: LoadKind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Write:
     """Rows that a session wrote and did not commit (or objects that it never flushed).
 
@@ -40,7 +40,7 @@ class Write:
     temporary: bool = False  # a temporary table
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Holder:
     """Who holds a transaction: who began it, and what that thread or task does at this moment."""
 
@@ -63,7 +63,7 @@ class Commit(NamedTuple):
     committed: Mark | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Actor:
     """A thread or an asyncio task: where it is now, and where it was made (None where that is not the user's code)."""
 
@@ -73,7 +73,7 @@ class Actor:
     created: Site | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SessionEnded(Event):
     """A session was closed, collected, abandoned, or is still open when its unit or the program ends."""
 
@@ -88,7 +88,7 @@ class SessionEnded(Event):
     holder: Holder | None = None  # of one that was abandoned
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SessionReused(Event):
     """A session began work again after the scope that owned it had ended."""
 
@@ -97,7 +97,7 @@ class SessionReused(Event):
     error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class InstanceEvent(Event):
     """Something happened to an instance that belongs to no session any more."""
 
@@ -108,7 +108,7 @@ class InstanceEvent(Event):
     via: Site | None = None  # the library line that touched it, where the user's own is further away
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class UnloadedRead(InstanceEvent):
     """A read that needs the database. ``kind`` says what was not there, ``base`` where an inherited mapping begins."""
 
@@ -120,21 +120,21 @@ class UnloadedRead(InstanceEvent):
     queried: bool = True  # False for an object that the session made, not a query
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class DetachedRead(UnloadedRead):
     """A read that needs the database, on an instance without a session."""
 
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ImplicitRead(UnloadedRead):
     """A read that needs the database under asyncio, where nothing awaited it."""
 
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RepeatedLoad(UnloadedRead):
     """One attribute was loaded by a query of its own for one instance after another, from one line.
 
@@ -145,7 +145,7 @@ class RepeatedLoad(UnloadedRead):
     told: list[Finding] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RepeatedGet(Event):
     """Instances of one class were fetched by their keys one after another, from one line. As `RepeatedLoad`."""
 
@@ -157,21 +157,21 @@ class RepeatedGet(Event):
     told: list[Finding] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class DetachedTouch(InstanceEvent):
     """A read of a loaded value. ``is_key``: the attribute is (part of) the primary key."""
 
     is_key: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class DetachedWrite(InstanceEvent):
     """A change that no session will save. ``verb``: changed, appended to, removed from, deleted."""
 
     verb: str = "changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Crossed(Event):
     """Instances of mapped classes crossed a boundary. ``places``: path, class and state of each."""
 
@@ -183,7 +183,7 @@ class Crossed(Event):
     ownership: Ownership | None  # of the first one
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Misconfigured(Event):
     """A setting that leads to faults took effect. ``made``: what has the setting; ``used``: where it took effect."""
 
@@ -194,7 +194,7 @@ class Misconfigured(Event):
     other: Mark | None = None  # the other thread's statement; the first add() that is pending
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Reattached(Event):
     """An instance of a session that ended was given to another one, with harm.
 
@@ -215,7 +215,7 @@ class Reattached(Event):
     error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class GivenAway(Event):
     """An instance that belongs to one session was given to another one; SQLAlchemy refuses by itself."""
 
@@ -227,7 +227,7 @@ class GivenAway(Event):
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ChangedTwice(Event):
     """One row was changed in two sessions that were open at the same time. The second one is flushing."""
 
@@ -241,7 +241,7 @@ class ChangedTwice(Event):
     loaded: Site | None  # the query of the second one's copy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ChangedInPlace(Event):
     """A value was changed in place, and the commit that has just flushed did not write it."""
 
@@ -254,7 +254,7 @@ class ChangedInPlace(Event):
     loaded: Site | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Overlap(Event):
     """A second thread or task came into a session that a first one was still inside of.
 
@@ -269,7 +269,7 @@ class Overlap(Event):
     stories: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Blocked(Event):
     """A statement of a sync dialect ran on a thread whose event loop was running."""
 
@@ -279,7 +279,7 @@ class Blocked(Event):
     milliseconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ErrorSwallowed(Event):
     """A database error was neither rolled back nor on its way out when its session went on.
 
@@ -295,7 +295,7 @@ class ErrorSwallowed(Event):
     error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class InheritedConnection(Event):
     """A forked child used a connection that was opened before the fork."""
 
@@ -306,7 +306,7 @@ class InheritedConnection(Event):
     parent: int  # process id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SplitCommit(Event):
     """A second session committed writes to a database within one unit.
 
@@ -320,7 +320,7 @@ class SplitCommit(Event):
     function: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class TransactionOverdue(Event):
     """A transaction is open for too long, or nothing happened in it for too long; ``limit`` is in seconds."""
 

@@ -626,14 +626,16 @@ def _is_of(finding: Finding, record: SessionRecord) -> bool:
 
 
 def _left_to_tasks(records: list[SessionRecord]) -> list[SessionRecord]:
-    """The sessions of an ended unit without those of tasks that it began and that outlive it: they are theirs."""
-    here = callsite.task_name()
-    tasks = {record.opened.task for record in records if record.opened is not None and record.closed_how is None}
-    others = callsite.running_tasks() & tasks - {here, None} if here is not None else set()
-    for record in records:
-        if record.opened is not None and record.opened.task in others:
-            record.unit = None
-    return [record for record in records if record.opened is None or record.opened.task not in others]
+    """The sessions of an ended unit that are open, without those of tasks that it began and that outlive it."""
+    records = [record for record in records if record.closed_how is None]
+    here = callsite.task_name() if records else None
+    if here is None:
+        return records
+    others = callsite.running_tasks() - {here}
+    left = [record for record in records if record.opening is not None and record.opening[3] in others]
+    for record in left:
+        record.unit = None  # it is theirs
+    return [record for record in records if record not in left]
 
 
 def _session_of(event: Event) -> SessionRecord | None:

@@ -13,6 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session
 
 from .. import callsite
 from ..events import SessionReused
@@ -45,7 +46,7 @@ def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
             if tracker.active:
                 try:
                     frame = sys._getframe(1)
-                    if frame.f_code.co_name == "__init__":  # perhaps a subclass's own
+                    if type(self) is not Session and frame.f_code.co_name == "__init__":  # a subclass's own
                         frame = maker(self, frame)
                     tracker.open(self, frame)
                 except Exception:

@@ -7,7 +7,6 @@ reads no page and takes no lock where it has not, and not at all where the conne
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 import threading
 import weakref
@@ -199,6 +198,8 @@ def _declares_foreign_keys(context: Any) -> bool:
 
 def enforced(connection: Any) -> bool | None:
     """Whether SQLite enforces foreign keys on a connection; None where that can't be known."""
+    import sqlite3  # here: many programs use another database
+
     raw = connection.connection.dbapi_connection
     if isinstance(raw, sqlite3.Connection):
         if hasattr(raw, "getconfig"):  # since Python 3.12
@@ -222,6 +223,8 @@ def _connect_listeners(engine: Any) -> Iterator[Any]:
 
 def _default_enforced() -> bool:
     """What SQLite was compiled to do, asked of a database of our own."""
+    import sqlite3
+
     connection = sqlite3.connect(":memory:")
     try:
         return bool(connection.execute("PRAGMA foreign_keys").fetchone()[0])
