@@ -202,7 +202,7 @@ class Finding:
 # -- ownership -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ownership:
     """Who owned an instance. Sites are None where the history is missing; ``missing`` says why.
 
@@ -233,7 +233,7 @@ class Ownership:
 # -- rules ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Setting:
     """An option of a rule. ``default`` gives its type too; ``defaults`` holds those of modes that have their own."""
 
@@ -243,7 +243,7 @@ class Setting:
     defaults: Mapping[str, bool | int | float | str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One rule: its name, its page, its defaults and its check.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+
+_compiled = cache(re.compile)  # by its first use: many programs have no statement as text
 
 # A backslash is taken for an escape, and what is never closed for a literal to the end: rather too
 # much of a statement is passed over than a value kept.
@@ -10,34 +13,26 @@ _ORACLE = r"\bn?q'(?:\[.*?\]'|\{.*?\}'|\(.*?\)'|<.*?>'|(?P<mark>\S).*?(?P=mark)'
 _LITERAL = rf"(?i:{_ORACLE})|'(?:[^'\\]|''|\\.)*(?:'|\Z)|(?P<tag>\$\w*\$).*?(?:(?P=tag)|\Z)"
 _COMMENT = r"--[^\n]*|/\*.*?(?:\*/|\Z)"
 _QUOTED = r'"(?:[^"\\]|""|\\.)*(?:"|\Z)|`(?:[^`]|``)*(?:`|\Z)'  # a name; in MySQL perhaps a string
-_PASSED_OVER = re.compile(rf"(?P<literal>{_LITERAL})|(?P<comment>{_COMMENT})|(?P<quoted>{_QUOTED})", re.DOTALL)
-_STAND_IN = re.compile(r'"\ue000(\d+)"')  # for what is quoted: no keyword is looked for inside of it
-_GROUP = re.compile(r"\((?!\s*(?:SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b)[^()]*\)", re.IGNORECASE)
+_PASSED_OVER = rf"(?s)(?P<literal>{_LITERAL})|(?P<comment>{_COMMENT})|(?P<quoted>{_QUOTED})"
+_STAND_IN = r'"\ue000(\d+)"'  # for what is quoted: no keyword is looked for inside of it
+_GROUP = r"(?i)\((?!\s*(?:SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b)[^()]*\)"
 
 _PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[^\W\d][\w$]*)'
 _NAME = rf"\s*(?P<name>{_PART}(?:\s*\.\s*{_PART})*)"
 _INSERT = r"INSERT(?:\s+(?:OR\s+\w+|LOW_PRIORITY|HIGH_PRIORITY|DELAYED|IGNORE))*\s+INTO\b"
 _UPDATE = r"UPDATE(?:\s+(?:OR\s+\w+|LOW_PRIORITY|IGNORE|ONLY))*\b"
 _DELETE = r"DELETE(?:\s+(?:LOW_PRIORITY|QUICK|IGNORE))*\s+FROM(?:\s+ONLY)?\b"
-_FIRST = re.compile(
-    rf"[\s(]*(?:{_INSERT}|REPLACE\s+INTO\b|{_UPDATE}|{_DELETE}|MERGE\s+INTO\b|TRUNCATE(?:\s+TABLE)?\b|COPY\b){_NAME}",
-    re.IGNORECASE,
-)
-_WITH = re.compile(r"[\s(]*WITH\b", re.IGNORECASE)
+_OTHERS = r"MERGE\s+INTO\b|TRUNCATE(?:\s+TABLE)?\b|COPY\b"
+_FIRST = rf"(?i)[\s(]*(?:{_INSERT}|REPLACE\s+INTO\b|{_UPDATE}|{_DELETE}|{_OTHERS}){_NAME}"
+_WITH = r"(?i)[\s(]*WITH\b"
 _SET = rf"(?=\s*{_PART}(?:\s*\.\s*{_PART})*(?:\s+(?:AS\s+)?\w+)?\s+SET\b)"  # not FOR UPDATE
-_INSIDE = re.compile(
-    rf"\b(?:{_INSERT}|REPLACE\s+INTO\b|{_DELETE}|MERGE\s+INTO\b|{_UPDATE}{_SET}){_NAME}", re.IGNORECASE
-)
-_COPY_IN = re.compile(r"\bFROM\b", re.IGNORECASE)
-_END = re.compile(r"\s*(?:COMMIT|ROLLBACK|ABORT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
-_TEMPORARY = re.compile(
-    rf"\s*CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+TABLE(?:\s+IF\s+NOT\s+EXISTS)?{_NAME}", re.IGNORECASE
-)
-_DEFINITION = re.compile(r"\s*(?:CREATE|ALTER|DROP|RENAME|TRUNCATE)\s+(?!TEMPORARY\b)", re.IGNORECASE)
-_KEYWORD = re.compile(r"[\s(]*([A-Za-z]+)")
-_TABLE = re.compile(
-    rf"(?:\A[\s(]*COPY|\b(?:(?<!DISTINCT\s)FROM|INTO|(?<!FOR\s)(?<!KEY\s)UPDATE|JOIN|TABLE))\b{_NAME}", re.IGNORECASE
-)
+_INSIDE = rf"(?i)\b(?:{_INSERT}|REPLACE\s+INTO\b|{_DELETE}|MERGE\s+INTO\b|{_UPDATE}{_SET}){_NAME}"
+_COPY_IN = r"(?i)\bFROM\b"
+_END = r"(?i)\s*(?:COMMIT|ROLLBACK|ABORT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*"
+_TEMPORARY = rf"(?i)\s*CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+TABLE(?:\s+IF\s+NOT\s+EXISTS)?{_NAME}"
+_DEFINITION = r"(?i)\s*(?:CREATE|ALTER|DROP|RENAME|TRUNCATE)\s+(?!TEMPORARY\b)"
+_KEYWORD = r"[\s(]*([A-Za-z]+)"
+_TABLE = rf"(?i)(?:\A[\s(]*COPY|\b(?:(?<!DISTINCT\s)FROM|INTO|(?<!FOR\s)(?<!KEY\s)UPDATE|JOIN|TABLE))\b{_NAME}"
 _VERBS = {"INSERT": "inserted", "UPDATE": "updated", "DELETE": "deleted", "TRUNCATE": "deleted", "COPY": "inserted"}
 
 
@@ -47,13 +42,13 @@ def text_write(statement: str) -> tuple[str, str] | None:
     Volatile functions and ``DO`` blocks can't be seen. String literals and comments are not looked into.
     """
     bare, quoted = _bare(statement)
-    match = _FIRST.match(bare)
-    if match is None and _WITH.match(bare):
-        match = _INSIDE.search(bare)
+    match = _compiled(_FIRST).match(bare)
+    if match is None and _compiled(_WITH).match(bare):
+        match = _compiled(_INSIDE).search(bare)
     if match is None:
         return None
     keyword = _keyword(match[0])
-    if keyword == "COPY" and not _COPY_IN.search(bare, match.end()):
+    if keyword == "COPY" and not _compiled(_COPY_IN).search(bare, match.end()):
         return None
     return _plain(match["name"], quoted), _VERBS.get(keyword, "written")
 
@@ -61,18 +56,18 @@ def text_write(statement: str) -> tuple[str, str] | None:
 def temporary_table(statement: str) -> str | None:
     """The name of the temporary table that a statement given as text makes."""
     bare, quoted = _bare(statement)
-    match = _TEMPORARY.match(bare)
+    match = _compiled(_TEMPORARY).match(bare)
     return _plain(match["name"], quoted) if match is not None else None
 
 
 def ends_transaction(statement: str) -> bool:
     """Whether a statement given as text is a COMMIT or ROLLBACK of the whole transaction."""
-    return _END.fullmatch(_bare(statement)[0]) is not None
+    return _compiled(_END).fullmatch(_bare(statement)[0]) is not None
 
 
 def commits_implicitly(statement: str) -> bool:
     """Whether MySQL, MariaDB and Oracle commit the transaction before and after such a statement."""
-    return _DEFINITION.match(_bare(statement)[0]) is not None
+    return _compiled(_DEFINITION).match(_bare(statement)[0]) is not None
 
 
 def summary(statement: str | None) -> str | None:
@@ -81,10 +76,10 @@ def summary(statement: str | None) -> str | None:
         return None
     bare, quoted = _bare(statement)
     keyword = _keyword(bare)
-    shorter = _GROUP.sub(" ", bare)
+    shorter = _compiled(_GROUP).sub(" ", bare)
     while shorter != bare:  # arguments: trim(x FROM y) names no table
-        bare, shorter = shorter, _GROUP.sub(" ", shorter)
-    match = _TABLE.search(bare)
+        bare, shorter = shorter, _compiled(_GROUP).sub(" ", shorter)
+    match = _compiled(_TABLE).search(bare)
     return f"{keyword} {_plain(match['name'], quoted) if match else ''}".strip()
 
 
@@ -101,14 +96,14 @@ def _bare(statement: str) -> tuple[str, list[str]]:
         quoted.append(match[0])
         return f'"\ue000{len(quoted) - 1}"'
 
-    return _PASSED_OVER.sub(kept, statement), quoted
+    return _compiled(_PASSED_OVER).sub(kept, statement), quoted
 
 
 def _keyword(text: str) -> str:
-    match = _KEYWORD.match(text)
+    match = _compiled(_KEYWORD).match(text)
     return match[1].upper() if match is not None else ""
 
 
 def _plain(name: str, quoted: list[str]) -> str:
-    name = _STAND_IN.sub(lambda match: quoted[int(match[1])], name)
+    name = _compiled(_STAND_IN).sub(lambda match: quoted[int(match[1])], name)
     return re.sub(r'["`\[\]]|\s*(\.)\s*', r"\1", name)

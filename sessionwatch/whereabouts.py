@@ -18,7 +18,7 @@ from .model import RawSite
 _AWAITED = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Whereabouts:
     """``site`` is the innermost place of the user's code; None where no code of the user's runs there.
 

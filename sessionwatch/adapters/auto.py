@@ -17,7 +17,7 @@ from . import asgi, celery, wsgi
 Wrapper = Callable[[Callable[[], bool]], Callable[[Any], Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Entry:
     """One method that is wrapped. Absent in some versions of a framework: nothing is lost but its units."""
 

@@ -71,7 +71,7 @@ class StatementFindingError(FindingError, StatementError):
     """The same where SQLAlchemy wraps its error, as 2.1 does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Hook:
     """One attribute that is replaced. ``needs``: the rules that can't work without it."""
 
@@ -85,7 +85,7 @@ class Hook:
     counted: bool = False  # telemetry counts with it, also where no rule needs it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Event:
     """One listener on every session. Public, and free of cost a loaded object."""
 
@@ -95,7 +95,7 @@ class Event:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Follower:
     """What installs by itself, and returns its undo."""
 
@@ -104,7 +104,7 @@ class Follower:
     counted: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Context:
     """What the hooks are made from."""
 

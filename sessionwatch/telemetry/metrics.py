@@ -47,7 +47,7 @@ _OF_POOLS = ("db.client.connection.wait_time", "db.client.connection.use_time")
 _PATIENCE = 1.0  # seconds that a collection waits for a thread that empties the queues
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Source:
     """Where the numbers of one installation are."""
 
