@@ -208,19 +208,20 @@ def _pool() -> Iterator[Panel]:
         "every session that held one at that moment.",
         {f"{{{{{POOL}}}}}": happened(TIMEOUTS, by=POOL, over="$__rate_interval")},
     )
-    yield lines(
+    yield _times(
         "Time until a connection is there",
         "Getting one from the pool, or making a new one. Milliseconds are normal; a p95 near `pool_timeout` comes "
         "before timeouts.",
-        "s",
-        quantiles("db_client_connection_wait_time_seconds", 0.5, 0.95, by=POOL),
-        width=12,
+        "db_client_connection_wait_time_seconds",
     )
-    yield lines(
+    yield _times(
         "Time a connection is in use",
         "From taking a connection out of the pool to giving it back: the work in between, and whatever else the code "
         "waits for meanwhile. To serve the same load with fewer connections, shorten this.",
-        "s",
-        quantiles("db_client_connection_use_time_seconds", 0.5, 0.95, by=POOL),
-        width=12,
+        "db_client_connection_use_time_seconds",
     )
+
+
+def _times(title: str, description: str, histogram: str) -> Panel:
+    """The quantiles of a histogram of the pool."""
+    return lines(title, description, "s", quantiles(histogram, 0.5, 0.95, by=POOL), width=12)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import watch as _watch
+from . import installation as _installation
 from .model import Finding, Level, Mode, Ownership
 from .watch import Watch
 
@@ -41,7 +41,7 @@ def install(
     sessions exist. Raises `ConfigError` for unknown names and values, and for a second call with other
     settings.
     """
-    return _watch.install(
+    return _installation.install(
         mode=mode,
         target=target,
         rules=rules,
@@ -56,13 +56,13 @@ def install(
 
 def uninstall() -> None:
     """Restore SQLAlchemy exactly as it was. Does nothing where nothing is installed."""
-    _watch.uninstall()
+    _installation.uninstall()
 
 
 @contextlib.contextmanager
 def watching(mode: Mode | None = None, target: Any = None, **keywords: Any) -> Iterator[Watch]:
     """`install` for a block. What was installed before it stays installed after it."""
-    before = _watch.current()
+    before = _installation.current()
     watch = install(mode, target, **keywords)
     try:
         yield watch
@@ -76,5 +76,5 @@ def owner_of(instance: object) -> Ownership | None:
 
     Never loads anything and never reads an attribute of the instance.
     """
-    watch = _watch.current()
+    watch = _installation.current()
     return watch.owner_of(instance) if watch is not None else None

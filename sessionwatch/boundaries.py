@@ -169,5 +169,5 @@ def _watching() -> Watch | None:
 
 
 def _installed() -> Watch | None:
-    module = sys.modules.get(f"{__package__}.watch")  # not imported: then nothing is installed
+    module = sys.modules.get(f"{__package__}.installation")  # not imported: then nothing is installed
     return module.current() if module is not None else None

@@ -12,8 +12,9 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
-from . import watch
+from . import installation
 from .model import ConfigError
+from .watch import Watch
 
 logger = logging.getLogger("sessionwatch")
 
@@ -30,7 +31,7 @@ class SessionwatchInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     keywords, which are meant for other instrumentors, are passed over.
     """
 
-    _installed: watch.Watch | None = None
+    _installed: Watch | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         return INSTRUMENTS
@@ -38,9 +39,9 @@ class SessionwatchInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, **kwargs: Any) -> None:
         given = {name: kwargs[name] for name in _KEYWORDS if kwargs.get(name) is not None}
         providers = {name: kwargs[name] for name in _PROVIDERS if kwargs.get(name) is not None}
-        before = watch.current()
+        before = installation.current()
         try:
-            installed = watch.install(
+            installed = installation.install(
                 gives_way=True, providers=providers, mode_by_default=("telemetry", "instrumentor"), **given
             )
         except ConfigError:
@@ -53,5 +54,5 @@ class SessionwatchInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._installed is not None:
-            watch.withdraw(self._installed)
+            installation.withdraw(self._installed)
         self._installed = None

@@ -63,7 +63,7 @@ def sessionwatch(request: pytest.FixtureRequest) -> Iterator[TestWatch]:
     if plugin is not None:
         yield plugin.test_watch
         return
-    from .watch import current, install
+    from .installation import current, install
 
     installed = current()
     watch = installed or install(mode="log", log=False)
@@ -122,14 +122,14 @@ class Plugin:
     """One installation for the whole run, and the findings of the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode) -> None:
-        from . import baseline, watch
+        from . import baseline, installation
         from . import config as configuration
         from .model import ConfigError
 
         self.config = config
         try:
             levels = configuration.parse_pairs("\n".join(config.getini("sessionwatch_rules")), "sessionwatch_rules")
-            self.watch = watch.install(
+            self.watch = installation.install(
                 mode=mode,
                 rules=levels or None,
                 output=config.getoption("--sessionwatch-output"),

@@ -1,11 +1,10 @@
-"""Composition: configuration, hooks, rules, suppressions and sinks make one installation, the `Watch`."""
+"""Composition: configuration, hooks, rules, suppressions and sinks make one `Watch`; see `installation`."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import logging
-import os
 import sys
 import threading
 from collections import Counter
@@ -21,10 +20,10 @@ from .hooks import changes, closing, ownership
 from .hooks.pools import Pools
 from .ledger import Ledger, SessionRecord
 from .messages import holders, render
-from .model import ConfigError, Evidence, Finding, FindingError, Mode, Ownership, Rule
-from .scope import Unit, on_process_end, on_unit_end, process_ends
+from .model import Evidence, Finding, FindingError, Mode, Ownership, Rule
+from .scope import Unit, on_process_end, on_unit_end
 from .suppress import Allowance, Suppressions
-from .telemetry.metrics import Metrics, Pairs, Source, forked_without
+from .telemetry.metrics import Metrics, Pairs, Source
 from .tracker import KEY, Tracker
 from .watchdog import Watchdog
 
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from .telemetry.signals import Signals
 
 logger = logging.getLogger("sessionwatch")
-_lock = threading.RLock()
-_current: Watch | None = None
-_fork_hook_installed = False
-_after_forks = False  # multiprocessing tells us of them, here and in all children
 
 
 class Watch:
@@ -48,13 +43,15 @@ class Watch:
         log: bool = True,
         gives_way: bool = False,
         providers: Mapping[str, Any] | None = None,
+        uninstall: Callable[[Watch], None],
     ) -> None:
         self.config = settings
         self.log = log
         self.gives_way = gives_way  # not made by the program: an installation of its own replaces it
         self.providers = dict(providers or {})  # of OpenTelemetry, where not the global ones
         self.signals: Signals | None = None  # in mode telemetry
-        self._replaced: Watch | None = None
+        self.replaced: Watch | None = None  # which one gave way to this
+        self._uninstall = uninstall
         self.findings: list[Finding] = []  # distinct ones, in the order they happened; ``count`` grows
         self.allowed: list[Finding] = []  # those that an allowance or the baseline covers
         self.tracker = Tracker(
@@ -84,7 +81,17 @@ class Watch:
 
     # -- life -----------------------------------------------------------------------------------------
 
-    def _install(self) -> None:
+    def start(self, before: Watch | None = None) -> None:
+        """Put everything in its place, with the subscribers of the one ``before``; undone where that fails half way."""
+        self._subscribers += before._subscribers if before is not None else []
+        try:
+            self._start()
+        except BaseException:
+            self._hooked.close()
+            self._undo.close()
+            raise
+
+    def _start(self) -> None:
         callsite.treat_as_user(self.config.source)
         self._switch_off_what_cannot_work()
         self.rehook()
@@ -164,31 +171,25 @@ class Watch:
 
     def uninstall(self) -> None:
         """Restore everything exactly. Calling it again does nothing."""
-        global _current
-        with _lock:
-            if not self.tracker.active:
-                return
-            self.drain()
-            self._signal(False)
-            self.tracker.active = False
-            self.watchdog.stop()
-            self.telemetry.stop()
-            self._hooked.close()
-            self._undo.close()
-            self._pending.forget()
-            for session in list(_sessions.values()):
-                record = session.__dict__.pop(KEY, None)
-                if record is not None:
-                    record.muted = True
-            if self._output is not None:
-                with self.tracker.guarded("output"):
-                    self._output.close()
-            if _current is self:
-                _current = None
-            if self._replaced is not None:
-                before = self._replaced
-                again = Watch(before.config, log=before.log, gives_way=True, providers=before.providers)
-                _put(again, before)
+        self._uninstall(self)
+
+    def stop(self) -> None:
+        """Take everything out again: what `uninstall` does to this watch, once."""
+        self.drain()
+        self._signal(False)
+        self.tracker.active = False
+        self.watchdog.stop()
+        self.telemetry.stop()
+        self._hooked.close()
+        self._undo.close()
+        self._pending.forget()
+        for session in list(_sessions.values()):
+            record = session.__dict__.pop(KEY, None)
+            if record is not None:
+                record.muted = True
+        if self._output is not None:
+            with self.tracker.guarded("output"):
+                self._output.close()
 
     def __enter__(self) -> Self:
         return self
@@ -451,7 +452,7 @@ class Watch:
         if self.signals is not None:
             self.signals.force_flush(self.telemetry.provider())
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In a forked child: what the parent found and opened is the parent's."""
         self._lock = threading.RLock()
         self.tracker.renew()
@@ -469,146 +470,6 @@ class Watch:
             if record is not None:
                 record.muted = True
                 record.inside = None  # a thread that the child does not have
-
-
-# -- the one installation -----------------------------------------------------------------------------
-
-
-def install(
-    *,
-    log: bool = True,
-    gives_way: bool = False,
-    providers: Mapping[str, Any] | None = None,
-    mode_by_default: tuple[Mode, str] | None = None,
-    **keywords: Any,
-) -> Watch:
-    """Install, or return what is installed already. See `sessionwatch.install`.
-
-    ``gives_way``: for `sessionwatch run` and OpenTelemetry's instrumentor, which must not change what an
-    installation of the program's own does. That one takes its place, with its subscribers, and hands it back when
-    it is uninstalled. ``mode_by_default``: for where no mode is configured, and who says so.
-    """
-    settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
-    with _lock:
-        before = _current
-        if before is not None and not before.gives_way:
-            _compare(before, settings, keywords)
-            return before
-        if before is not None:
-            providers = providers or before.providers
-        watch = Watch(settings, log=log, gives_way=gives_way, providers=providers)
-        if before is not None:
-            before.uninstall()
-            watch._replaced = before
-        return _put(watch, before)
-
-
-def _put(watch: Watch, before: Watch | None) -> Watch:
-    """Make ``watch`` the installation, with the subscribers of the one ``before`` it."""
-    global _current, _fork_hook_installed
-    watch._subscribers += before._subscribers if before is not None else []
-    try:
-        watch._install()
-    except BaseException:
-        watch._hooked.close()
-        watch._undo.close()
-        raise
-    if not _fork_hook_installed and hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
-        _fork_hook_installed = True
-        _at_end_of_child(after_fork=False)  # this is one
-    _current = watch
-    return watch
-
-
-def uninstall() -> None:
-    """Undo the installation, if there is one."""
-    if _current is not None:
-        _current.uninstall()
-
-
-def withdraw(watch: Watch) -> None:
-    """Undo an installation that gives way, also where another one has taken its place, or handed it back."""
-    now = _current
-    if now is not None and now.config is watch.config:
-        now.uninstall()
-    elif now is not None and now._replaced is not None and now._replaced.config is watch.config:
-        now._replaced = None
-
-
-def current() -> Watch | None:
-    """The installation, if there is one."""
-    return _current
-
-
-def _before_fork() -> None:
-    """No thread of ours is there when the program forks: it could hold a lock that the child needs."""
-    if _current is not None:
-        _current.watchdog.stop()
-        _current.telemetry.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    if _current is not None:
-        _current.telemetry.forked(child=False)
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()
-    if _current is not None:
-        _current._forked()
-    else:
-        forked_without()
-    _at_end_of_child(after_fork=True)
-
-
-def _at_end_of_child(after_fork: bool) -> None:
-    """The children of `multiprocessing` end without atexit, but run their finalizers.
-
-    Those that are registered before it has had its own turn after the fork are forgotten.
-    """
-    global _after_forks
-    util = sys.modules.get("multiprocessing.util")
-    if util is None or (after_fork and _after_forks):
-        return
-    if after_fork:
-        util.register_after_fork(_child_ends, _finalize)
-        _after_forks = True
-    elif sys.modules["multiprocessing.process"].parent_process() is not None:
-        _finalize(_child_ends)
-
-
-def _finalize(end: Callable[[], None]) -> None:
-    sys.modules["multiprocessing.util"].Finalize(None, end, exitpriority=-1000)  # after all others
-
-
-def _child_ends() -> None:
-    process_ends(over=True)
-
-
-def _compare(watch: Watch, settings: config.Config, keywords: dict[str, Any]) -> None:
-    """Say which of the given settings differ from those in force."""
-    differing = []
-    for name, value in keywords.items():
-        if value is None:
-            continue
-        if name in ("rules", "settings"):
-            old, new = (watch.config.levels, settings.levels) if name == "rules" else _settings(watch.config, settings)
-            names = [key for key in config.flatten(value) if key in new and old.get(key) != new[key]]
-            differing += [f"{key} (is {old.get(key)!r}, asked for {new[key]!r})" for key in names]
-        elif getattr(watch.config, name) != getattr(settings, name):
-            differing.append(f"{name} (is {getattr(watch.config, name)!r}, asked for {getattr(settings, name)!r})")
-    if not differing:
-        return
-    message = f"sessionwatch is installed already, with other settings: {'; '.join(differing)}"
-    if watch.log:
-        raise ConfigError(message + ". Call uninstall() first, or install once.")
-    logger.info(message)  # pytest came first; the program must not fail for it
-
-
-def _settings(old: config.Config, new: config.Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    return old.settings, new.settings
 
 
 def _pairs(settings: config.Config) -> Pairs | None:

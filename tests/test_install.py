@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import ConfigError, FindingError, rules, watch
+from sessionwatch import ConfigError, FindingError, installation, rules
 from sessionwatch.model import MODES
+from sessionwatch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Base,
     Item,
@@ -50,7 +51,7 @@ class WithInit(Session):
         self.mine = True
 
 
-def found(installed: watch.Watch) -> list[str]:
+def found(installed: Watch) -> list[str]:
     return [finding.rule for finding in installed.findings]
 
 
@@ -268,8 +269,8 @@ def test_install_twice_is_one_installation() -> None:
         assert sessionwatch.install() is first
         assert sessionwatch.install(mode="strict") is first
         assert sessionwatch.install(rules={"lost-writes": "log"}) is first
-        assert watch.current() is first
-    assert watch.current() is None
+        assert installation.current() is first
+    assert installation.current() is None
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_install_again_with_other_settings(keywords: dict[str, Any], message: st
     with sessionwatch.install(mode="strict") as first:
         with pytest.raises(ConfigError, match=message):
             sessionwatch.install(**keywords)
-        assert watch.current() is first
+        assert installation.current() is first
         assert first.config.mode == "strict"
 
 
@@ -298,7 +299,7 @@ def test_watching_inside_an_installation() -> None:
     with sessionwatch.install(mode="strict") as outer:
         with sessionwatch.watching(mode="strict") as inner:
             assert inner is outer
-        assert watch.current() is outer
+        assert installation.current() is outer
 
 
 def test_context_managers(shop: Engine) -> None:
@@ -307,7 +308,7 @@ def test_context_managers(shop: Engine) -> None:
         with pytest.raises(ZeroDivisionError), block(log=False) as installed:
             lose(shop)
             raise ZeroDivisionError
-        assert watch.current() is None
+        assert installation.current() is None
         assert found(installed) == ["lost-writes"]
         assert installed.status()["installed"] is False
 
@@ -331,7 +332,7 @@ def test_mistakes_leave_nothing_installed(keywords: dict[str, Any], message: str
     before = dict(vars(Session))
     with pytest.raises(ConfigError, match=message):
         sessionwatch.install(**keywords)
-    assert watch.current() is None
+    assert installation.current() is None
     assert dict(vars(Session)) == before
 
 

@@ -391,7 +391,7 @@ def test_fixture_without_the_plugin_switched_on(project: Project) -> None:
             assert [finding.rule for finding in sessionwatch.findings] == ["lost-writes"]
 
         def test_does_not():
-            from sessionwatch.watch import current
+            from sessionwatch.installation import current
             assert current() is None
     """)
     project.run().assert_outcomes(passed=2)

@@ -1,11 +1,10 @@
-// npm run build: page.html, render.js and render.css in dist. What package.json overrides is what Grafana's packages
-// ask for and no panel uses: npm fetches a stand-in of a few bytes, and nothing of it may come into the bundle.
+// npm run build: page.html, render.js and render.css in dist. What package.json names under `left` is not
+// installed (prune.mjs): where a panel came to need it, the page would fail.
 import { copyFileSync, readFileSync } from 'node:fs';
 
 import { build } from 'esbuild';
 
-const { overrides } = JSON.parse(readFileSync('package.json', 'utf8'));
-const left = Object.keys(overrides).filter((name) => typeof overrides[name] === 'string');
+const { left } = JSON.parse(readFileSync('package.json', 'utf8'));
 
 await build({
   entryPoints: ['render.tsx'],

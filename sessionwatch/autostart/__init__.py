@@ -18,8 +18,9 @@ from typing import Any
 
 PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# Their import imports the ORM, and hooks go into them: where a program begins with one, it is completed first.
-_FIRST = ("sqlalchemy.ext.asyncio", "sqlalchemy.ext.mutable")
+# Their import imports the ORM, and hooks go into them, or they are what is called: where a program begins with one,
+# it is completed first. A program that calls `sessionwatch.install` itself gets our installation then.
+_FIRST = ("sqlalchemy.ext.asyncio", "sqlalchemy.ext.mutable", "sessionwatch.watch", "sessionwatch.installation")
 
 
 def start(raw: str) -> None:
@@ -29,25 +30,17 @@ def start(raw: str) -> None:
     arranged = Installation(json.loads(raw))
     for name in ("sqlalchemy.orm", *_FIRST):
         wrapt.register_post_import_hook(arranged, name)
-    wrapt.register_post_import_hook(arranged, "sessionwatch.watch")
 
 
 class Installation:
-    """Installs once, when SQLAlchemy's ORM has been imported.
-
-    Where the program imports ``sessionwatch.watch`` first, for an installation of its own, that module
-    imports the ORM: then it happens when that module is complete, and the program's call returns ours.
-    """
+    """Installs once, when SQLAlchemy's ORM has been imported."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._begun = False
 
     def __call__(self, loaded: object) -> None:
-        watch = sys.modules.get("sessionwatch.watch")
-        if self._begun or (watch is not None and not hasattr(watch, "install")):
-            return
-        if "sqlalchemy.orm" not in sys.modules or any(_halfway(name, loaded) for name in _FIRST):
+        if self._begun or "sqlalchemy.orm" not in sys.modules or any(_halfway(name, loaded) for name in _FIRST):
             return
         self._begun = True
         try:
@@ -70,24 +63,24 @@ def _is_there(name: str) -> bool:
     return False
 
 
-def _import_watch() -> Any:
-    """``sessionwatch.watch``; from the folder of the running command where the program has none of its own."""
+def _import_ours(name: str) -> Any:
+    """A module of this package; from the folder of the running command where the program has none of its own."""
     try:
-        return importlib.import_module("sessionwatch.watch")
+        return importlib.import_module(f"sessionwatch.{name}")
     except ModuleNotFoundError as error:
         if error.name != "sessionwatch":
             raise
     sys.path.append(PARENT)
     try:
-        return importlib.import_module("sessionwatch.watch")
+        return importlib.import_module(f"sessionwatch.{name}")
     finally:
         sys.path.remove(PARENT)
 
 
 def _install(settings: dict[str, Any]) -> None:
-    module = _import_watch()
+    module, sinks = _import_ours("installation"), _import_ours("sinks")
     atexit.register(_at_exit, module, settings["folder"])
-    module.install(log=False, gives_way=True).subscribe(Collector(module.sinks.OpenFile, **settings))
+    module.install(log=False, gives_way=True).subscribe(Collector(sinks.OpenFile, **settings))
     _note(settings["folder"], event="watching")
 
 

@@ -128,6 +128,14 @@ def work(times=1):
             shop.lose(engine)
 
 
+def run(children):
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+
+
 left_open = None
 
 

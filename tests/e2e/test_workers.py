@@ -249,12 +249,7 @@ if __name__ == "__main__":
     {in_parent}
     import work
     context = multiprocessing.get_context({method!r})
-    children = [context.Process(target=child) for _ in range(2)]
-    for process in children:
-        process.start()
-    for process in children:
-        process.join()
-        assert process.exitcode == 0
+    work.run([context.Process(target=child) for _ in range(2)])
     work.work({by_parent})
 """
 
@@ -305,12 +300,7 @@ def test_fork_while_a_thread_uses_sessions(shop: Place) -> None:
         thread = threading.Thread(target=use)
         thread.start()
         context = multiprocessing.get_context("fork")
-        children = [context.Process(target=child) for _ in range(20)]
-        for process in children:
-            process.start()
-        for process in children:
-            process.join()
-            assert process.exitcode == 0
+        work.run([context.Process(target=child) for _ in range(20)])
         stop.set()
         thread.join()
         print(ended)

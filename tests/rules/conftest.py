@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessionwatch import uninstall, watching
 from sessionwatch.watch import Watch
 from tests.rules import models
+from tests.rules.shops import async_shop, shop  # noqa: F401 (fixtures)
 
 
 @pytest.fixture
@@ -31,20 +31,6 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     with watching("strict", log=False, rules={"config": "off"}) as installed:
         yield installed
         gc.collect()
-
-
-@pytest.fixture
-def shop(engine: Engine) -> Engine:
-    """A sync engine on a database that `models.seed` filled."""
-    models.seed(engine)
-    return engine
-
-
-@pytest.fixture
-async def async_shop(async_engine: AsyncEngine) -> AsyncEngine:
-    """An asyncio engine on a database that `models.seed_async` filled."""
-    await models.seed_async(async_engine)
-    return async_engine
 
 
 @pytest.fixture

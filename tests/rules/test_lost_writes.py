@@ -396,10 +396,10 @@ def test_reports_after_an_exception_that_was_handled_inside(shop: Engine, watch:
     """An exception that never left the block excuses nothing."""
     with Session(shop) as session:
         session.add(Order())
-        session.flush()
+        session.flush()  # handled-inside
         with contextlib.suppress(ValueError):
             raise ValueError
-    only(watch, "lost-writes")
+    assert evidence_line(only(watch, "lost-writes"), "written") == line("handled-inside")
 
 
 def test_reports_a_session_used_inside_an_except_block(shop: Engine, watch: Watch) -> None:
@@ -410,8 +410,8 @@ def test_reports_a_session_used_inside_an_except_block(shop: Engine, watch: Watc
         session = Session(shop)
         session.add(Order(status="failed"))
         session.flush()
-        session.close()
-    only(watch, "lost-writes")
+        session.close()  # within-except
+    assert only(watch, "lost-writes").line == line("within-except")
 
 
 def test_reports_a_generator_that_was_broken_off(shop: Engine, watch: Watch) -> None:
@@ -424,10 +424,10 @@ def test_reports_a_generator_that_was_broken_off(shop: Engine, watch: Watch) -> 
 
     for session in get_session():
         session.add(Order())
-        session.flush()
+        session.flush()  # broken-off
         break
     gc.collect()
-    only(watch, "lost-writes")
+    assert evidence_line(only(watch, "lost-writes"), "written") == line("broken-off")
 
 
 # -- savepoints -----------------------------------------------------------------------------------------

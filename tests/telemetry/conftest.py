@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessionwatch import uninstall, watching
 from sessionwatch.telemetry.instruments import TOTALS, Totals
 from sessionwatch.watch import Watch
-from tests.rules import models
+from tests.rules.shops import async_shop, shop  # noqa: F401 (fixtures)
 from tests.telemetry.readings import Readings
 
 
@@ -63,17 +61,3 @@ def installed(readings: Readings) -> Iterator[Callable[..., Watch]]:
 def watch(installed: Callable[..., Watch]) -> Watch:
     """Installed in mode ``telemetry``."""
     return installed()
-
-
-@pytest.fixture
-def shop(engine: Engine) -> Engine:
-    """A sync engine on a database with rows in it."""
-    models.seed(engine)
-    return engine
-
-
-@pytest.fixture
-async def async_shop(async_engine: AsyncEngine) -> AsyncEngine:
-    """An asyncio engine on a database with rows in it."""
-    await models.seed_async(async_engine)
-    return async_engine

@@ -341,50 +341,38 @@ assert os.waitpid(child, 0)[1] == 0
     assert export[CLOSED] == export[DURATION] == {READ: 100}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
-def test_installation_of_the_child_alone(tmp_path: Path) -> None:
-    """What an installation counted that had ended before the fork is the parent's."""
-    code = """
+def one_child(before: str, child: str, after: str = "", temporality: str = "None") -> str:
+    """A program with the SDK and one fork: what happens before it, in the child, and in the parent after that."""
+    return f"""
 import warnings
 warnings.simplefilter("ignore")
-one = provider("one", DELTA, shutdown_on_exit=False)
+one = provider("one", {temporality}, shutdown_on_exit=False)
 metrics.set_meter_provider(one)
-with sessionwatch.watching("telemetry"):
-    read(5)
+{before}
 child = os.fork()
 if not child:
-    engine.dispose(close=False)
-    watch = sessionwatch.install(mode="telemetry")
-    read(100)
+    {child}
     one.force_flush()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
+{after}
 one.force_flush()
 """
-    done = run(tmp_path, code)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_installation_of_the_child_alone(tmp_path: Path) -> None:
+    """What an installation counted that had ended before the fork is the parent's."""
+    before = 'with sessionwatch.watching("telemetry"): read(5)'
+    child = 'engine.dispose(close=False); watch = sessionwatch.install(mode="telemetry"); read(100)'
+    done = run(tmp_path, one_child(before, child, temporality="DELTA"))
     assert sorted(export[CLOSED][READ] for export in done.exports) == [5, 100]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
 def test_session_that_was_open_at_the_fork(tmp_path: Path) -> None:
     """The parent's: the child that closes its copy has not closed a session of its own."""
-    code = """
-import warnings
-warnings.simplefilter("ignore")
-one = provider("one", shutdown_on_exit=False)
-metrics.set_meter_provider(one)
-sessionwatch.install(mode="telemetry", rules={"cross-process": "off"})
-idle = Session(engine)
-child = os.fork()
-if not child:
-    idle.close()
-    read(2)
-    one.force_flush()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-idle.close()
-one.force_flush()
-"""
-    done = run(tmp_path, code)
+    before = 'sessionwatch.install(mode="telemetry", rules={"cross-process": "off"}); idle = Session(engine)'
+    done = run(tmp_path, one_child(before, child="idle.close(); read(2)", after="idle.close()"))
     assert done.last()[CLOSED] == {READ: 1}
     assert [export[CLOSED] for export in done.exports if export["pid"] != done.pid] == [{READ: 2}]

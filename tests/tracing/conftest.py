@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
-from sessionwatch import uninstall, watch
+from sessionwatch import installation as one
+from sessionwatch import uninstall
 from sessionwatch.watch import Watch
 from tests.rules import models
 from tests.tracing.otel import Otel
@@ -41,7 +42,7 @@ def installation(providers: dict[str, Any] | None = None, **keywords: Any) -> It
     """Install for a block, in mode ``telemetry`` unless told otherwise."""
     uninstall()
     gc.collect()
-    made = watch.install(**{"mode": "telemetry", **keywords}, providers=providers)
+    made = one.install(**{"mode": "telemetry", **keywords}, providers=providers)
     try:
         yield made
     finally:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import ConfigError, watch
+from sessionwatch import ConfigError, installation
 from sessionwatch.instrumentor import INSTRUMENTS, SessionwatchInstrumentor
 from tests.cli.conftest import place  # noqa: F401 (fixture)
 from tests.cli.programs import LOST_LINE, Outcome, Place
@@ -190,13 +190,13 @@ def test_gate() -> None:
 def test_by_hand(instrumentor: SessionwatchInstrumentor, otel: Otel, shop: Engine) -> None:
     """``instrument()`` installs with the providers that it is given; ``uninstrument()`` undoes it."""
     instrumentor.instrument(**otel.providers)
-    made = watch.current()
+    made = installation.current()
     assert made is not None
     assert made.status()["mode"] == {"value": "telemetry", "from": "instrumentor"}
     lose(shop)
     instrumentor.uninstrument()
     lose(shop)
-    assert watch.current() is None
+    assert installation.current() is None
     assert [attributes(span)["sessionwatch.outcome"] for span in otel.spans] == ["lost"]
     assert len(otel.logs) == 1
 
@@ -212,16 +212,16 @@ def test_wrong_keyword(instrumentor: SessionwatchInstrumentor) -> None:
     """By hand, a mistake is an error."""
     with pytest.raises(ConfigError, match="Did you mean 'telemetry'"):
         instrumentor.instrument(mode="telemetri")
-    assert watch.current() is None
+    assert installation.current() is None
 
 
 def test_installed_already(instrumentor: SessionwatchInstrumentor, shop: Engine) -> None:
     """An installation of the program's own stays as it is, also after ``uninstrument()``."""
     with sessionwatch.watching("log", log=False) as own:
         instrumentor.instrument()
-        assert watch.current() is own
+        assert installation.current() is own
         instrumentor.uninstrument()
-        assert watch.current() is own
+        assert installation.current() is own
         lose(shop)
     assert "lost-writes" in {finding.rule for finding in own.findings}
 
@@ -235,7 +235,7 @@ def test_takes_over_and_hands_back(instrumentor: SessionwatchInstrumentor, otel:
     lose(shop)
     assert len(otel.sessions) == 2
     instrumentor.uninstrument()
-    assert watch.current() is None
+    assert installation.current() is None
 
 
 def test_uninstrument_below_another(instrumentor: SessionwatchInstrumentor, shop: Engine) -> None:
@@ -243,9 +243,9 @@ def test_uninstrument_below_another(instrumentor: SessionwatchInstrumentor, shop
     instrumentor.instrument()
     own = sessionwatch.install("log", log=False)
     instrumentor.uninstrument()
-    assert watch.current() is own
+    assert installation.current() is own
     own.uninstall()
-    assert watch.current() is None
+    assert installation.current() is None
 
 
 def test_twice(instrumentor: SessionwatchInstrumentor, otel: Otel, shop: Engine, caplog: Any) -> None:

@@ -213,7 +213,7 @@ def split_unit_of_work(engine: Engine, shape: int) -> None:
 
 
 def long_session(engine: Engine, shape: int) -> None:
-    watch = sessionwatch.watch.current()
+    watch = sessionwatch.installation.current()
     assert watch is not None
     with Session(engine) as session:
         first(session)
@@ -235,7 +235,7 @@ def swallowed_error(engine: Engine, shape: int) -> None:
 
 def cross_process(engine: Engine, shape: int) -> None:
     """This process is taken for a child that was forked after its connection was made."""
-    watch = sessionwatch.watch.current()
+    watch = sessionwatch.installation.current()
     assert watch is not None
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

@@ -55,6 +55,8 @@ def formatted(data):
     return json.dumps(about) + os.linesep
 """
 
+SET_UP = "setup_sdk.set_up()\nsessionwatch.install(mode='telemetry')"
+ENGINE, LOSE = "engine = shop.make_engine()", "shop.lose(engine)"
 LOSE_AT_EXIT = """
 session = shop.Session(engine)
 session.add(shop.Order())
@@ -72,6 +74,11 @@ def run(place: Place, source: str, **env: str) -> tuple[Outcome, list[dict[str, 
     lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     spans = [line for line in lines if line.get("name") == SESSION]
     return outcome, spans, [line for line in lines if "severity_number" in line]
+
+
+def program(*steps: str) -> str:
+    """A program of these steps."""
+    return "\n".join(["import sessionwatch, setup_sdk, shop", "from opentelemetry import _logs, trace", *steps])
 
 
 def test_without_an_sdk(place: Place) -> None:
@@ -102,8 +109,7 @@ def test_open_at_the_exit(place: Place, order: str) -> None:
             "setup_sdk.set_up()",
         ],
     }[order]
-    source = "\n".join(["import sessionwatch, setup_sdk, shop", "engine = shop.make_engine()", *steps, LOSE_AT_EXIT])
-    outcome, spans, logs = run(place, source)
+    outcome, spans, logs = run(place, program(ENGINE, *steps, LOSE_AT_EXIT))
     assert (outcome.status, outcome.err) == (0, "")
     assert [span["attributes"]["sessionwatch.outcome"] for span in spans] == ["leaked"]
     assert [log["attributes"]["sessionwatch.rule"] for log in logs] == ["lost-writes"]
@@ -131,38 +137,14 @@ gc.collect()
 
 def test_two_set_ups(place: Place) -> None:
     """A second SDK, which the API refuses, changes nothing: each session and finding is told once."""
-    outcome, spans, logs = run(
-        place,
-        """
-import sessionwatch, setup_sdk, shop
-setup_sdk.set_up()
-sessionwatch.install(mode="telemetry")
-engine = shop.make_engine()
-shop.lose(engine)
-setup_sdk.set_up()
-sessionwatch.install(mode="telemetry")
-shop.lose(engine)
-""",
-    )
+    outcome, spans, logs = run(place, program(SET_UP, ENGINE, LOSE, SET_UP, LOSE))
     assert (outcome.status, len(spans), len(logs)) == (0, 2, 1)
 
 
 def test_shutdown_before_the_end(place: Place) -> None:
     """An SDK that the program shuts down has what happened before; the program ends as before."""
-    outcome, spans, logs = run(
-        place,
-        """
-import sessionwatch, setup_sdk, shop
-from opentelemetry import _logs, trace
-setup_sdk.set_up()
-sessionwatch.install(mode="telemetry")
-engine = shop.make_engine()
-shop.lose(engine)
-trace.get_tracer_provider().shutdown()
-_logs.get_logger_provider().shutdown()
-shop.lose(engine)
-""",
-    )
+    shut_down = "trace.get_tracer_provider().shutdown(); _logs.get_logger_provider().shutdown()"
+    outcome, spans, logs = run(place, program(SET_UP, ENGINE, LOSE, shut_down, LOSE))
     assert (outcome.status, len(spans), len(logs)) == (0, 1, 1)
     assert "Traceback" not in outcome.err
 
