@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import (
+    bytecodes,
     check,
     children,
     examples,
@@ -30,13 +31,14 @@ from . import (
 )
 from .databases import DRIVERS, UnavailableError
 
-PARTS = ("instructions", "examples", "wall", "memory", "growth", "startup", "telemetry")
+PARTS = ("instructions", "bytecodes", "examples", "wall", "memory", "growth", "startup", "telemetry")
 
 DESCRIPTION = """What sessionwatch costs, beside a bare SQLAlchemy. Tables go to stdout (Markdown) and to a file (JSON).
 
 parts:
   instructions  ratio of instructions to bare, counted by valgrind: repeatable to about 1.5 %, whatever else
                 the machine does; about three minutes on two cores
+  bytecodes     where they go: what each mode adds to a workload, function by function; half a minute
   examples      SQLAlchemy's own performance examples, bare and watched, counted as above; pip downloads the source
                 distribution of the installed version, once, into $SESSIONWATCH_CACHE or ~/.cache/sessionwatch
   wall          ratio of wall time to bare, in slices that take turns: medians and quartiles; a few minutes
@@ -219,6 +221,10 @@ def _instructions(chosen: list[str], options: argparse.Namespace) -> Any:
     return [asdict(counts) for counts in counted]
 
 
+def _bytecodes(chosen: list[str], options: argparse.Namespace) -> Any:
+    return bytecodes.measure(options.jobs)
+
+
 def _wall(chosen: list[str], options: argparse.Namespace) -> Any:
     rounds = 2 if options.quick else options.rounds
     return [asdict(wall.measure(kind, chosen, options.workloads, rounds, _say)) for kind in options.databases]
@@ -262,6 +268,7 @@ def _telemetry(chosen: list[str], options: argparse.Namespace) -> Any:
 
 _PART = {
     "instructions": _instructions,
+    "bytecodes": _bytecodes,
     "examples": _examples,
     "wall": _wall,
     "memory": _memory,

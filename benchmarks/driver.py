@@ -120,10 +120,10 @@ def _sample(db: Database, started: modes.Started, workload: Workload, repeats: i
             mark()
             counting(False)
 
-    _around(db, workload, repeats, measured)
+    around(db, workload, repeats, measured)
 
 
-def _around(db: Database, workload: Workload, repeats: int, measured: Any) -> None:
+def around(db: Database, workload: Workload, repeats: int, measured: Any) -> None:
     """Prepare, call ``measured`` with the function that does the repeats, clean up."""
     if workload.is_async:  # has a loop of its own
         for run in workload.prepare(db, repeats):
@@ -152,7 +152,7 @@ def slice_of(db: Database, started: modes.Started, workload: Workload, repeats: 
 
     left = repeats
     while left > 0:
-        _around(db, workload, min(left, workload.most), measured)
+        around(db, workload, min(left, workload.most), measured)
         left -= workload.most
     return total
 

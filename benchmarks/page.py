@@ -102,6 +102,7 @@ def _telemetry(found: Any, results: dict[str, Any]) -> str:
 Text = Callable[[Any, dict[str, Any]], str]
 SECTIONS: dict[str, tuple[str, Text]] = {
     "instructions": ("Instructions", _instructions),
+    "bytecodes": ("Where they go", lambda found, results: tables.of_bytecodes(found)),
     "examples": ("SQLAlchemy's own performance examples", _examples),
     "wall": ("Wall time", _wall),
     "memory": ("Memory", lambda found, results: tables.of_memory(found)),

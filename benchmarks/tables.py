@@ -85,6 +85,22 @@ def of_examples(counted: list[Counts], names_of: Names = None) -> str:
     return table(head, rows) + _notes(_remarks(counted, names_of))
 
 
+def of_bytecodes(found: dict[str, dict[str, Any]]) -> str:
+    """What each mode adds, a table a workload: functions that make up a hundredth of the bare program, and the rest."""
+    parts = []
+    for name, counted in found.items():
+        bare, added = counted["bare"], counted["added"]
+        places = dict.fromkeys(place for by_place in added.values() for place in by_place)
+        most = {place: max(abs(by_place.get(place, 0)) for by_place in added.values()) for place in places}
+        shown = sorted((place for place in most if most[place] >= bare / 100), key=lambda place: -most[place])
+        rows = [[f"`{place}`", *(f"{by_place.get(place, 0):,.0f}" for by_place in added.values())] for place in shown]
+        rest = [sum(by_place.values()) - sum(by_place.get(place, 0) for place in shown) for by_place in added.values()]
+        rows.append(["all others", *(f"{count:,.0f}" for count in rest)])
+        rows.append(["together", *(f"{sum(by_place.values()):,.0f}" for by_place in added.values())])
+        parts.append(table([f"{name}: bytecodes over the bare program's {bare:,.0f}", *added], rows))
+    return "\n\n".join(parts)
+
+
 def of_times(times: Times, under: str = "", names_of: Names = None) -> str:
     """Ratio of wall or processor time to the bare program, with quartiles."""
     names = list(times.bare)

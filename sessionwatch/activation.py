@@ -12,7 +12,7 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from . import callsite
-from .model import line_of
+from .model import by_instruction, line_of
 
 _DEEPEST = 6  # functions of the user's that are looked at, outwards
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR: they hand a session out
@@ -105,23 +105,22 @@ def together(asking: list[Asking], database: Any, session: int, what: Any) -> tu
 
 
 def _is_one_unit(call: Asking, distance: int, earlier: list[Any]) -> bool:
+    if call.token.told:
+        return False
     _, lasti, before, _ = earlier[-1]
     itself = distance == before == 0
     lines = {line_of(call.code, place) for _, place, _, _ in earlier}
-    if call.token.told or line_of(call.code, call.lasti) in lines:
+    if line_of(call.code, call.lasti) in lines:
         return False
     if call.outermost and (not itself or call.code.co_name.startswith(_TESTS)):
         return False  # a program's main() is a sequence of units, and a test plays several parts
-    return not _in_a_loop(call.code, lasti, call.lasti)
+    return not (_in_a_loop(call.code, lasti) or _in_a_loop(call.code, call.lasti))
 
 
-def _in_a_loop(code: CodeType, *places: int) -> bool:
-    """Whether one of the places is within a loop: each of its rounds may be a unit."""
+@by_instruction
+def _in_a_loop(code: CodeType, place: int) -> bool:
+    """Whether an instruction is within a loop: each of its rounds may be a unit."""
     following = _following(code)
-    return any(_comes_back(following, place) for place in places)
-
-
-def _comes_back(following: dict[int, list[int]], place: int) -> bool:
     start = max(offset for offset in following if offset <= max(place, 0))  # a call's offset may be its cache's
     seen: set[int] = set()
     ahead = [*following[start]]

@@ -6,6 +6,7 @@ and tested without a database.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import CodeType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 Mode = Literal["log", "strict", "telemetry"]
 Level = Literal["off", "log", "raise"]
@@ -22,6 +23,9 @@ Severity = Literal["fault", "advice"]
 MODES: tuple[Mode, ...] = ("log", "strict", "telemetry")
 LEVELS: tuple[Level, ...] = ("off", "log", "raise")
 SCHEMA = 1
+
+_T = TypeVar("_T")
+_REMEMBERED = 4096  # instructions
 
 
 class SessionwatchError(Exception):
@@ -271,6 +275,23 @@ class Rule:
 # -- helpers ----------------------------------------------------------------------------------------
 
 
+def by_instruction(function: Callable[[CodeType, int], _T]) -> Callable[[CodeType, int], _T]:
+    """Remember what a function says of an instruction. By the code's identity: those of two files may be equal."""
+    known: dict[tuple[int, int], tuple[CodeType, _T]] = {}  # keeps the code, and so its id()
+
+    @functools.wraps(function)
+    def remembered(code: CodeType, lasti: int) -> _T:
+        found = known.get((id(code), lasti))
+        if found is None:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            found = known[id(code), lasti] = code, function(code, lasti)
+        return found[1]
+
+    return remembered
+
+
+@by_instruction
 def line_of(code: CodeType, lasti: int) -> int:
     """The line of an instruction; the function's first line where the offset is unknown."""
     if lasti >= 0:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import URL
 
 from benchmarks import (
+    bytecodes,
     check,
     children,
     examples,
@@ -50,6 +51,17 @@ def test_broken(n):
 Profiler._setup = set_up
 Profiler.tests += [test_one, test_broken]
 """
+
+
+def test_bytecodes_are_told_function_by_function() -> None:
+    """Of the bare program nothing is added; each mode's hooks are there by their names."""
+    found = bytecodes.measure()
+    assert list(found) == list(bytecodes.NAMES)
+    for counted in found.values():
+        assert counted["bare"] > 0
+        assert all(counted["added"][mode]["hooks/closing.py _close_impl"] > 0 for mode in bytecodes.MODES) is (
+            counted in (found["open+close"], found["short"])
+        )
 
 
 def test_every_workload_runs_in_every_mode_without_a_finding() -> None:
