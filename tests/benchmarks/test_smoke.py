@@ -54,14 +54,12 @@ Profiler.tests += [test_one, test_broken]
 
 
 def test_bytecodes_are_told_function_by_function() -> None:
-    """Of the bare program nothing is added; each mode's hooks are there by their names."""
+    """Of each workload; the hook that sees a session close is there by its name."""
     found = bytecodes.measure()
     assert list(found) == list(bytecodes.NAMES)
-    for counted in found.values():
-        assert counted["bare"] > 0
-        assert all(counted["added"][mode]["hooks/closing.py _close_impl"] > 0 for mode in bytecodes.MODES) is (
-            counted in (found["open+close"], found["short"])
-        )
+    assert all(counted["bare"] > 0 for counted in found.values())
+    added = found["open+close"]["added"]
+    assert all(added[mode]["hooks/closing.py _close_impl"] > 0 for mode in bytecodes.MODES)
 
 
 def test_every_workload_runs_in_every_mode_without_a_finding() -> None:
