@@ -198,12 +198,11 @@ def _declares_foreign_keys(context: Any) -> bool:
 
 def enforced(connection: Any) -> bool | None:
     """Whether SQLite enforces foreign keys on a connection; None where that can't be known."""
-    import sqlite3  # here: many programs use another database
-
     raw = connection.connection.dbapi_connection
-    if isinstance(raw, sqlite3.Connection):
+    sqlite3 = sys.modules.get("sqlite3")  # many programs use another database, and nothing is imported at the exit
+    if sqlite3 is not None and isinstance(raw, sqlite3.Connection):
         if hasattr(raw, "getconfig"):  # since Python 3.12
-            return bool(raw.getconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_FKEY))  # type: ignore[attr-defined]
+            return bool(raw.getconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_FKEY))
         cursor = sqlite3.Cursor(raw)
         cursor.row_factory = None
         return bool(cursor.execute("PRAGMA foreign_keys").fetchone()[0])
@@ -223,9 +222,7 @@ def _connect_listeners(engine: Any) -> Iterator[Any]:
 
 def _default_enforced() -> bool:
     """What SQLite was compiled to do, asked of a database of our own."""
-    import sqlite3
-
-    connection = sqlite3.connect(":memory:")
+    connection: Any = sys.modules["sqlite3"].connect(":memory:")  # aiosqlite has imported it
     try:
         return bool(connection.execute("PRAGMA foreign_keys").fetchone()[0])
     finally:
