@@ -198,6 +198,12 @@ def test_number_of_names_is_bounded(tmp_path: Path, watch: Watch, readings: Read
 
 def test_samples_of_pools_that_are_gone(tmp_path: Path, watch: Watch, readings: Readings) -> None:
     """They are told, and nothing is kept of such a pool."""
+    told: dict[str, Any] = {USE: {}, WAIT: {}}  # an old SDK leaves out a series that took nothing since the last time
+
+    def look() -> None:
+        for name, values in told.items():
+            values |= readings.values(name)
+
     for number in range(5):
         engine = made(tmp_path, pool_logging_name=f"tenant {number}")
         engine.connect().close()
@@ -205,9 +211,11 @@ def test_samples_of_pools_that_are_gone(tmp_path: Path, watch: Watch, readings: 
         del engine
         gc.collect()
         if number == 3:
-            assert len(readings.values(USE)) == 4
+            look()
+            assert len(told[USE]) == 4
+    look()
     assert set(watch.tracker.connections) == {"tenant 4"}
-    assert readings.values(WAIT) == readings.values(USE) == {(f"tenant {number}",): 1 for number in range(5)}
+    assert told[WAIT] == told[USE] == {(f"tenant {number}",): 1 for number in range(5)}
 
 
 @pytest.mark.parametrize(
