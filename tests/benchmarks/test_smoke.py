@@ -216,6 +216,30 @@ def test_an_exceeded_bound_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(("in_three", "status"), [(101.0, 0), (150.0, 1)])
+def test_what_is_above_its_bound_is_counted_in_three_layouts(
+    in_three: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their mean is what counts; what is inside of its bound is not counted again."""
+    asked = []
+
+    def measure(modes: object, names: list[str], *, layouts: int, **_: object) -> list[Counts]:
+        asked.append((list(names), layouts))
+        load = 150.0 if layouts == 1 else in_three
+        counted = [Counts("bare", {"read": 100.0, "load": 100.0}), Counts("log", {"read": 100.0, "load": load})]
+        return [
+            Counts(one.mode, {name: one.instructions[name] for name in names}, dict.fromkeys(names, 0.0))
+            for one in counted
+        ]
+
+    monkeypatch.setattr(instructions, "measure", measure)
+    monkeypatch.setattr(check, "LINE", ".".join(__import__("sqlalchemy").__version__.split(".")[:2]))
+    monkeypatch.setattr(check, "COUNTED", ("read", "load"))
+    assert main(["check"]) == status
+    assert asked == [(["read", "load"], 1), (["load"], 3)]
+    assert ("check: log, load" in capsys.readouterr().err) == bool(status)
+
+
 def test_every_workload_has_a_bound_in_every_mode() -> None:
     """The table of bounds has a column for each workload."""
     assert [workload.name for workload in workloads.ALL] == list(check.WORKLOADS)
