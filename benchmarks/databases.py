@@ -19,7 +19,7 @@ T = TypeVar("T")
 SQLITE = "sqlite://"
 DRIVERS = {"sqlite": "", "psycopg": "postgresql+psycopg", "asyncpg": "postgresql+asyncpg"}
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
-_POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10}
+_POOL: dict[str, Any] = {"pool_size": 5, "max_overflow": 15}  # ten modes share a server of a hundred connections
 
 
 def _enforce_foreign_keys(connection: Any, record: object) -> None:

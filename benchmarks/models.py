@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, ForeignKey, String, insert
+from sqlalchemy import Connection, ForeignKey, String, insert, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 ORDERS = 10_000
@@ -47,5 +47,7 @@ def seed(connection: Connection, orders: int = ORDERS) -> None:
     """Make the tables and store ``orders`` orders; needs an empty database."""
     Base.metadata.create_all(connection)
     connection.execute(insert(Order), [{"id": n, **order_row(n)} for n in range(1, orders + 1)])
+    if connection.dialect.name == "postgresql":  # whose sequence knows nothing of keys that were given
+        connection.execute(text("SELECT setval(pg_get_serial_sequence('bench_orders', 'id'), :last)"), {"last": orders})
     with_items = range(1, min(orders, WITH_ITEMS) + 1)
     connection.execute(insert(Item), [{"name": "bolt", "order_id": n} for n in with_items for _ in range(ITEMS)])

@@ -74,6 +74,14 @@ def test_every_workload_runs_in_every_mode_without_a_finding() -> None:
 
 
 @pytest.mark.postgresql
+def test_writes_are_timed_on_a_server(postgres_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that the server gives do not meet those of the rows that are there."""
+    monkeypatch.setenv("SESSIONWATCH_TEST_POSTGRES_URL", postgres_database.render_as_string(hide_password=False))
+    times = wall.measure("psycopg", ["bare"], ["flush", "bulk"], 1)
+    assert (set(times.bare), times.cannot) == ({"flush", "bulk"}, {})
+
+
+@pytest.mark.postgresql
 def test_requests_run_in_every_mode_without_a_finding(postgres_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The application of the telemetry part is right use too, with an SDK and beside its instrumentation."""
     monkeypatch.setenv("SESSIONWATCH_TEST_POSTGRES_URL", postgres_database.render_as_string(hide_password=False))
