@@ -59,7 +59,12 @@ def of_instructions(counted: list[Counts], under: str = "", names_of: Names = No
             rows.append([_label(counts.mode, names_of), *(_ratio(found[counts.mode].get(name)) for name in names)])
             if aimed and counts.mode in aims.RATIOS:
                 aim = aims.RATIOS[counts.mode]
-                rows.append([f"{counts.mode}, aim", *(f"≤ {aim[name]:.3f}" if name in aim else "" for name in names)])
+                rows.append(
+                    [
+                        f"{_label(counts.mode, names_of)}, aim",
+                        *(f"≤ {aim[name]:.3f}" if name in aim else "" for name in names),
+                    ]
+                )
     rows.append(["spread of bare, %", *(f"{bare.spread[name] * 100:.1f}" for name in names)])
     return table([f"instructions{under}, ratio to bare", *names], rows) + _notes(_remarks(counted, names_of))
 

@@ -73,16 +73,19 @@ def callers(frame: FrameType | None) -> tuple[tuple[Token, int], ...]:
 
 
 def asking(frame: FrameType | None, opened: tuple[tuple[Token, int], ...]) -> list[Asking]:
-    """Those of the calls that are still running, without generators, which only hand the session out."""
+    """The innermost two of the calls that are still running, without generators, which only hand the session out."""
+    found: list[Asking] = []
     if not opened:
-        return []
-    places = {id(token): lasti for token, lasti in opened}
+        return found
+    places = dict(opened)
     running = callsite.user_frames(frame, _DEEPEST)
-    return [
-        Asking(outer.f_trace, outer.f_code, places[id(outer.f_trace)], outer is running[-1])  # type: ignore[arg-type]
-        for outer in running
-        if id(outer.f_trace) in places and not outer.f_code.co_flags & _GENERATOR
-    ]
+    for outer in running:
+        token = outer.f_trace
+        if type(token) is Token and token in places and not outer.f_code.co_flags & _GENERATOR:
+            found.append(Asking(token, outer.f_code, places[token], outer is running[-1]))
+            if len(found) == 2:
+                break
+    return found
 
 
 def together(asking: list[Asking], database: Any, session: int, what: Any) -> tuple[Asking, Any] | None:
@@ -91,7 +94,7 @@ def together(asking: list[Asking], database: Any, session: int, what: Any) -> tu
     That is the function that asked itself or through a provider, or the one that called two such functions.
     """
     found = None
-    for distance, call in enumerate(asking[:2]):
+    for distance, call in enumerate(asking):
         commits = call.token.commits
         earlier = [kept for kept in commits if kept[0] == database and kept[3].session != session]
         if earlier and found is None:

@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from . import orm  # noqa: F401 (before the others)
+
+# isort: split
 from . import installation as _installation
 from .model import Finding, Level, Mode, Ownership
 from .watch import Watch

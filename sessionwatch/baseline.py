@@ -37,6 +37,13 @@ def read(path: str) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"baseline {path} can't be read: {error}") from error
 
 
+def absent(path: str | None) -> str | None:
+    """What to say of a baseline that is configured and is not there: its name may have been mistyped."""
+    if path is None or os.path.exists(path):
+        return None
+    return f"the baseline {path} does not exist yet: no finding is known by it"
+
+
 def write(path: str, entries: Iterable[Mapping[str, Any]]) -> int:
     """Write a baseline file; returns how many findings it has.
 

@@ -15,7 +15,7 @@ import sysconfig
 import threading
 from collections.abc import Iterable, Iterator
 from threading import get_ident
-from types import CodeType, FrameType
+from types import CodeType, FrameType, SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 from .model import Mark, RawSite
@@ -39,6 +39,17 @@ class _New(Protocol):
 _new: _New = tuple.__new__  # of a NamedTuple: without the Python function that its class puts around it
 _threads: dict[int, Any] = threading._active  # type: ignore[attr-defined]  # no public look-up by number
 
+
+class _Here(threading.local):
+    """The current thread. Each session asks twice, and the look-up by number is dearer than this one."""
+
+    def __init__(self) -> None:
+        # one that Python did not start has a stand-in: no dummy is registered for it
+        self.thread: Any = _threads.get(get_ident()) or SimpleNamespace(_name=f"thread-{get_ident()}")
+
+
+_here = _Here()
+
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _DEMO = os.path.join(_HERE, "demo") + os.sep
 _STDLIB = tuple(
@@ -56,16 +67,18 @@ _LOOPS = (
 )
 _NOWHERE: tuple[CodeType | None, int] = (None, -1)
 _running_loop: Any = None  # asyncio's function, once asyncio is there: most marks are taken outside of any loop
+_current_task: Any = None  # the same
+_tasks: dict[Any, Any] = {}  # by loop; asyncio's own, where it has one
 _LOOP_FILES = tuple({ending for ending, _ in _LOOPS})
 
 
 # A `Mark` that nobody has looked at yet, in a plain tuple: code and offset of its place, thread and task. Nearly all
-# of them are never looked at, and a NamedTuple costs ten times as much to make.
+# of them are never looked at, and a NamedTuple is far dearer to make.
 Raw = tuple[CodeType | None, int, str, str | None]
 
-# Codes to look out for, after their names: a code that is another one is compared by all that it has.
-Wanted = tuple[frozenset[str], tuple[CodeType, ...]]
-NONE: Wanted = (frozenset(), ())
+# Codes to look out for: so many that each can be looked for by itself, which is cheaper than to ask a collection.
+Wanted = tuple[CodeType | None, CodeType | None, CodeType | None, CodeType | None]
+NONE: Wanted = (None, None, None, None)
 
 # Who called into SQLAlchemy. A plain tuple for the same reason:
 # - the mark of the user's place;
@@ -150,14 +163,9 @@ def marked(place: RawSite | None) -> Mark:
 
 def raw(frame: FrameType) -> Raw:
     """The same as `mark`, for `looked_at`."""
-    outer = frame
-    try:
-        while (path := (code := outer.f_code).co_filename) in _passed:
-            outer = outer.f_back  # type: ignore[assignment]
-        if path in _users:  # the usual case
-            return _by(code, outer.f_lasti)
-    except AttributeError:  # the outermost one's f_back is None
-        pass
+    code = frame.f_code
+    if code.co_filename in _users:  # the usual case
+        return _by(code, frame.f_lasti)
     return _by(*(site(frame) or _NOWHERE))
 
 
@@ -169,36 +177,30 @@ def looked_at(raw: Raw) -> Mark:
 
 def _by(code: CodeType | None, lasti: int) -> Raw:
     """A place, with the names of the current thread and task."""
-    thread = _threads.get(get_ident())  # two calls less than by the functions below: each session pays
-    name = thread._name if thread is not None else thread_name()
-    return code, lasti, name, None if _running_loop is not None and _running_loop() is None else task_name()
-
-
-def wanted(*codes: CodeType) -> Wanted:
-    """Codes that `caller` is to look out for."""
-    return frozenset(code.co_name for code in codes), codes
+    task = None if _running_loop is not None and _running_loop() is None else task_name()
+    return code, lasti, _here.thread._name, task
 
 
 def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
     """Like `raw`, and says what lies between: a framework, a generator, one of the ``wanted`` codes."""
-    passed = _passed
-    names, codes = wanted
+    users, passed = _users, _passed
+    first, second, third, fourth = wanted
     fallback: RawSite | None = None
     seen, current = -1, None
     while True:
         while frame is not None:
             code = frame.f_code
-            if code.co_filename not in passed:
-                kind = USER if code.co_filename in _users else kind_of(frame)
-                if kind == USER:
-                    generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
-                    return _by(code, frame.f_lasti), fallback is not None, generator, seen
-                if kind == STOP:
-                    break
-                if kind == LIBRARY and fallback is None:
-                    fallback = RawSite(code, frame.f_lasti)
-            if code.co_name in names and code in codes:
-                seen = max(seen, codes.index(code))
+            path = code.co_filename
+            kind = USER if path in users else THROUGH if path in passed else kind_of(frame)
+            if kind == USER:
+                generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
+                return _by(code, frame.f_lasti), fallback is not None, generator, seen
+            if kind == STOP:
+                break
+            if code is first or code is second or code is third or code is fourth:
+                seen = max(seen, wanted.index(code))
+            elif kind == LIBRARY and fallback is None:
+                fallback = RawSite(code, frame.f_lasti)
             frame = frame.f_back
         else:
             current, frame = _outer_greenlet(current)
@@ -222,18 +224,16 @@ def user_frames(frame: FrameType | None, limit: int) -> list[FrameType]:
 
     They end where a library, a module's own code or an event loop called the outermost one.
     """
-    kinds, passed = _kinds, _passed
+    users, passed = _users, _passed
     found: list[FrameType] = []
     current = None
     while True:
         while frame is not None:
-            code = frame.f_code
-            if code.co_filename not in passed:
-                kind = kinds.get(id(code))
-                if kind is None:
-                    kind = kind_of(frame)
+            path = frame.f_code.co_filename
+            if path not in passed:
+                kind = USER if path in users else kind_of(frame)
                 if kind == USER:
-                    if code.co_name == "<module>":
+                    if frame.f_code.co_name == "<module>":
                         return found
                     found.append(frame)
                     if len(found) >= limit:
@@ -297,24 +297,38 @@ def user_files() -> set[str]:
 
 def thread_name() -> str:
     """The current thread's name, without registering a dummy for foreign threads."""
-    thread = _threads.get(get_ident())
-    # _name: the property checks first what holds for every thread in there
-    return thread._name if thread is not None else f"thread-{get_ident()}"
+    name: str = _here.thread._name  # the property checks first what holds for every thread here
+    return name
 
 
 def task_name() -> str | None:
     """The running asyncio task's name, None outside of a task."""
-    global _running_loop
-    asyncio = sys.modules.get("asyncio")  # not imported here: `sessionwatch run` starts without it
-    if asyncio is None:
+    if _running_loop is None and not _meet_asyncio():
+        return None
+    loop = _running_loop()
+    if loop is None:
         return None
     try:
-        _running_loop = asyncio._get_running_loop
-        loop = _running_loop()
-        task = asyncio.current_task(loop) if loop is not None else None
-    except (AttributeError, RuntimeError):  # asyncio is half imported, or the loop is not asyncio's
+        task = _tasks.get(loop)  # the usual case; what is public is a function of Python until 3.12
+        if task is None:
+            task = _current_task(loop)
+        return task.get_name() if task is not None else None
+    except (AttributeError, RuntimeError):  # the loop, or the task, is not asyncio's
         return None
-    return task.get_name() if task is not None else None
+
+
+def _meet_asyncio() -> bool:
+    """Take its functions, once it is imported. Not imported here: `sessionwatch run` starts without it."""
+    global _running_loop, _current_task, _tasks
+    asyncio = sys.modules.get("asyncio")
+    try:
+        _current_task = asyncio.current_task  # type: ignore[union-attr]
+        # Private: where a later release keeps its tasks elsewhere, nothing is found in here, and it is asked itself.
+        _tasks = getattr(asyncio.tasks, "_current_tasks", {})  # type: ignore[union-attr]
+        _running_loop = asyncio._get_running_loop  # type: ignore[union-attr]
+    except AttributeError:  # not there, or half imported
+        return False
+    return True
 
 
 def running_tasks() -> set[str]:

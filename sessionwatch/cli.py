@@ -41,7 +41,8 @@ examples:
   sessionwatch run --format json --output findings.jsonl shop.py
   sessionwatch run --rules session-leak=off,detached-touch=log shop.py
 
-exit status: the program's own; 1 where --fail turns a 0; 2 where the program can't be started.
+exit status: the program's own; 2 where the program can't be started. --fail turns a 0 into 1 where there is a
+finding, and else into 2 where a process could not be watched.
 """
 
 
@@ -130,7 +131,11 @@ def _run_parser() -> Parser:
     )
     _add_format(parser)
     parser.add_argument("--output", metavar="FILE", help="where the report goes (default: stderr)")
-    parser.add_argument("--fail", action="store_true", help="exit status 1 instead of 0 where there is a finding")
+    parser.add_argument(
+        "--fail",
+        action="store_true",
+        help="exit status 1 instead of 0 where there is a finding, 2 where a process could not be watched",
+    )
     parser.add_argument("--unused-allows", action="store_true", help="list allowances that matched nothing")
     return parser
 
@@ -314,8 +319,13 @@ Keep the findings that a code base is known to have in a file, so that only new 
 
   sessionwatch run --format json --output findings.jsonl shop.py
   sessionwatch baseline update findings.jsonl      take these findings as known
+  pytest --sessionwatch-update-baseline            the same with those of the tests
   sessionwatch baseline show                       list them
   sessionwatch baseline prune findings.jsonl       drop those that no longer happen
+
+It is in use where it is configured: `baseline` below [tool.sessionwatch] in pyproject.toml, SESSIONWATCH_BASELINE, or
+sessionwatch_baseline in the pytest configuration. A finding is known by its rule, subject, file and function: another
+one of the same kind in the same function is known, too.
 """
 
 
@@ -331,7 +341,8 @@ def _add_baseline(commands: Any) -> None:
 def _baseline(options: argparse.Namespace) -> int:
     from . import baseline, config, report, rules
 
-    path = options.baseline or config.load(rules.ALL, rules.PLANNED).baseline or baseline.DEFAULT
+    configured = config.load(rules.ALL, rules.PLANNED).baseline
+    path = options.baseline or configured or baseline.DEFAULT
     known = baseline.read(path)
     if options.action == "show":
         _print_table([["rule", "place", "subject"], *([e["rule"], _place(e), e["subject"]] for e in known.values())])
@@ -343,11 +354,14 @@ def _baseline(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"can't read {options.findings}: {error.strerror}") from error
     report.check(records, options.findings)
+    records.sort(key=lambda record: not record["allowed"])  # one that is not, at another line of the function, counts
     found = {record["fingerprint"]: record for record in records}
     kept = [entry for entry in known.values() if options.action == "update" or entry["fingerprint"] in found]
     added = [record for record in found.values() if options.action == "update" and not record["allowed"]]
     number = baseline.write(path, [*kept, *added])
     print(f"{path}: {number} known findings (before: {len(known)})")
+    if configured is None:
+        print(f'not in use yet; for that, add to pyproject.toml, below [tool.sessionwatch]: baseline = "{path}"')
     return 0
 
 

@@ -25,11 +25,11 @@ ENVIRONMENT = {
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 GENERAL: dict[str, Setting] = {
-    "history.sessions": Setting(4096, "closed sessions whose story is kept"),
-    "history.loads": Setting(4096, "queries whose place is kept"),
-    "history.findings": Setting(10_000, "different findings that are kept; more are only counted"),
+    "history.sessions": Setting(4096, "closed sessions whose story is kept", least=1),
+    "history.loads": Setting(4096, "queries whose place is kept", least=1),
+    "history.findings": Setting(10_000, "different findings that are kept; more are only counted", least=1),
     "telemetry.models": Setting(False, "models and attributes as attributes of the metric of lazy loads"),
-    "telemetry.models_cap": Setting(200, "pairs of model and attribute on a metric; the rest become 'other'"),
+    "telemetry.models_cap": Setting(200, "pairs of model and attribute on a metric; the rest become 'other'", least=0),
 }
 
 _PATHS = (str, os.PathLike)
@@ -188,8 +188,9 @@ def _check_setting(name: str, value: Any, options: dict[str, Setting], planned: 
     option = options[name]
     try:
         converted = _convert(value, option)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         wanted = " or ".join(option.choices) if option.choices else type(option.default).__name__
+        wanted += f" of at least {option.least}" if option.least is not None else ""
         raise ConfigError(f"setting {name!r} takes {wanted}, not {value!r} ({origin})") from error
     return converted
 
@@ -209,7 +210,12 @@ def _convert(value: Any, option: Setting) -> Any:
         return word in _TRUE
     if isinstance(value, bool):
         raise ValueError(value)
-    return kind(value)
+    converted = kind(value)
+    if isinstance(value, float) and converted != value:  # 2.5 is no int
+        raise ValueError(value)
+    if option.least is not None and not float(converted) >= option.least:  # nan is not, either
+        raise ValueError(value)
+    return converted
 
 
 def _from_pyproject(start: Path) -> tuple[str, dict[str, Any]]:
@@ -222,9 +228,12 @@ def _from_pyproject(start: Path) -> tuple[str, dict[str, Any]]:
     import tomllib  # many programs have no such file
 
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("sessionwatch", {})
+        tools = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
+    if not isinstance(tools, Mapping):
+        raise ConfigError(f"tool takes a table, not {tools!r} ({path})")
+    table = tools.get("sessionwatch", {})
     if not isinstance(table, Mapping):
         raise ConfigError(f"tool.sessionwatch takes a table, not {table!r} ({path})")
     _check_types(table, str(path))

@@ -118,6 +118,7 @@ class UnloadedRead(InstanceEvent):
     recursive: bool = False  # the path goes round: a tree
     record: Any = None  # ledger.SessionRecord of the session that holds or held it
     queried: bool = True  # False for an object that the session made, not a query
+    by_get: bool = False  # its query was a call of get() or get_one(), which take loader options by another way
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -9,15 +9,16 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import config, rules
-from .model import ConfigError, Mode
+from . import baseline, config, rules
+from .model import ConfigError, Finding, Mode
 from .scope import process_ends
 from .telemetry.metrics import forked_without
-from .watch import Watch
+from .watch import Watch, import_first
 
 logger = logging.getLogger("sessionwatch")
 _lock = threading.RLock()
 _current: Watch | None = None
+_begins: Watch | None = None  # the one that is being put in its place at the moment
 _fork_hook_installed = False
 _after_forks = False  # multiprocessing tells us of them, here and in all children
 
@@ -26,6 +27,7 @@ def install(
     *,
     log: bool = True,
     gives_way: bool = False,
+    sink: Callable[[Finding, bool], None] | None = None,
     providers: Mapping[str, Any] | None = None,
     mode_by_default: tuple[Mode, str] | None = None,
     **keywords: Any,
@@ -34,33 +36,45 @@ def install(
 
     ``gives_way``: for `sessionwatch run` and OpenTelemetry's instrumentor, which must not change what an
     installation of the program's own does. That one takes its place, with its subscribers, and hands it back when
-    it is uninstalled. ``mode_by_default``: for where no mode is configured, and who says so.
+    it is uninstalled. ``sink``: a subscriber of the installation that is returned. ``mode_by_default``: for where no
+    mode is configured, and who says so.
     """
     settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
+    missing = baseline.absent(settings.baseline)
+    if missing and log:
+        logger.warning(missing)
+    import_first(settings.mode)  # without the lock
     with _lock:
-        before = _current
-        if before is not None and not before.gives_way:
+        before = _begins or _current
+        if before is not None and (before is _begins or not before.gives_way):
             _compare(before, settings, keywords)
-            return before
-        if before is not None:
-            providers = providers or before.providers
-        watch = Watch(settings, log=log, gives_way=gives_way, providers=providers, uninstall=remove)
+            watch = before
+        else:
+            if before is not None:
+                providers = providers or before.providers
+            watch = Watch(settings, log=log, gives_way=gives_way, providers=providers, uninstall=remove)
+            watch.replaced = before
+            _put(watch, before)
+        if sink is not None:
+            watch.subscribe(sink)
+        return watch
+
+
+def _put(watch: Watch, before: Watch | None) -> None:
+    """Make ``watch`` the installation, in the place and with the subscribers of the one ``before`` it."""
+    global _begins, _current, _fork_hook_installed
+    _begins = watch
+    try:
         if before is not None:
             before.uninstall()
-            watch.replaced = before
-        return _put(watch, before)
-
-
-def _put(watch: Watch, before: Watch | None) -> Watch:
-    """Make ``watch`` the installation, with the subscribers of the one ``before`` it."""
-    global _current, _fork_hook_installed
-    watch.start(before)
-    if not _fork_hook_installed and hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
-        _fork_hook_installed = True
-        _at_end_of_child(after_fork=False)  # this is one
-    _current = watch
-    return watch
+        watch.start(before)
+        if not _fork_hook_installed and hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
+            _fork_hook_installed = True
+            _at_end_of_child(after_fork=False)  # this is one
+        _current = watch
+    finally:
+        _begins = None
 
 
 def remove(watch: Watch) -> None:
@@ -72,9 +86,10 @@ def remove(watch: Watch) -> None:
         watch.stop()
         if _current is watch:
             _current = None
-        if watch.replaced is not None:
+        if watch.replaced is not None and _begins is None:
             before = watch.replaced
             again = Watch(before.config, log=before.log, gives_way=True, providers=before.providers, uninstall=remove)
+            again.replaced = before.replaced
             _put(again, before)
 
 
@@ -90,7 +105,7 @@ def withdraw(watch: Watch) -> None:
     if now is not None and now.config is watch.config:
         now.uninstall()
     elif now is not None and now.replaced is not None and now.replaced.config is watch.config:
-        now.replaced = None
+        now.replaced = now.replaced.replaced
 
 
 def current() -> Watch | None:
@@ -111,8 +126,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _begins, _lock
+    _lock, _begins = threading.RLock(), None  # a thread that the child does not have may have been at work
     if _current is not None:
         _current.forked()
     else:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ SCHEMA = 1
 
 _T = TypeVar("_T")
 _REMEMBERED = 4096  # instructions
+_TYPED = ("<stdin>", "<console>")  # files of an interactive interpreter: each statement is line 1 of a new one
+_numbers = itertools.count(1)
+_COMPREHENSION = re.compile(r"\.?<(?:list|set|dict)comp>")
 
 
 class SessionwatchError(Exception):
@@ -54,8 +59,9 @@ class RawSite(NamedTuple):
     lasti: int  # offset of the instruction in ``code``, in bytes; -1 where unknown
 
     def resolve(self) -> Site:
-        function = self.code.co_qualname.rpartition("<locals>.")[2]
-        return Site(self.code.co_filename, line_of(self.code, self.lasti), function)
+        function = function_of(self.code)
+        path = self.code.co_filename
+        return Site(path, line_of(self.code, self.lasti), function, _statement(self.code, -1) if path in _TYPED else 0)
 
 
 class Mark(NamedTuple):
@@ -68,11 +74,15 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place in a source file. ``line`` counts from 1; ``function`` is the qualified name."""
+    """A place in a source file. ``line`` counts from 1; ``function`` is the qualified name.
+
+    ``statement`` tells apart what was typed into an interactive interpreter, where lines can't; 0 elsewhere.
+    """
 
     path: str
     line: int
     function: str
+    statement: int = field(default=0, repr=False, compare=False)
 
     @property
     def shown_path(self) -> str:
@@ -120,8 +130,9 @@ class Evidence:
 class Finding:
     """What a rule found; see ``schema.json`` for the form that it is written in.
 
-    ``message`` is the headline without the rule's slug. ``count`` grows while the same fingerprint
-    (rule, subject, file, function) is found again. No value of a column is ever part of a finding.
+    ``message`` is the headline without the rule's slug. ``count`` grows while the same is found again: the
+    same fingerprint (rule, subject, file, function) at the same line. No value of a column is ever part of
+    a finding.
     """
 
     rule: str
@@ -142,6 +153,8 @@ class Finding:
     time: float = field(default_factory=time.time)  # seconds since the epoch
     allowed: str | None = None  # the reason, where an allowance covers it
     raised: bool = False  # whether the program was told by an exception
+    # where the count grows and no subscriber is called
+    when_grown: Callable[[Finding], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def path(self) -> str | None:
@@ -160,6 +173,12 @@ class Finding:
         """16 hexadecimal digits; no line number, so that it survives edits above the place."""
         parts = (self.rule, self.subject, (self.path or "").replace(os.sep, "/"), self.function or "")
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def key(self) -> tuple[str, int, int, bool]:
+        """What is told only once: a fingerprint and a line, by itself where an allowance covers it."""
+        statement = self.site.statement if self.site else 0
+        return self.fingerprint, self.line or 0, statement, self.allowed is not None
 
     def attributes(self) -> dict[str, str | int]:
         """What telemetry says of it besides its story: strings and numbers only."""
@@ -239,12 +258,16 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """An option of a rule. ``default`` gives its type too; ``defaults`` holds those of modes that have their own."""
+    """An option of a rule. ``default`` gives its type too; ``defaults`` holds those of modes that have their own.
+
+    ``least``: the smallest number that makes sense.
+    """
 
     default: bool | int | float | str
     help: str
     choices: tuple[str, ...] = ()
     defaults: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    least: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,7 +276,7 @@ class Rule:
 
     ``check`` receives an event of one of the types in ``events`` and the rule's settings, and yields
     findings. It never logs and never raises on purpose. ``safe_point`` says in a few words where a finding
-    is raised.
+    is raised. ``counted``: its message with the final count, where the message has a count in it.
     """
 
     slug: str
@@ -265,6 +288,7 @@ class Rule:
     check: Callable[[Any, dict[str, Any]], Iterator[Finding]]
     settings: dict[str, Setting] = field(default_factory=dict)
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
+    counted: Callable[[str, int], str] | None = None
 
     def level_in(self, mode: Mode) -> Level:
         if mode not in self.on_in:
@@ -291,6 +315,17 @@ def by_instruction(function: Callable[[CodeType, int], _T]) -> Callable[[CodeTyp
     return remembered
 
 
+def function_of(code: CodeType) -> str:
+    """The qualified name of the function that ``code`` is of, from the innermost function around it.
+
+    A list, set or dict comprehension is a part of what is around it, as it is since Python 3.12 (PEP 709).
+    """
+    name = code.co_qualname
+    if "comp>" in name:
+        name = _COMPREHENSION.sub("", name).removesuffix(".<locals>").lstrip(".") or "<module>"
+    return name.rpartition("<locals>.")[2]
+
+
 @by_instruction
 def line_of(code: CodeType, lasti: int) -> int:
     """The line of an instruction; the function's first line where the offset is unknown."""
@@ -299,6 +334,12 @@ def line_of(code: CodeType, lasti: int) -> int:
             if start <= lasti < end and line is not None:
                 return line
     return code.co_firstlineno
+
+
+@by_instruction
+def _statement(code: CodeType, _: int) -> int:
+    """The number of a statement that was typed; the same one while its code is remembered."""
+    return next(_numbers)
 
 
 def exportable(value: object) -> str:

@@ -189,7 +189,8 @@ def _identified(what: Any, key: Any) -> tuple[type, Any, Any]:
         return what, key, mapper.identity_key_from_primary_key(parts)
     state: Any = inspect(what, raiseerr=False)
     if state is None or not hasattr(state, "session_id"):
-        raise TypeError(f"{type(what).__name__} is no instance of a mapped class")
+        hint = ": call sessionwatch_persisted(MappedClass, key) for a key" if isinstance(what, tuple) else ""
+        raise TypeError(f"{type(what).__name__} is no instance of a mapped class{hint}")
     if state.key is None:
         why = "was added to a session, but never flushed" if state.pending else "was never written, or rolled back"
         raise AssertionError(f"the {type(what).__name__} is not in the database: it {why}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .model import Finding, Mode
+    from .model import Finding, Mode, Site
     from .persisted import Persisted
     from .watch import Watch
 
@@ -63,6 +64,7 @@ def sessionwatch(request: pytest.FixtureRequest) -> Iterator[TestWatch]:
     if plugin is not None:
         yield plugin.test_watch
         return
+    from . import orm  # noqa: F401 (before the others)
     from .installation import current, install
 
     installed = current()
@@ -76,7 +78,8 @@ def sessionwatch(request: pytest.FixtureRequest) -> Iterator[TestWatch]:
 
 @pytest.fixture
 def sessionwatch_persisted() -> Iterator[Persisted]:
-    """Check that a row is there for a new session: ``sessionwatch_persisted(order)``, ``(Order, 1)``.
+    """Check that a row is there for a new session: ``sessionwatch_persisted(order)``, or by its class and key,
+    ``sessionwatch_persisted(Order, 1)``.
 
     Returns the row's values (``.status``), or fails with the story of who wrote it and did not commit. Looks
     where the instance's session does, or at ``bind=``; with an asyncio engine, await it. Where the sessions
@@ -122,6 +125,9 @@ class Plugin:
     """One installation for the whole run, and the findings of the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode) -> None:
+        from . import orm  # noqa: F401 (before the others)
+
+        # isort: split
         from . import baseline, installation
         from . import config as configuration
         from .model import ConfigError
@@ -140,7 +146,7 @@ class Plugin:
             raise pytest.UsageError(f"sessionwatch: {error}") from error
         self.updating: str | None = None
         if config.getoption("--sessionwatch-update-baseline"):
-            self.updating = self._below_root(config.getini("sessionwatch_baseline") or baseline.DEFAULT)
+            self.updating = self.watch.config.baseline or self._below_root(baseline.DEFAULT)
             for slug, level in self.watch.config.levels.items():
                 self.watch.config.levels[slug] = "log" if level == "raise" else level
         self.entries: dict[str, dict[str, Any]] = {}
@@ -151,7 +157,14 @@ class Plugin:
         self.unused: dict[str, None] = {}  # allowances of xdist's workers, as they are shown
         self.used: set[str] = set()
         self.mistake: str | None = None  # in the marker of the test that runs
+        self.marked: Site | None = None  # where that one is
         self.test_watch = TestWatch(self.watch, self.current)
+
+    def pytest_report_header(self) -> str | None:
+        from .baseline import absent
+
+        missing = absent(self.watch.config.baseline)
+        return f"sessionwatch: {missing}" if missing else None
 
     def _below_root(self, path: str) -> str | None:
         return str(self.config.rootpath / path) if path else None
@@ -198,6 +211,7 @@ class Plugin:
             result = yield
         except BaseException as error:
             _end_at_users_line(error)
+            self._forget_marker()
             self._tell(item, phase, error)
             raise
         self._settle()
@@ -205,6 +219,13 @@ class Plugin:
         if failing:
             pytest.fail(self._story(failing, phase), pytrace=False)
         return result
+
+    def _forget_marker(self) -> None:
+        """A test that was skipped or broke off may not have come to what its marker allows."""
+        from .suppress import forget
+
+        if self.marked is not None:
+            forget(self.marked)
 
     def _tell(self, item: pytest.Item, phase: str, error: BaseException) -> None:
         """The test failed by itself: its findings stand beside the failure, and its fixtures' ends fail nothing more.
@@ -240,24 +261,26 @@ class Plugin:
         from .messages import render
 
         count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-        return "\n\n".join([f"sessionwatch: {count} in {_PHASES[phase]}", *(render(finding) for finding in findings)])
+        kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))  # pytest repeats this line at its end
+        title = f"sessionwatch: {count} in {_PHASES[phase]}: {kinds}"
+        return "\n\n".join([title, *(render(finding) for finding in findings)])
 
     @contextlib.contextmanager
     def _marked(self, item: pytest.Item) -> Iterator[None]:
         from .model import ConfigError
 
-        marker = item.get_closest_marker("sessionwatch")
-        self.mistake = None
+        found = next(item.iter_markers_with_node("sessionwatch"), None)  # the closest one
+        self.mistake = self.marked = None
         with contextlib.ExitStack() as stack:
             try:
-                if marker is not None:
-                    self._obey(marker, stack)
+                if found is not None:
+                    self._obey(*found, stack)
             except ConfigError as error:
                 self.mistake = str(error)
             yield
 
-    def _obey(self, marker: pytest.Mark, stack: contextlib.ExitStack) -> None:
-        from .suppress import allow
+    def _obey(self, node: Any, marker: pytest.Mark, stack: contextlib.ExitStack) -> None:
+        from .suppress import allow_at
 
         mode, slugs, reason = _marker(marker)
         if mode == "off":
@@ -265,7 +288,8 @@ class Plugin:
         elif mode is not None:
             stack.enter_context(self.watch.switched(mode))
         if slugs:
-            stack.enter_context(allow(*slugs, reason=reason))
+            self.marked = _place(node)
+            stack.enter_context(allow_at(self.marked, *slugs, reason=reason))
 
     @contextlib.contextmanager
     def _off(self) -> Iterator[None]:
@@ -306,6 +330,11 @@ class Plugin:
         if self.updating and not hasattr(self.config, "workerinput"):
             number = write(self.updating, self.entries.values())
             terminalreporter.line(f"sessionwatch: {number} findings written to {self.updating}")
+            if self.watch.config.baseline is None:
+                terminalreporter.line(
+                    "sessionwatch: not in use yet; for that, add to the pytest configuration:"
+                    f" sessionwatch_baseline = {os.path.relpath(self.updating, self.config.rootpath)}"
+                )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         self._update_baseline(terminalreporter)
@@ -346,6 +375,16 @@ def _end_at_users_line(error: BaseException) -> None:
         walked = walked.tb_next
     if last is not None:
         last.tb_next = None
+
+
+def _place(node: Any) -> Site:
+    """Where a test, class or module is; the first line of its file where pytest does not know."""
+    from .model import Site
+
+    path, line = node.path, None
+    with contextlib.suppress(Exception):  # a collector of another plugin's
+        path, line, _ = node.reportinfo()
+    return Site(str(path), (line or 0) + 1, "")
 
 
 def _marker(marker: pytest.Mark) -> tuple[Any, tuple[str, ...], str]:

@@ -71,16 +71,20 @@ def check(records: Iterable[Record], path: str) -> None:
             raise SessionwatchError(f"{path}:{number} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
 
 
+def key(record: Record) -> tuple[str, int, bool]:
+    """What is told only once, as `Finding.key` is for findings."""
+    return record["fingerprint"], record.get("line") or 0, record.get("allowed") is not None
+
+
 def merge(records: Iterable[Record]) -> list[Seen]:
     """One entry a finding, in the order in which they first happened.
 
     A process writes a finding again with its final count: the last line counts. Counts of several
     processes are added.
     """
-    found: dict[tuple[object, bool], Seen] = {}
+    found: dict[tuple[str, int, bool], Seen] = {}
     for record in records:
-        key = (record["fingerprint"], record.get("allowed") is None)
-        seen = found.setdefault(key, Seen(record))
+        seen = found.setdefault(key(record), Seen(record))
         seen.counts[record["pid"]] = record.get("count", 1)
     return list(found.values())
 
@@ -134,7 +138,7 @@ def text(
     blocks = [_rule_block(rule, group, colour) for rule, group in _by_rule(seen).items()]
     lines = [_bold(" sessionwatch ".center(72, "-"), colour), ""] if blocks else []
     lines += blocks
-    lines += _failures(notes or ())
+    lines += failures(notes or ())
     lines += _unused(seen, notes or ()) if unused else []
     lines.append(_bold(totals(seen, notes), colour))
     return "\n".join(lines) + "\n"
@@ -173,14 +177,17 @@ def _rule_block(rule: str, group: list[Seen], colour: bool) -> str:
 
 
 def _story(item: Seen, colour: bool) -> str:
-    story = messages.render(as_finding(item.record), colour=colour).rstrip("\n")
-    if item.count == 1:
-        return story
+    finding = as_finding(item.record)
+    counted = messages.counted(item.rule, finding.message, item.count)
+    finding.message = counted or finding.message
+    story = messages.render(finding, colour=colour).rstrip("\n")
+    times = f" {item.count} times" if item.count > 1 and counted is None else ""
     processes = f" in {len(item.counts)} processes" if len(item.counts) > 1 else ""
-    return f"{story}\n  seen {item.count} times{processes}"
+    return f"{story}\n  seen{times}{processes}" if times or processes else story
 
 
-def _failures(notes: Iterable[Record]) -> list[str]:
+def failures(notes: Iterable[Record]) -> list[str]:
+    """What kept processes from being watched, one line an error."""
     errors = Counter(str(note.get("error")) for note in notes if note.get("event") == "failed")
     return [f"sessionwatch: {_plural(count, 'process', 'es')} not watched: {error}" for error, count in errors.items()]
 

@@ -17,11 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Literal, NamedTuple
 
-from . import config, report, rules
+from . import baseline, config, messages, report, rules
 from .model import ConfigError
 from .process import end_like, supervise
 
 AUTOSTART = os.path.join(os.path.dirname(os.path.abspath(__file__)), "autostart")
+
+NOT_WATCHED = 2  # the exit status of --fail for a process that could not be watched
 
 Kind = Literal["script", "module", "command"]
 
@@ -65,15 +67,18 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     if options.mode is not None:
         config.check_mode(options.mode, "--mode")
     levels = config.parse_pairs(",".join(options.rules), "--rules")
-    config.load(rules.ALL, rules.PLANNED, keywords={"rules": levels}, keywords_from="--rules")
+    settings = config.load(rules.ALL, rules.PLANNED, keywords={"rules": levels}, keywords_from="--rules")
+    missing = baseline.absent(settings.baseline)
+    if missing:
+        _say(f"sessionwatch: {missing}")
     command = find_command(kind, program)
     with _opened(options.output) as target, _private_folder() as folder:
         files = _files(options, folder)
         status = supervise(command.argv, _environment(options, files), command.executable)
-        failed = _afterwards(options, files, target)
+        failure = _afterwards(options, files, target)
     if status < 0:
         return end_like(-status)
-    return 1 if options.fail and failed and status == 0 else status
+    return failure if options.fail and status == 0 else status
 
 
 # -- what to start ----------------------------------------------------------------------------------
@@ -165,24 +170,26 @@ def _private_folder() -> Iterator[str]:
 def _complete(files: Files) -> None:
     """Add the last line of each finding whose process ended before it could write its final count."""
     records = report.read(files.findings, strict=False)
-    last = {(item["pid"], item["fingerprint"], item["allowed"] is not None): item for item in records}
+    last = {(item["pid"], *report.key(item)): item for item in records}
     with open(files.findings, "a", encoding="ascii") as stream:
-        for (pid, fingerprint, allowed), count in _counts(files.folder):
-            record = last.get((pid, fingerprint, allowed))
+        for place, count in _counts(files.folder):
+            record = last.get(place)
             if record and count > record["count"]:
-                last[pid, fingerprint, allowed] = {**record, "count": count}
-                stream.write(json.dumps({**record, "count": count}) + "\n")
+                message = messages.counted(record["rule"], record["message"], count) or record["message"]
+                last[place] = {**record, "message": message, "count": count}
+                stream.write(json.dumps(last[place]) + "\n")
 
 
-def _counts(folder: str) -> Iterator[tuple[tuple[int, str, bool], int]]:
+def _counts(folder: str) -> Iterator[tuple[tuple[int, str, int, bool], int]]:
     for name in sorted(os.listdir(folder)):
         prefix, _, pid = name.partition("counts-")
         if prefix or not pid:
             continue
         with open(os.path.join(folder, name), encoding="ascii") as rows:
             for row in rows:
-                fingerprint, allowed, count = row.strip("\0").split()  # zeros: another thread never got to its row
-                yield (int(pid), fingerprint, allowed == "1"), int(count)
+                # zeros: another thread never got to its row
+                fingerprint, line, allowed, count = row.strip("\0").split()
+                yield (int(pid), fingerprint, int(line), allowed == "1"), int(count)
 
 
 # -- what people are told ---------------------------------------------------------------------------
@@ -202,25 +209,33 @@ def _opened(output: str | None) -> Iterator[IO[str] | None]:
         yield target
 
 
-def _afterwards(options: Options, files: Files, target: IO[str] | None) -> bool:
-    """Report; whether there is a finding that nothing allows. Nothing here may cost the program its exit status."""
+def _afterwards(options: Options, files: Files, target: IO[str] | None) -> int:
+    """Report; what ``--fail`` makes of a 0: 1 for a finding that nothing allows, 2 where nobody can know of one.
+
+    Nothing here may cost the program its exit status.
+    """
     try:
         _complete(files)
         seen = report.merge(report.read(files.findings, strict=False))
-        _tell(options, files, target, seen)
-        return any(item.allowed is None for item in seen)
+        notes = report.read(files.notes, strict=False)
+        _tell(options, files, target, seen, notes)
+        found = any(item.allowed is None for item in seen)
+        return 1 if found else NOT_WATCHED if report.failures(notes) else 0
     except Exception as error:
         _say(f"sessionwatch: the report can't be made: {type(error).__name__}: {error}")
-        return False
+        return NOT_WATCHED
 
 
-def _tell(options: Options, files: Files, target: IO[str] | None, seen: list[report.Seen]) -> None:
+def _tell(
+    options: Options, files: Files, target: IO[str] | None, seen: list[report.Seen], notes: list[report.Record]
+) -> None:
     stream = target or sys.stderr
     if options.format == "text":
-        notes = report.read(files.notes, strict=False)
         _write(stream, report.text(seen, notes, colour=report.wants_colour(stream), unused=options.unused_allows))
     elif not (target and os.path.samefile(files.findings, target.fileno())):
         _write(stream, _content(files.findings))
+    for line in report.failures(notes) if options.fail and (target or options.format == "json") else ():
+        _say(line)
     if options.fail and target:
         _say(f"{report.totals(seen)}; see {options.output}")
 

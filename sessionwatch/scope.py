@@ -40,7 +40,7 @@ class Unit:
         self.request: tuple[str, int] | None = None
         self.number = next(_numbers)
         self.ended = False
-        self.commits: list[Any] = []  # of writes, for the rule split-unit-of-work
+        self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.units
         self._records: list[weakref.ref[Any]] = []
 
     @property
@@ -75,7 +75,9 @@ class Unit:
 
     def end(self) -> list[Exception]:
         """End it, and ask those who listen; what comes back is to be raised."""
-        self.name = self.name  # what it was asked from belongs to the host
+        self._name = self.name
+        self._namers.clear()  # what it was asked from belongs to the host
+        self.commits = ()
         self.ended = True
         return [error for listener in list(_listeners) if (error := listener(self)) is not None]
 
@@ -191,8 +193,10 @@ def current_unit() -> Unit | None:
 
 
 def _leave(token: Token[Unit | None]) -> None:
-    with contextlib.suppress(ValueError):  # left in another context than it was entered in
+    try:  # not by suppress(), which is three calls
         _current.reset(token)
+    except ValueError:
+        return  # left in another context than it was entered in
 
 
 @contextlib.contextmanager

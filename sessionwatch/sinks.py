@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .messages import render
+from .messages import counted, render
 from .model import ConfigError, Finding, exportable
 
-Sink = Callable[[Finding, bool], None]  # the finding, and whether it is the first with its fingerprint
+Sink = Callable[[Finding, bool], None]  # the finding, and whether it is the first of its kind
 
 logger = logging.getLogger("sessionwatch")
 
@@ -30,7 +30,7 @@ class Story:
 
 
 def log(finding: Finding, first: bool) -> None:
-    """One record of the logger ``sessionwatch``, level WARNING, for the first of each fingerprint.
+    """One record of the logger ``sessionwatch``, level WARNING, for the first of each kind.
 
     It stands at the place that the finding points to, and ``record.args[0].finding`` is the finding. Its other
     attributes are strings and numbers, which OpenTelemetry's handlers export as they are.
@@ -88,10 +88,10 @@ class JsonLines:
             self._file.number()
         except OSError as error:
             raise ConfigError(f"output {path} can't be written: {error.strerror}") from error
-        self._written: dict[tuple[str, bool], tuple[Finding, int]] = {}  # an allowed one has a count of its own
+        self._written: dict[tuple[Any, ...], tuple[Finding, int]] = {}  # by `Finding.key`
 
     def __call__(self, finding: Finding, first: bool) -> None:
-        key = finding.fingerprint, finding.allowed is not None
+        key = finding.key
         if first:
             self._write_grown(key)
             self._write(finding)
@@ -115,12 +115,12 @@ class JsonLines:
                 self._file.close()
                 self._file = None
 
-    def _write_grown(self, key: tuple[str, bool]) -> None:
+    def _write_grown(self, key: tuple[Any, ...]) -> None:
         finding, count = self._written.pop(key, (None, 0))
         if finding is not None and finding.count != count:
-            self._write(finding)
+            self._write(finding, counted(finding.rule, finding.message, finding.count))
 
-    def _write(self, finding: Finding) -> None:
+    def _write(self, finding: Finding, message: str | None = None) -> None:
         if self._file is not None:
-            line = json.dumps(finding.as_json(), ensure_ascii=True) + "\n"
+            line = json.dumps({**finding.as_json(), "message": message or finding.message}, ensure_ascii=True) + "\n"
             os.write(self._file.number(), line.encode("ascii"))

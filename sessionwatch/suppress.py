@@ -75,6 +75,20 @@ class allow:  # noqa: N801 (reads as a verb in a with statement)
         self.__exit__(type_, value, traceback)
 
 
+def allow_at(site: Site, *slugs: str, reason: str) -> allow:
+    """`allow` in the name of another place than the one that calls: that of a test's marker."""
+    block = allow(*slugs, reason=reason)
+    block._allowance.site = site
+    return block
+
+
+def forget(site: Site) -> None:
+    """What is allowed at a place was not put to the test: it is not unused, unless it is entered again."""
+    for key, allowance in list(_entered.items()):
+        if allowance.site == site and not allowance.hits:
+            del _entered[key]
+
+
 _entered: dict[tuple[Site | None, tuple[str, ...], str], Allowance] = {}
 _ENTERED_LIMIT = 10_000  # a program that makes up its reasons must not fill memory
 

@@ -40,6 +40,16 @@ def queue() -> Queue:
     return deque(maxlen=_QUEUED)
 
 
+class Ends:
+    """How many sessions of one kind ended with one outcome. ``queue``: seconds and statements of each."""
+
+    __slots__ = ("count", "queue")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.queue = queue()
+
+
 class Tracker:
     """One installation's working memory. ``emit`` takes an event and returns an exception to raise, or None."""
 
@@ -55,9 +65,9 @@ class Tracker:
         self.reraise = bool(os.environ.get("SESSIONWATCH_TESTING"))  # our own tests see our own errors
         self.discreet = False  # whether messages of exceptions, which may quote values, stay out of the log
         self.activations = False  # whether it matters which call of a function opened a session
-        # plain dictionaries with every key in it: a Counter takes eight times as long to add one
+        # plain dictionaries with every key in them: to add one to a Counter is a call of a Python function
         self.opened_by_kind: dict[str, int] = {}
-        self.closed_by_outcome: dict[tuple[str, str], int] = {}
+        self.ends: dict[str, dict[str, Ends]] = {}  # by kind and outcome
         self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
         self.totals: dict[str, int] = {}  # statements, flushes
         self.written: dict[str, int] = {}  # rows by verb
@@ -65,7 +75,6 @@ class Tracker:
         self.found: Counter[tuple[str, str]] = Counter()  # findings by rule and mode
         self.internal_errors: Counter[str] = Counter()
         self.pairs: Callable[[str, str], tuple[str, str]] | None = None  # models and attributes as they are counted
-        self.ended: dict[tuple[str, str], Queue] = {}  # by outcome and kind: seconds and statements of a session
         self.transactions: dict[str, Queue] = {}  # by outcome: seconds
         self.connections: dict[str, tuple[Queue, Queue]] = {}  # by pool: seconds of waits, and of uses
         self._seed()
@@ -151,8 +160,6 @@ class Tracker:
             self.ledger.keep(record)
         if record.muted:  # opened before the fork: the parent counts it
             return outcome
-        key = outcome, record.kind
-        self.closed_by_outcome[key] += 1
         if worked:
             totals = self.totals
             totals["statements"] += record.statements
@@ -166,9 +173,11 @@ class Tracker:
                 for load, times in record.lazy_loads.items():
                     self.lazy_loads.setdefault(load, 0)
                     self.lazy_loads[load] += times
-        ended = self.ended[key]
-        ended.append((record.duration(), record.statements))
-        if len(ended) >= MANY:
+        ends = self.ends[record.kind][outcome]
+        ends.count += 1
+        waiting = ends.queue
+        waiting.append((record.finished - record.started, record.statements))  # type: ignore[operator]
+        if len(waiting) >= MANY:
             self.when_grown()
         return outcome
 
@@ -240,7 +249,7 @@ class Tracker:
         self.inherited.clear()
         self._busy = threading.local()
         self._last_words.clear()
-        counters = (self.opened_by_kind, self.closed_by_outcome, self.totals, self.written, self.lazy_loads)
+        counters = (self.opened_by_kind, self.totals, self.written, self.lazy_loads)
         for counter in (*counters, self.found, self.internal_errors):
             counter.clear()
         self.forget_samples()
@@ -248,7 +257,8 @@ class Tracker:
 
     def samples(self) -> Iterator[Queue]:
         """The queue of each series that waits for the histograms."""
-        return itertools.chain(self.ended.values(), self.transactions.values(), *self.connections.copy().values())
+        ends = (ends.queue for by_outcome in self.ends.values() for ends in by_outcome.values())
+        return itertools.chain(ends, self.transactions.values(), *self.connections.copy().values())
 
     def forget_samples(self) -> None:
         """Nothing waits for the histograms any more."""
@@ -262,8 +272,7 @@ class Tracker:
         for outcome in ("committed", "rolled_back", "read_only", "lost", "leaked"):
             self.transactions.setdefault(outcome, queue())
             for kind in ("sync", "async"):
-                self.closed_by_outcome[outcome, kind] = 0
-                self.ended.setdefault((outcome, kind), queue())
+                self.ends.setdefault(kind, {}).setdefault(outcome, Ends()).count = 0
         self.totals.update(dict.fromkeys(("statements", "flushes"), 0))
 
     # -- our own errors -------------------------------------------------------------------------------

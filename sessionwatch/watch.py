@@ -18,6 +18,7 @@ from .adapters import auto
 from .events import Event
 from .hooks import changes, closing, ownership
 from .hooks.pools import Pools
+from .hooks.settings import Settings
 from .ledger import Ledger, SessionRecord
 from .messages import holders, render
 from .model import Evidence, Finding, FindingError, Mode, Ownership, Rule
@@ -63,6 +64,7 @@ class Watch:
         self.tracker.when_pool_ran_dry = self._pool_ran_dry
         self._pending = changes.PendingWrites(self.tracker)
         self._pools = Pools(self.tracker)
+        self._settings = Settings(self.tracker)  # what was told of them is told, whatever mode is switched to
         limits = (settings.settings[f"long-session.{name}"] for name in ("seconds", "idle"))
         self.watchdog = Watchdog(self.tracker.emit, self._taken_back, self.tracker.failed, *limits)
         self.telemetry = Metrics(self._source(), _pairs(settings))
@@ -70,7 +72,7 @@ class Watch:
             self.telemetry.use(self.providers["meter_provider"])
         self._suppressions = Suppressions(settings.baseline)
         self._lock = threading.RLock()
-        self._known: dict[tuple[str, bool], Finding] = {}
+        self._known: dict[tuple[str, int, int, bool], Finding] = {}
         self._overflow = 0
         self._output = sinks.JsonLines(settings.output) if settings.output else None
         self._subscribers: list[sinks.Sink] = []
@@ -127,6 +129,7 @@ class Watch:
             self.tracker,
             self._pending,
             self._pools,
+            self._settings,
             sites=not counting,
             loads=self._too_many_loads(),
             rules=slugs,
@@ -271,7 +274,12 @@ class Watch:
             "baseline": {"value": settings.baseline, "from": settings.origins["baseline"]},
             "sessions": {
                 "opened": {kind: n for kind, n in tracker.opened_by_kind.items() if n},
-                "closed": {f"{outcome}, {kind}": n for (outcome, kind), n in tracker.closed_by_outcome.items() if n},
+                "closed": {
+                    f"{outcome}, {kind}": ends.count
+                    for kind, by_outcome in tracker.ends.items()
+                    for outcome, ends in by_outcome.items()
+                    if ends.count
+                },
                 "active": sum(1 for session in list(_sessions.values()) if _open(session) is not None),
             },
             "overdue": {
@@ -350,7 +358,7 @@ class Watch:
     def _count(self, finding: Finding) -> tuple[Finding, bool | None]:
         """The finding that is kept for this one, and whether it is the first; None if there is no room for it."""
         with self._lock:
-            key = (finding.fingerprint, finding.allowed is not None)
+            key = finding.key
             known = self._known.get(key)
             if known is not None:
                 known.count += finding.count
@@ -402,10 +410,19 @@ class Watch:
     # -- ends -----------------------------------------------------------------------------------------
 
     def _unit_ended(self, unit: Unit) -> Exception | None:
-        raised = [*self._pending.report(unit)]
-        records = unit.records()
+        raised = self._pending.report(unit) if self._pending.waiting else []
+        still_open = [record for record in unit.records() if record.closed_how is None]
+        if still_open:
+            raised += self._left_open(still_open)
+        if self.signals is not None:
+            self.signals.flush(most=50)
+        return raised[0] if raised else None
+
+    def _left_open(self, records: list[SessionRecord]) -> list[Exception]:
+        """Report those sessions of an ended unit that have a connection; returns what is to be raised."""
+        raised: list[Exception] = []
         with self.tracker.guarded("unit_of_work"):
-            records = _left_to_tasks(records)
+            records = _left_to_the_unit(records)
         for record in records:
             if record.closed_how is None and record.connections:
                 with self.tracker.guarded("unit_of_work"):
@@ -413,9 +430,7 @@ class Watch:
                     error = self.tracker.emit(event, record.allowances)
                     record.leaked = True
                     raised += [error] if error is not None else []
-        if self.signals is not None:
-            self.signals.flush(most=50)
-        return raised[0] if raised else None
+        return raised
 
     def _exit_before_others(self) -> None:
         """Have our exit run before that of an SDK which was set up after us: the last one registered is the first."""
@@ -472,6 +487,17 @@ class Watch:
                 record.inside = None  # a thread that the child does not have
 
 
+def import_first(mode: Mode) -> None:
+    """Import what an installation needs, before it begins.
+
+    Whoever waits for the end of an import may install then: in this thread, in the midst of ours; in another one,
+    where we wait for its import, and it for us.
+    """
+    hooks.import_all()
+    if mode == "telemetry":
+        from .telemetry import signals  # noqa: F401
+
+
 def _pairs(settings: config.Config) -> Pairs | None:
     return Pairs(settings.settings["telemetry.models_cap"]) if settings.settings["telemetry.models"] else None
 
@@ -486,10 +512,9 @@ def _is_of(finding: Finding, record: SessionRecord) -> bool:
     return finding.session is not None and finding.session["id"] == record.label
 
 
-def _left_to_tasks(records: list[SessionRecord]) -> list[SessionRecord]:
-    """The sessions of an ended unit that are open, without those of tasks that it began and that outlive it."""
-    records = [record for record in records if record.closed_how is None]
-    here = callsite.task_name() if records else None
+def _left_to_the_unit(records: list[SessionRecord]) -> list[SessionRecord]:
+    """The open sessions of an ended unit, without those of tasks that it began and that outlive it."""
+    here = callsite.task_name()
     if here is None:
         return records
     others = callsite.running_tasks() - {here}

@@ -32,7 +32,7 @@ _LEAST = 0.01  # seconds; a limit of nothing must not become a loop without a pa
 class Holding(NamedTuple):
     """One open transaction of a session: who began it, since when (seconds of the clock), and what it holds.
 
-    A session's record keeps it as a plain tuple, which costs a tenth: most transactions end before anybody looks.
+    A session's record keeps it as a plain tuple, which is cheaper: most transactions end before anybody looks.
     """
 
     watchdog: Watchdog

@@ -13,7 +13,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import greenlet
@@ -75,10 +75,9 @@ through = layer(package("sqlalchemy"))
 library = layer(package("framework"))
 take = hidden("def take(*_):\n    return site(sys._getframe())\n", "take", site=site)
 look = hidden(
-    "def look(*codes):\n    return caller(sys._getframe(), wanted(*codes))\n",
+    "def look(*codes):\n    return caller(sys._getframe(), (*codes, *(None,) * (4 - len(codes))))\n",
     "look",
     caller=caller,
-    wanted=callsite.wanted,
 )
 
 
@@ -406,6 +405,30 @@ async def test_task_names() -> None:
     assert await asyncio.create_task(work(), name="worker-3") == "worker-3"
 
 
+async def test_a_task_that_is_not_in_the_known_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where asyncio keeps its tasks elsewhere, its public function is asked."""
+    monkeypatch.setattr(callsite, "_tasks", {})
+    task = asyncio.current_task()
+    assert task is not None
+    assert callsite.task_name() == task.get_name()
+
+
+def test_half_imported_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While asyncio is being imported there is no task; once it is there, it is asked."""
+    monkeypatch.setattr(callsite, "_running_loop", None)
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert callsite.task_name() is None
+    monkeypatch.setitem(sys.modules, "asyncio", asyncio)
+
+    async def named() -> str | None:
+        return callsite.task_name()
+
+    async def main() -> str | None:
+        return await asyncio.create_task(named(), name="worker-4")
+
+    assert asyncio.run(main()) == "worker-4"
+
+
 async def test_a_thread_beside_the_loop_has_no_task() -> None:
     """A worker thread of a running program has no task; a callback of the loop has none either."""
     assert await asyncio.to_thread(callsite.task_name) is None
@@ -437,6 +460,46 @@ session.close()
 """
 
 
+COMPREHENSIONS = """
+listed = [here() for _ in "1"] + [there for _ in "1" for there in [here() for _ in "1"]]
+module = {*listed, *(here() for _ in "1")}
+class Shop:
+    listed = [[here() for _ in "1"] for _ in "1"][0] + list({here(): here() for _ in "1"})
+    class Till:
+        listed = {here() for _ in "1"}
+    def method(self):
+        yield from [[here() for _ in "1"] for _ in "1"][0]
+        yield from {here() for _ in "1"}
+        yield from {here(): here() for _ in "1"}
+    def others(self):
+        yield from (here() for _ in "1")
+        yield from (there for _ in "1" for there in [here() for _ in "1"])
+        yield from (lambda: [here() for _ in "1"])()
+        yield from [(lambda: here())() for _ in "1"]
+        yield from [there for _ in "1" for there in (here() for _ in "1")]
+def function():
+    class Local:
+        listed = [here() for _ in "1"]
+    def inner():
+        return [here() for _ in "1"]
+    return [Local.listed, inner()]
+"""
+
+
+def test_a_comprehension_is_what_is_around_it() -> None:
+    """List, set and dict comprehensions are no functions, whatever the version; generators and lambdas are."""
+    names: dict[str, Any] = {"here": lambda: resolved(site(sys._getframe(1))).function, "__name__": "made"}
+    exec(compile(COMPREHENSIONS, "made.py", "exec"), names)
+    shop = names["Shop"]()
+    assert names["module"] == {"<module>", "<genexpr>"}
+    assert names["listed"] == ["<module>"] * 2
+    assert shop.listed == ["Shop"] * 2
+    assert shop.Till.listed == {"Shop.Till"}
+    assert [*shop.method()] == ["Shop.method"] * 3
+    assert [*shop.others()] == ["<genexpr>", "<genexpr>", "<lambda>", "<lambda>", "<genexpr>"]
+    assert names["function"]() == [["Local"], ["inner"]]
+
+
 @pytest.mark.parametrize(("how", "path"), [("-c", "<string>"), ("-", "<stdin>")])
 def test_a_program_without_a_file(tmp_path: Path, how: str, path: str) -> None:
     """A program on the command line or from a pipe is the user's code, with its line numbers."""
@@ -449,3 +512,47 @@ def test_a_program_without_a_file(tmp_path: Path, how: str, path: str) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     (found,) = [json.loads(entry) for entry in output.read_text(encoding="utf-8").splitlines()]
     assert (found["rule"], found["path"], found["line"], found["function"]) == ("lost-writes", path, 13, "<module>")
+
+
+TYPED = """
+import logging, sessionwatch
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from tests.rules import models
+
+logging.basicConfig(format="%(message)s")
+watch = sessionwatch.install(rules={{"config": "off"}})
+engine = create_engine("sqlite:///{database}")
+models.create(engine)
+def lose():
+    session = Session(engine)
+    session.add(models.Order())
+    session.flush()
+    session.close()
+
+lose(); lose()
+session = Session(engine)
+session.add(models.Order())
+session.flush()
+session.close()
+session = Session(engine)
+session.add(models.Order())
+session.flush()
+session.close()
+print([(finding.line, finding.count) for finding in watch.findings])
+"""
+
+
+def test_a_prompt(tmp_path: Path) -> None:
+    """What is typed into an interpreter is told for each statement, though each of them is at line 1."""
+    text = TYPED.format(database=tmp_path / "program.db")
+    run = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": ROOT, "PYTHON_BASIC_REPL": "1"},
+    )
+    assert (run.returncode, run.stdout) == (0, "[(5, 2), (1, 1), (1, 1)]\n")
+    assert run.stderr.count("lost-writes: 1 Order object was written") == 3

@@ -215,9 +215,18 @@ def test_planned_rules_are_accepted(tmp_path: Path) -> None:
         ({"settings": {"history.session": 5}}, r"unknown setting 'history.session'.*'history.sessions'"),
         (
             {"settings": {"history.sessions": "many"}},
-            r"setting 'history.sessions' takes int, not 'many' \(install\(\)\)",
+            r"setting 'history.sessions' takes int of at least 1, not 'many' \(install\(\)\)",
         ),
-        ({"settings": {"history.sessions": True}}, r"takes int, not True"),
+        ({"settings": {"history.sessions": True}}, r"takes int of at least 1, not True"),
+        (
+            {"settings": {"history.findings": 0}},
+            r"setting 'history.findings' takes int of at least 1, not 0 \(install\(\)\)",
+        ),
+        ({"settings": {"n-plus-one.threshold": -1}}, r"takes int of at least 0, not -1"),
+        ({"settings": {"n-plus-one.threshold": 2.5}}, r"takes int of at least 0, not 2.5"),
+        ({"settings": {"n-plus-one.threshold": float("inf")}}, r"takes int of at least 0, not inf"),
+        ({"settings": {"n-plus-one.threshold": [2]}}, r"takes int of at least 0, not \[2\]"),
+        ({"settings": {"long-session.seconds": float("nan")}}, r"takes float of at least 0, not nan"),
         ({"settings": {"use-after-close.after": "never"}}, r"takes scope or any, not 'never'"),
     ],
 )
@@ -233,7 +242,7 @@ def test_wrong_keywords(keywords: dict[str, Any], message: str, tmp_path: Path) 
         ({"SESSIONWATCH_MODE": "tests"}, r"unknown mode 'tests' \(environment\)"),
         ({"SESSIONWATCH_RULES": "lost-writes"}, r"SESSIONWATCH_RULES: expected NAME=VALUE, got 'lost-writes'"),
         ({"SESSIONWATCH_RULES": "lost-writes="}, r"expected NAME=VALUE"),
-        ({"SESSIONWATCH_SETTINGS": "history.loads=x"}, r"takes int, not 'x' \(environment\)"),
+        ({"SESSIONWATCH_SETTINGS": "history.loads=x"}, r"takes int of at least 1, not 'x' \(environment\)"),
     ],
 )
 def test_wrong_environment(environ: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -257,6 +266,7 @@ def test_wrong_environment(environ: dict[str, str], message: str, tmp_path: Path
         ("[tool.sessionwatch]\noutput = 3\n", r"output .*3"),
         ("[tool.sessionwatch]\nsource = 3\n", r"source .*3"),
         ("[tool]\nsessionwatch = 'strict'\n", r"sessionwatch.* table"),
+        ("tool = 3\n", r"tool takes a table, not 3 \(.*pyproject.toml\)"),
     ],
 )
 def test_wrong_file(text: str, message: str, tmp_path: Path) -> None:

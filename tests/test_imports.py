@@ -112,19 +112,21 @@ LAYERS: dict[str, set[str]] = {
         "hooks.ownership",
         "hooks.changes",
         "hooks.pools",
+        "hooks.settings",
         "adapters.auto",
         "telemetry.signals",
     },
     "telemetry.spans": {"_version", "model", "ledger", "telemetry.table"},
     "telemetry.logs": {"_version", "model", "messages", "sinks", "telemetry.table", "telemetry.spans"},
     "telemetry.signals": {"model", "ledger", "tracker", "telemetry.spans", "telemetry.logs"},
-    "installation": {"model", "config", "rules", "scope", "telemetry.metrics", "watch"},
+    "installation": {"model", "baseline", "config", "rules", "scope", "telemetry.metrics", "watch"},
     "instrumentor": {"model", "installation", "watch"},
     "instances": set(),
     "boundaries": {"model", "events", "callsite", "suppress", "messages", "instances", "rules.boundary", "watch"},
     "fields": set(),
     "dto": {"model", "config", "fields", "instances"},
-    "api": {"model", "installation", "watch"},
+    "orm": set(),
+    "api": {"model", "orm", "installation", "watch"},
     "__init__": {"_version", "model"},
     "report": {"model", "messages"},
     "check": {
@@ -138,7 +140,7 @@ LAYERS: dict[str, set[str]] = {
         "hooks.settings",
         "rules.config",
     },
-    "run": {"model", "config", "rules", "report", "process"},
+    "run": {"model", "baseline", "config", "rules", "messages", "report", "process"},
     "cli": {"_version", "model", "config", "rules", "messages", "report", "run", "demo", "baseline", "check"},
     "persisted": {"model", "callsite", "messages"},
     "pytest_plugin": {
@@ -151,6 +153,7 @@ LAYERS: dict[str, set[str]] = {
         "installation",
         "watch",
         "persisted",
+        "orm",
     },
     "__main__": {"cli"},
     "autostart": set(),
@@ -160,7 +163,7 @@ LAYERS: dict[str, set[str]] = {
 }
 LAYERS |= {f"hooks.{name}": set(siblings) for name, siblings in HOOKS.items()}
 KNOWS_SQLALCHEMY = (
-    {"hooks", "target", "check", "dto", "persisted", "demo.database"}
+    {"orm", "hooks", "target", "check", "dto", "persisted", "demo.database"}
     | {f"hooks.{name}" for name in HOOKS}
     | {
         "watch",  # the live sessions

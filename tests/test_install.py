@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import ConfigError, FindingError, installation, rules
+from sessionwatch import ConfigError, FindingError, hooks, installation, rules
 from sessionwatch.model import MODES
 from sessionwatch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
@@ -302,6 +302,62 @@ def test_watching_inside_an_installation() -> None:
         assert installation.current() is outer
 
 
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_an_installation_that_begins_within_another_one(
+    gives_way: bool, shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever installs while an installation is put in its place, as an import's hook does, gets that one."""
+    before, put_in, inner, heard = dict(vars(Session)), hooks.install, [], []
+
+    def install(*arguments: Any, **options: Any) -> Any:
+        inner.append(installation.install(gives_way=gives_way, log=False, sink=lambda *told: heard.append(told)))
+        return put_in(*arguments, **options)
+
+    monkeypatch.setattr(hooks, "install", install)
+    with sessionwatch.watching(log=False) as outer:
+        assert inner == [outer]
+        monkeypatch.undo()
+        lose(shop)
+    assert [finding.message.partition(" was")[0] for finding in outer.findings] == ["1 Order object"]
+    assert [(finding, first) for finding, first in heard] == [(outer.findings[0], True)]
+    assert (installation.current(), dict(vars(Session))) == (None, before)
+
+
+def test_an_installation_that_begins_while_another_thread_imports(tmp_path: Path) -> None:
+    """A thread that installs when an import has ended, and one that waits for that import in order to install."""
+    root = Path(__file__).resolve().parents[1]
+    program = tmp_path / "program.py"
+    program.write_text("""
+import sys, threading, traceback
+import sessionwatch, wrapt
+
+def install():
+    watches.append(sessionwatch.install(log=False))
+
+def waits():
+    frame = sys._current_frames().get(thread.ident)
+    codes = [frame.f_code for frame, _ in traceback.walk_stack(frame)] if frame is not None else []
+    return ("<frozen importlib._bootstrap>", "acquire") in {(code.co_filename, code.co_name) for code in codes}
+
+def imported(module):
+    thread.start()
+    while not waits():
+        pass
+    install()
+
+sessionwatch.install, watches, thread = sessionwatch.install, [], threading.Thread(target=install)
+wrapt.register_post_import_hook(imported, "sqlalchemy.ext.asyncio")
+import sqlalchemy.ext.asyncio
+thread.join()
+print(len(watches), watches[0] is watches[1] is sessionwatch.installation.current())
+""")
+    environ = {"PYTHONPATH": str(root), "SESSIONWATCH_TESTING": "1"}
+    done = subprocess.run(
+        [sys.executable, program], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("2 True\n", "")
+
+
 def test_context_managers(shop: Engine) -> None:
     """``with install()`` and ``watching()`` uninstall at their end, also after an exception."""
     for block in (sessionwatch.install, sessionwatch.watching):
@@ -486,6 +542,41 @@ def test_callback_hears_each_finding_once(shop: Engine) -> None:
         assert [finding.count for finding in heard] == [3]
 
 
+def lose_and_change(engine: Engine) -> None:
+    """lost-writes, at two lines of one function"""
+    with Session(engine) as session:
+        session.add(Order())
+        session.flush()
+    with Session(engine) as session:
+        session.get_one(Order, 1).status = "changed"
+
+
+def test_each_line_is_told(shop: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """Two mistakes in one function are two findings, each of them logged and counted by itself."""
+    heard: list[sessionwatch.Finding] = []
+    with sessionwatch.watching(on_finding=heard.append) as watch:
+        lose_and_change(shop)
+        lose_and_change(shop)
+        assert [(finding.rule, finding.count) for finding in watch.findings] == [("lost-writes", 2)] * 2
+        assert watch.status()["findings"] == {"lost-writes": 4}
+    assert len({finding.line for finding in heard}) == len(heard) == 2
+    assert len({finding.fingerprint for finding in heard}) == 1
+    assert [record.lineno for record in caplog.records] == [finding.line for finding in heard]
+
+
+def test_code_that_is_made_at_run_time_does_not_fill_memory(shop: Engine) -> None:
+    """One function at ever new lines is remembered as often as ``history.findings`` says, and then only counted."""
+    heard: list[sessionwatch.Finding] = []
+    settings = {"history.findings": 5}
+    with sessionwatch.watching(log=False, settings=settings, on_finding=heard.append) as watch:
+        for number in range(9):
+            made = "session = Session(engine); session.add(Order()); session.flush(); session.close()"
+            code = compile("\n" * number + made, "made.py", "exec")
+            exec(code, {"Session": Session, "Order": Order, "engine": shop})
+        assert len(watch.findings) == len(watch._known) == len(heard) == 5
+        assert watch.status()["findings_not_kept"] == 4
+
+
 def test_owner_of(shop: Engine) -> None:
     """``owner_of`` tells of a live and of a detached instance, and is None where nothing is known."""
     assert sessionwatch.owner_of(Order()) is None
@@ -636,6 +727,25 @@ def test_run_without_greenlet(tmp_path: Path) -> None:
     done = subprocess.run(command, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "lost-writes: 1 Order object was written" in done.stderr
+
+
+def test_run_of_pytest_without_greenlet(tmp_path: Path) -> None:
+    """What the installation of the pytest plugin finds is reported by ``sessionwatch run``, too."""
+    root = Path(__file__).resolve().parents[1]
+    model = (root / "tests" / "programs" / "shop.py").read_text().replace("from sqlalchemy.ext.asyncio import", "#")
+    (tmp_path / "little_shop.py").write_text(model)
+    rewrite = "import pytest\npytest.register_assert_rewrite('sessionwatch')\n"  # as for an installed plugin
+    (tmp_path / "early.py").write_text(WITHOUT_GREENLET + rewrite)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nsessionwatch = log\n")
+    (tmp_path / "test_it.py").write_text("from little_shop import *\ndef test(): lose(memory_engine())\n")
+    plugins = ["-p", "early", "-p", "sessionwatch.pytest_plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "sessionwatch", "run", "--fail", "-m", "pytest", *plugins]
+    environ = {"PYTHONPATH": f"{root}:{tmp_path}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "\n1 finding, 0 allowed\n" in done.stdout
+    assert done.stderr.count("lost-writes: 1 Order object was written") == 1
+    assert done.stderr.endswith("\nsessionwatch: 1 finding (1 lost-writes)\n")
 
 
 @pytest.mark.parametrize("first", ["sqlalchemy.ext.asyncio", "sqlalchemy.ext.mutable", "sqlalchemy.orm", "sqlalchemy"])

@@ -12,7 +12,7 @@ import pytest
 
 from sessionwatch import ConfigError, Finding, FindingError, explain, rules
 from sessionwatch.messages import headline, render
-from sessionwatch.model import Evidence, Site
+from sessionwatch.model import Evidence, RawSite, Site
 
 HERE = os.getcwd()
 VIEWS = Site(os.path.join(HERE, "shop", "views.py"), 41, "ship_order")
@@ -155,6 +155,20 @@ def test_the_fingerprint_survives_edits_above_the_place() -> None:
     ]
     assert len({item.fingerprint for item in [finding(), *others]}) == 5
     assert re.fullmatch("[0-9a-f]{16}", finding().fingerprint)
+
+
+def test_what_is_told_once() -> None:
+    """A fingerprint is told once a line, allowed or not; what was typed into a prompt, once a statement."""
+    typed = [RawSite(compile("pass", "<stdin>", "single"), 0) for _ in range(2)]
+    others = [
+        finding(site=Site(VIEWS.path, 99, VIEWS.function)),
+        finding(allowed="on purpose"),
+        *(finding(site=place.resolve()) for place in typed),
+    ]
+    assert len({item.key for item in [finding(), *others]}) == 5
+    assert finding(message="something else", count=7).key == finding().key
+    assert finding(site=typed[0].resolve()).key == others[2].key
+    assert typed[0].resolve() == typed[1].resolve()
 
 
 def test_the_error_carries_the_story() -> None:

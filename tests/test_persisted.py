@@ -189,6 +189,8 @@ def test_where_to_look(shop: Engine, sessionwatch_persisted: Persisted) -> None:
         sessionwatch_persisted(Order)
     with pytest.raises(TypeError, match="int is no instance of a mapped class"):
         sessionwatch_persisted(1)
+    with pytest.raises(TypeError, match=r"tuple is no instance of a mapped class: call sessionwatch_persisted\(Mapped"):
+        sessionwatch_persisted((Order, 1))
 
 
 async def test_asyncio_is_awaited(async_shop: AsyncEngine, sessionwatch_persisted: Persisted) -> None:

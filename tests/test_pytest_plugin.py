@@ -165,7 +165,7 @@ def test_swallowed_finding_still_fails_with_the_story(project: Project) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "sessionwatch: 1 finding in the test",
+            "sessionwatch: 1 finding in the test: lost-writes",
             "lost-writes: 1 Order object was written, but the session was closed without a commit",
             "  closed *shop.py:* in lose*",
             "  written *shop.py:* in lose*1 Order object written",
@@ -196,7 +196,10 @@ def test_raised_finding_is_told_once(project: Project) -> None:
 def test_finding_of_a_passing_test_names_that_test_only(project: Project) -> None:
     """Each test fails for its own findings, also where they are of the same place."""
     project.write("def test_1(): swallow()\ndef test_2(): pass\ndef test_3(): swallow()\n")
-    project.run("-v").stdout.re_match_lines([".*test_1 FAILED.*", ".*test_2 PASSED.*", ".*test_3 FAILED.*"])
+    result = project.run("-v")
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.re_match_lines([".*test_1 FAILED.*", ".*test_2 PASSED.*", ".*test_3 FAILED.*"])
+    assert result.stdout.str().count("more: sessionwatch explain lost-writes") == 2
 
 
 def test_fixtures_are_blamed(project: Project) -> None:
@@ -216,9 +219,11 @@ def test_fixtures_are_blamed(project: Project) -> None:
     """)
     result = project.run()
     result.assert_outcomes(passed=1, errors=2)
-    result.stdout.fnmatch_lines(["*ERROR at setup of test_setup*", "sessionwatch: 1 finding in a fixture's setup"])
     result.stdout.fnmatch_lines(
-        ["*ERROR at teardown of test_teardown*", "sessionwatch: 1 finding in a fixture's teardown"]
+        ["*ERROR at setup of test_setup*", "sessionwatch: 1 finding in a fixture's setup: lost-writes"]
+    )
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_teardown*", "sessionwatch: 1 finding in a fixture's teardown: lost-writes"]
     )
 
 
@@ -336,6 +341,71 @@ def test_marker_covers_fixtures(project: Project) -> None:
             def test_2(self, dirty): lose()
     """)
     project.run().assert_outcomes(passed=2)
+
+
+def unused(result: pytest.RunResult) -> list[str]:
+    """What the summary says of allowances that matched nothing, without their reasons."""
+    return [line.partition(" -- ")[0] for line in result.outlines if line.startswith("unused: ")]
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_marker_that_allows_nothing(project: Project, options: tuple[str, ...]) -> None:
+    """Each marker's allowance is its own; one that matched nothing is listed with the place of what it marks."""
+    if options:
+        pytest.importorskip("xdist")
+    project.write("""
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="the same")
+        def test_used(): lose()
+
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="the same")
+        def test_unused(): pass
+
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="the same")
+        class TestUsedOnce:
+            def test_1(self): pass
+            def test_2(self): lose()
+
+        @pytest.mark.sessionwatch(allow=["session-leak"], reason="the same")
+        class TestUnused:
+            def test_1(self): pass
+            def test_2(self): pass
+
+        @pytest.mark.parametrize("number", range(2))
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="the same")
+        def test_used_once(number): lose() if number else None
+    """)
+    result = project.run(*options)
+    result.assert_outcomes(passed=8)
+    lines = [line.removeprefix("unused: test_it.py:") for line in unused(result)]
+    assert sorted(lines) == ["14: allow session-leak", "6: allow lost-writes"]
+
+
+def test_marker_of_a_module(project: Project) -> None:
+    """A marker of a whole module is at its first line."""
+    project.write("""
+        pytestmark = pytest.mark.sessionwatch(allow=["lost-writes"], reason="a dry run")
+        def test_1(): pass
+        def test_2(): pass
+    """)
+    assert unused(project.run()) == ["unused: test_it.py:1: allow lost-writes"]
+
+
+def test_marker_that_was_not_put_to_the_test(project: Project) -> None:
+    """The marker of a test that was skipped, or that failed before it came to it, is not listed."""
+    project.write("""
+        @pytest.mark.skip
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="later")
+        def test_skipped(): lose()
+
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="later")
+        def test_skips(): pytest.skip("later")
+
+        @pytest.mark.sessionwatch(allow=["lost-writes"], reason="later")
+        def test_fails(): 1 / 0
+    """)
+    result = project.run()
+    result.assert_outcomes(skipped=2, failed=1)
+    assert unused(result) == []
 
 
 @pytest.mark.parametrize(

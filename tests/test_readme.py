@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,71 @@ def test_the_ini_line_makes_pytest_strict(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert "lost-writes: 1 Order object was written" in ended.stdout
+
+
+def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path: Path) -> None:
+    """The README's two commands, and the line that the first one asks for; `[tool.sessionwatch]` is heard, too."""
+    program = block("python", "201 created").partition("with Session(engine)")[0]
+    body = "    session = Session(engine)\n    session.add(Order())\n    session.flush()\n    session.close()\n"
+    path, commands = tmp_path / "test_shop.py", block("", "--sessionwatch-update-baseline").splitlines()
+    path.write_text(f"{program}\ndef test_old():\n{body}", encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-m", *command.split(), "-q", "-p", "no:cacheprovider"]
+        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    first = run(commands[0])
+    line = next(line for line in first.stdout.splitlines() if "not in use yet" in line).rpartition(": ")[2]
+    assert (first.returncode, line) == (0, "sessionwatch_baseline = sessionwatch-baseline.json")
+    assert line in README
+    assert run(commands[1]).returncode == 1  # the line is missing
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{line}\n", encoding="utf-8")
+    assert run(commands[1]).returncode == 0
+    path.write_text(f"{program}\ndef test_old():\n{body}\ndef test_new():\n{body}", encoding="utf-8")
+    new = run(commands[1])
+    assert (new.returncode, "1 failed, 1 passed" in new.stdout) == (1, True)
+
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.sessionwatch]\nbaseline = "known.json"\n', encoding="utf-8")
+    again = run(commands[0])
+    assert ("not in use yet" in again.stdout, (tmp_path / "known.json").exists()) == (False, True)
+    assert run(commands[1]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("", "logging.config.dictConfig({'version': 1})", False),
+        ("", "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': False})", True),
+        ("logging.config.dictConfig({'version': 1})", "", True),
+    ],
+)
+def test_a_logging_configuration_that_switches_loggers_off_silences_ours(
+    tmp_path: Path, before: str, after: str, told: bool
+) -> None:
+    """As the README says among the limits, with the two ways out."""
+    assert "`disable_existing_loggers=False`, or `install()` after it" in README
+    program = block("python", "201 created")
+    install = f"import logging.config\nimport sessionwatch\n{before}\nsessionwatch.install()\n{after}\n"
+    (tmp_path / "shop.py").write_text(install + program, encoding="utf-8")
+    ended = subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ("lost-writes" in ended.stderr, "201 created" in ended.stdout) == (told, True)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_what_is_open_at_an_end_without_exit_is_not_told(tmp_path: Path, end: str) -> None:
+    """Nothing of the program runs then, as the README says among the limits; at a usual end it is told."""
+    assert "ended by a signal or by `os._exit()` tells of no session that is open" in README
+    head, _, body = block("python", "201 created").partition("with Session(engine) as session:\n")
+    program = f"import os, signal\n{head}session = Session(engine)\n{textwrap.dedent(body)}"
+    found = []
+    for last in ("", end):
+        (tmp_path / "shop.py").write_text(f"{program}\n{last}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "sessionwatch", "run", "shop.py"]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        found.append("lost-writes" in ended.stderr)
+    assert found == [True, False]
 
 
 def test_the_toml_block_is_a_valid_configuration(tmp_path: Path) -> None:

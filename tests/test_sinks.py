@@ -73,6 +73,22 @@ def test_grown_count_is_written_once_more(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_of_one_function_are_written_apart(tmp_path: Path) -> None:
+    """What has one fingerprint and two lines in the program is two findings, each with a count of its own."""
+    path = tmp_path / "found.jsonl"
+    sink = sinks.JsonLines(str(path))
+    both = [finding(), finding()]
+    both[1].site = Site("/shop/views1.py", 57, "ship")
+    for item in both:
+        sink(item, True)
+    for item in (both[0], both[1], both[1]):
+        item.count += 1
+        sink(item, False)
+    sink.close()
+    assert [(line["line"], line["count"]) for line in lines(path)] == [(41, 1), (57, 1), (41, 2), (57, 3)]
+    assert len({line["fingerprint"] for line in lines(path)}) == 1
+
+
 def test_appends(tmp_path: Path) -> None:
     """A file that exists is appended to."""
     path = tmp_path / "found.jsonl"

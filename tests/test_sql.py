@@ -197,8 +197,9 @@ def test_no_literal_survives_in_a_cut_off_statement() -> None:
 
 
 def test_takes_linear_time_on_hostile_input() -> None:
-    """Deep brackets, endless quotes and endless names come to an end."""
-    repeated = ["'" * 20_001, '"' * 20_001, "SELECT " + "(a" * 3000, "INSERT INTO " + "a." * 20_000]
-    for text in (*repeated, "(" * 5000 + ")" * 5000):
-        summary(text)
-        text_write(text)
+    """Deep brackets, endless quotes and endless names come to an end, and to the answer of short ones."""
+    repeated = ["'" * 20_001, '"' * 20_001, "SELECT " + "(a" * 3000, "(" * 5000 + ")" * 5000]
+    assert [summary(text) for text in repeated] == ["", "", "SELECT", ""]
+    assert [text_write(text) for text in repeated] == [None] * 4
+    name = "a." * 20_000 + "a"
+    assert (summary(f"INSERT INTO {name}"), text_write(f"INSERT INTO {name}")) == (f"INSERT {name}", (name, "inserted"))

@@ -170,8 +170,9 @@ def test_wrong_argument() -> None:
 
 def test_without_installation() -> None:
     """A unit costs and does nothing where nothing is installed."""
-    with unit_of_work("quiet"):
-        pass
+    with unit_of_work("quiet") as unit:
+        assert current_unit() is unit
+    assert (current_unit(), unit.ended, unit.records()) == (None, True, [])
 
 
 # -- at its end ---------------------------------------------------------------------------------------

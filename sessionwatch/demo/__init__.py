@@ -1,4 +1,4 @@
-"""``sessionwatch demo``: a small order service with six bugs, run under sessionwatch, then repaired.
+"""``sessionwatch demo``: a small order service with bugs, run under sessionwatch, then repaired.
 
 ``faulty`` and ``repaired`` are programs as anybody writes them; nothing in them knows sessionwatch.
 """
@@ -24,12 +24,12 @@ SECONDS = 60  # for one half; it takes about one
 _NEW_ORDERS = ("A-1001", "A-1002", "A-1003")
 
 HALVES = {
-    "faulty": f"A small order service with six bugs in it, unmodified:\n\n$ cd {FOLDER}",
+    "faulty": f"A small order service with bugs in it, unmodified:\n\n$ cd {FOLDER}",
     "repaired": "\nThe same service, repaired (diff -ru faulty repaired):\n",
 }
 
 DESCRIPTION = """\
-Show sessionwatch at work on a small order service that has six bugs.
+Show sessionwatch at work on a small order service that has bugs.
 
 The service runs twice under `sessionwatch run`, unmodified: first with its bugs, then repaired.
 Each bug carries a comment such as `# bug: lost-writes`; the report has to point at those lines,

@@ -111,15 +111,12 @@ class Context:
     tracker: Tracker
     pending: changes.PendingWrites
     pools: pools.Pools
+    settings: settings.Settings
     sites: bool  # whether places of loads and statements are worth their cost
     loads: int = 5  # queries for one parent at a time from one line that are too many
     rules: frozenset[str] = frozenset()  # those that are on
     crossing: crossing.Crossing = field(default_factory=crossing.Crossing)
     watchdog: Watchdog | None = None  # where a rule that is on needs it
-    settings: settings.Settings = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.settings = settings.Settings(self.tracker)
 
 
 ORM, AIO, ERRORS = "sqlalchemy.orm.session", "sqlalchemy.ext.asyncio.session", "sqlalchemy.exc"
@@ -338,6 +335,13 @@ FOLLOWERS: tuple[Follower, ...] = (
 )
 
 
+def import_all() -> None:
+    """Import every module that a hook may go into, where it is there; its package too, which may not be complete."""
+    for name in dict.fromkeys(hook.module for hook in HOOKS):
+        _module(name.rpartition(".")[0])
+        _module(name)
+
+
 def missing(rules: Iterable[str]) -> dict[str, str]:
     """The rules that can't work with this SQLAlchemy, each with the name that it lacks."""
     lost: dict[str, str] = {}
@@ -370,14 +374,18 @@ def install(context: Context, rules: frozenset[str], everything: bool = False) -
     raise AssertionError("unreachable")
 
 
-def _owner(hook: Hook) -> Any:
-    """The object whose attribute is replaced; None where this SQLAlchemy, or greenlet, is without it."""
+def _module(name: str) -> Any:
     try:
-        if hook.module.startswith("sqlalchemy.ext.asyncio"):
+        if name.startswith("sqlalchemy.ext.asyncio"):
             importlib.import_module("greenlet")  # asyncio's modules refuse without it, but not a second time
-        module = importlib.import_module(hook.module)
+        return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def _owner(hook: Hook) -> Any:
+    """The object whose attribute is replaced; None where this SQLAlchemy, or greenlet, is without it."""
+    module = _module(hook.module)
     owner = getattr(module, hook.owner, None) if hook.owner else module
     return owner if owner is not None and _takes_what_is_known(hook, getattr(owner, hook.name, None)) else None
 

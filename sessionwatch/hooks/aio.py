@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
 from .. import callsite
@@ -18,6 +17,7 @@ __tracebackhide__ = True  # pytest: the story is in the message
 
 def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
     """``AsyncSession.__init__``: its sync session's record is an async one."""
+    opened = tracker.opened_by_kind
 
     def make(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
@@ -27,11 +27,11 @@ def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
                 unseen(error)
                 raise
             try:
-                record = self.sync_session.__dict__.get(KEY)
+                record = getattr(self.sync_session, KEY, None)  # not by its __dict__, which has not been made
                 if record is not None:
                     record.kind = "async"
-                    tracker.opened_by_kind["sync"] -= 1
-                    tracker.opened_by_kind["async"] += 1
+                    opened["sync"] -= 1
+                    opened["async"] += 1
             except Exception:
                 tracker.failed("AsyncSession.__init__")
 
@@ -45,7 +45,7 @@ def patch_aenter(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         async def __aenter__(self: Any) -> Any:  # noqa: N807
-            record = self.sync_session.__dict__.get(KEY)
+            record = getattr(self.sync_session, KEY, None)
             if record is not None and record.closed_how is not None:
                 record.closed_scope = "hand"
             return await original(self)
@@ -57,20 +57,22 @@ def patch_aenter(tracker: Tracker) -> Callable[[Any], Any]:
 
 def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``close()``, ``reset()``, ``invalidate()`` and ``__aexit__``: note the caller and its exception."""
-    codes = callsite.wanted(*scope_codes(), *_async_remove())
+    from sqlalchemy.ext.asyncio import async_scoped_session  # not without greenlet
+
+    codes = scope_codes(async_scoped_session.remove)
 
     def make(original: Any) -> Any:
         async def leave(self: Any, *args: Any) -> Any:
             try:
                 session = session_of(self)
-                record = session.__dict__.get(KEY)
-                if record is None:
+                try:
+                    record = session._sessionwatch
+                except AttributeError:
                     record = tracker.adopt(session)
                 if record is not None and record.exiting is None:
                     who = callsite.caller(sys._getframe(1), codes)
-                    by = WITH if scope == WITH else "registry" if who[3] >= len(scope_codes()) else None
                     error = args[1] if len(args) == 3 else sys.exception()
-                    record.exiting = Exit(who, error, by or scope_of(who, record))
+                    record.exiting = Exit(who, error, WITH if scope == WITH else scope_of(who, record))
             except Exception:
                 tracker.failed("AsyncSession.close")
             try:
@@ -82,9 +84,3 @@ def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any],
         return leave
 
     return make
-
-
-def _async_remove() -> tuple[CodeType, ...]:
-    from sqlalchemy.ext.asyncio import async_scoped_session
-
-    return (async_scoped_session.remove.__code__,)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session, scoped_session
@@ -24,13 +24,17 @@ from .sessions import REGISTRY, WITH, opener
 from .writes import left_behind, uncommitted
 
 __tracebackhide__ = True  # pytest: the story is in the message
-_SCOPES = (WITH, WITH, REGISTRY)  # what the codes of `scope_codes` stand for
+_SCOPES = (WITH, WITH, REGISTRY, REGISTRY)  # what the codes of `scope_codes` stand for
 
 
-def scope_codes() -> tuple[CodeType, ...]:
-    """The functions that end a session's scope, as they are found on the stack above ``close()``."""
-    functions = (Session.__exit__, contextlib.closing.__exit__, scoped_session.remove)
-    return tuple(function.__code__ for function in functions)
+def scope_codes(registry: Callable[..., Any] | None = None) -> Wanted:
+    """The functions that end a session's scope, as they are found on the stack above ``close()``.
+
+    ``registry``: the one by which an async registry removes its session.
+    """
+    functions = (Session.__exit__, contextlib.closing.__exit__, scoped_session.remove, registry)
+    first, second, third, fourth = (getattr(function, "__code__", None) for function in functions)
+    return first, second, third, fourth
 
 
 class Exit:
@@ -47,7 +51,6 @@ class Exit:
 class Ending(NamedTuple):
     """What closing a session finds out before it closes."""
 
-    caller: Caller
     writes: tuple[Write, ...]
     leaving: bool  # an exception, or a generator's end, is on its way: nothing may be raised over it
     seconds: float  # how long the transaction was open
@@ -82,7 +85,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
 
     Private: the public ones are three, and each of them may be called by another.
     """
-    codes = callsite.wanted(*scope_codes())
+    codes = scope_codes()
 
     def make(original: Any) -> Any:
         def _close_impl(self: Any, invalidate: bool, is_reset: bool = False) -> None:
@@ -179,7 +182,7 @@ def _ending(
     if overlap is not None:
         record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
     seconds = record.seconds_open() if writes else 0.0
-    return Ending(who, writes, is_leaving(error, record), seconds, overlap, swallowed)
+    return Ending(writes, is_leaving(error, record), seconds, overlap, swallowed)
 
 
 def _was_told(record: SessionRecord, frame: FrameType) -> bool:
@@ -196,13 +199,13 @@ def _finish(
     failure: BaseException | None,
 ) -> Exception | None:
     try:
-        if end is None:
+        if end is None or who is None:
             _ended(tracker, record, how, who)
             return None
         holds = record.connections > 0
         failed = record.failure
         raised, record.waiting = record.waiting, None
-        closing, in_framework, _, _ = end.caller
+        closing, in_framework, _, _ = who
         record.finish(how, closing)
         outcome = tracker.closed(record, lost=bool(end.writes))
         mark = looked_at(closing)

@@ -219,11 +219,12 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def patch_spawn(tracker: Tracker) -> Callable[[Any], Any]:
     """``greenlet_spawn`` as the asyncio classes call it: the coroutine's exception is not seen in the greenlet."""
+    exception, handled = sys.exception, _handled.get
 
     def make(original: Any) -> Any:
         def greenlet_spawn(*args: Any, **kwargs: Any) -> Any:
-            error = sys.exception()
-            if error is not None or _handled.get():
+            error = exception()
+            if error is not None or handled():
                 try:
                     _handled.set(tuple(weakref.ref(one) for one in chain(error) if hasattr(one, "__weakref__")))
                 except Exception:

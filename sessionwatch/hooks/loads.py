@@ -148,6 +148,8 @@ class Loads:
         if self.told is not None:
             for finding in self.told:
                 finding.count += 1
+                if finding.when_grown is not None:
+                    finding.when_grown(finding)
             return False
         self.parents.add(parent)
         return len(self.parents) >= threshold

@@ -75,9 +75,8 @@ def sqlalchemy_refused(
     who = callsite.mark(frame)
     if did == "_close_impl":
         did = "close"
-        who = (
-            callsite.looked_at(record.exiting.caller[0]) if record.exiting is not None else who
-        )  # asyncio closes in another task
+        if record.exiting is not None:
+            who = callsite.looked_at(record.exiting.caller[0])  # asyncio closes in another task
     _explain(tracker, record, error, f"called {did}() of a session", who, lambda at: _works_in(at, session))
 
 
@@ -143,9 +142,11 @@ def another(inside: Callable[[FrameType], bool]) -> Actor | None:
 
 def _made(task: Any) -> Site | None:
     """Where a task was created, which asyncio knows in its debug mode; else its coroutine's function."""
-    for summary in reversed(getattr(task, "_source_traceback", None) or ()):
-        if "asyncio" not in summary.filename and summary.lineno:
-            return Site(summary.filename, summary.lineno, summary.name)
+    trace = [one for one in getattr(task, "_source_traceback", None) or () if "asyncio" not in one.filename]
+    for summary in reversed(trace):
+        if summary.lineno:
+            named = next((one.name for one in reversed(trace) if not one.name.endswith("comp>")), summary.name)
+            return Site(summary.filename, summary.lineno, named)
     coroutine = task.get_coro()
     frame: FrameType | None = getattr(coroutine, "cr_frame", None)
     if frame is None or callsite.kind_of(frame) != callsite.USER:

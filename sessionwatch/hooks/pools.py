@@ -165,7 +165,10 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
         def raw_connection(self: Any) -> Any:
             stats = None
             if tracker.active:
-                stats = self.pool.__dict__.get(KEY) or known(self)
+                try:
+                    stats = self.pool.__dict__.get(KEY) or kept.of(self)
+                except Exception:
+                    tracker.failed("Engine.raw_connection")
             if stats is None:
                 return original(self)
             stats.pending += 1
@@ -191,13 +194,6 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
             return lent
 
         return raw_connection
-
-    def known(engine: Any) -> PoolStats | None:
-        try:
-            return kept.of(engine)
-        except Exception:
-            tracker.failed("Engine.raw_connection")
-            return None
 
     return make
 

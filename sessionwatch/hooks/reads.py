@@ -85,7 +85,7 @@ def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
                 # a write-only collection keeps a mere True there; to look at `impl` each time costs as much as the rest
                 if value is not True or self.impl.supports_population:
                     if state.session_id is None and state.key is not None:
-                        touched(self, state)
+                        _touched(tracker, self, state)
                     return value
             try:
                 return original(self, instance, owner)
@@ -95,32 +95,32 @@ def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
 
         return __get__
 
-    def touched(attribute: Any, state: Any) -> None:
-        error = None
-        if tracker.active:
-            with tracker.guarded("InstrumentedAttribute.__get__"):
-                error = report(attribute, state, sys._getframe(2))
-        if error is not None:
-            raise error
-
-    def report(attribute: Any, state: Any, frame: FrameType) -> Exception | None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("sqlalchemy.") and not module.startswith(_ON_BEHALF):
-            return None  # SQLAlchemy reads for itself
-        if state._deleted:
-            return None
-        if not _outlived(tracker, state) or foreign(tracker, state):
-            return None
-        event = DetachedTouch(
-            model=state.class_.__name__,
-            attribute=attribute.key,
-            mark=callsite.mark(frame),
-            ownership=ownership(tracker, state),
-            is_key=_is_key(state.mapper, attribute.key),
-        )
-        return tracker.emit(event)
-
     return make
+
+
+def _touched(tracker: Tracker, attribute: Any, state: Any) -> None:
+    error = None
+    if tracker.active:
+        with tracker.guarded("InstrumentedAttribute.__get__"):
+            error = _report(tracker, attribute, state, sys._getframe(2))
+    if error is not None:
+        raise error
+
+
+def _report(tracker: Tracker, attribute: Any, state: Any, frame: FrameType) -> Exception | None:
+    module = str(frame.f_globals.get("__name__", ""))
+    if module.startswith("sqlalchemy.") and not module.startswith(_ON_BEHALF):
+        return None  # SQLAlchemy reads for itself
+    if state._deleted or not _outlived(tracker, state) or foreign(tracker, state):
+        return None
+    event = DetachedTouch(
+        model=state.class_.__name__,
+        attribute=attribute.key,
+        mark=callsite.mark(frame),
+        ownership=ownership(tracker, state),
+        is_key=_is_key(state.mapper, attribute.key),
+    )
+    return tracker.emit(event)
 
 
 def _outlived(tracker: Tracker, state: Any) -> bool:

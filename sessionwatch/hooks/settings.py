@@ -239,7 +239,7 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
         def _do_get(self: Any) -> Any:
             try:
                 if hasattr(self._dialect, "do_execute"):  # a pool without an engine has a stand-in
-                    settings.wrap(self._dialect, "do_execute", watched(weakref.ref(self._dialect)))
+                    settings.wrap(self._dialect, "do_execute", _watched(settings, weakref.ref(self._dialect)))
             except Exception:
                 settings.tracker.failed("StaticPool._do_get")
             try:
@@ -250,40 +250,42 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
 
         return _do_get
 
-    def watched(reference: Any) -> Callable[[Any], Any]:
-        def make_execute(original: Any) -> Any:
-            method, holder = original.__func__, reference
+    return make
 
-            def do_execute(*args: Any, **kwargs: Any) -> Any:
-                dialect = holder()
-                entered = enter(dialect, sys._getframe(1))
-                try:
-                    return method(dialect, *args, **kwargs)
-                except BaseException as error:
-                    unseen(error)
-                    raise
-                finally:
-                    if entered:
-                        settings.busy.pop(dialect, None)
 
-            return do_execute
+def _watched(settings: Settings, reference: Any) -> Callable[[Any], Any]:
+    def make(original: Any) -> Any:
+        method = original.__func__
 
-        return make_execute
+        def do_execute(*args: Any, **kwargs: Any) -> Any:
+            dialect = reference()
+            entered = _enter(settings, dialect, sys._getframe(1))
+            try:
+                return method(dialect, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+            finally:
+                if entered:
+                    settings.busy.pop(dialect, None)
 
-    def enter(dialect: Any, frame: FrameType) -> bool:
-        """Whether the thread is the only one; two at a time are reported, and nothing is raised in here."""
-        if not settings.tracker.active:
-            return False
-        with settings.tracker.guarded("StaticPool"):
-            before = settings.busy.get(dialect)
-            if before is None:
-                settings.busy[dialect] = threading.get_ident(), callsite.mark(frame)
-                return True
-            if before[0] != threading.get_ident():
-                settings.tell("static", dialect, callsite.mark(frame), "StaticPool", before[1])
-        return False
+        return do_execute
 
     return make
+
+
+def _enter(settings: Settings, dialect: Any, frame: FrameType) -> bool:
+    """Whether the thread is the only one; two at a time are reported, and nothing is raised in here."""
+    if not settings.tracker.active:
+        return False
+    with settings.tracker.guarded("StaticPool"):
+        before = settings.busy.get(dialect)
+        if before is None:
+            settings.busy[dialect] = threading.get_ident(), callsite.mark(frame)
+            return True
+        if before[0] != threading.get_ident():
+            settings.tell("static", dialect, callsite.mark(frame), "StaticPool", before[1])
+    return False
 
 
 # -- autoflush ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from .. import activation, callsite
+from ..callsite import Raw, looked_at
 from ..events import Commit, SplitCommit
 from ..ledger import SessionRecord
 from ..model import Mark, RawSite
@@ -15,6 +16,10 @@ from ..tracker import Tracker
 from .writes import is_temporary
 
 __tracebackhide__ = True  # pytest: the story is in the message
+
+# A commit that nobody has looked at yet, in a plain tuple: URL and id() of the pool by id() of the connection, what was
+# written, temporary tables, session, its number, where it was opened, and where it was committed.
+Unread = tuple[dict[int, tuple[Any, int]], tuple[Any, ...], frozenset[str], int, int, Raw | None, Mark]
 
 
 def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> None:
@@ -30,24 +35,36 @@ def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: Fram
 def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> SplitCommit | None:
     """The event of a commit that is not the first one of its unit, by another session, to one database."""
     unit = record.unit
-    if unit is not None and (unit.ended or unit.sessions == "many"):
+    if unit is None:
+        return _split_of_a_call(session, record, frame, mark)
+    if unit.ended or unit.sessions == "many":
         return None
-    asking = activation.asking(frame, record.callers) if unit is None else []
-    if unit is None and not asking:
+    unread = _unread(session, record, mark or callsite.mark(frame))
+    commits = unit.commits
+    if not commits:
+        unit.commits = unread  # read only if there is another one, which few units have
         return None
-    mark = mark or callsite.mark(frame)
+    if type(commits) is tuple:
+        commits = unit.commits = list(_read(commits))
     found = None
-    for database, written in _written(session, record):
-        commit = Commit(record.session_id, record.label, record.opened, written, mark)
-        if unit is not None:
-            first = _earlier(unit.commits, database, commit)
-            if first is not None:
-                found = SplitCommit(record, first, commit, unit.name, None)
-        else:
-            pair = activation.together(asking, database, record.session_id, commit)
-            if pair is not None:
-                function = RawSite(pair[0].code, -1).resolve().function
-                found = SplitCommit(record, pair[1], commit, None, function)
+    for database, commit in _read(unread):
+        first = _earlier(commits, database, commit)
+        if first is not None:
+            found = SplitCommit(record, first, commit, unit.name, None)
+    return found
+
+
+def _split_of_a_call(session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> SplitCommit | None:
+    """The same where no unit is declared: it is the call that asked for both sessions."""
+    asking = activation.asking(frame, record.callers)
+    if not asking:
+        return None
+    found = None
+    for database, commit in _read(_unread(session, record, mark or callsite.mark(frame))):
+        pair = activation.together(asking, database, record.session_id, commit)
+        if pair is not None:
+            function = RawSite(pair[0].code, -1).resolve().function
+            found = SplitCommit(record, pair[1], commit, None, function)
     return found
 
 
@@ -62,31 +79,44 @@ def _earlier(commits: list[Any], database: Any, commit: Commit) -> Commit | None
     return None
 
 
-def _written(session: Any, record: SessionRecord) -> Iterator[tuple[Any, Any]]:
-    """Each database that the transaction wrote to, and its first write. Temporary tables don't count."""
-    engines = {id(kept[0]): kept[0].engine for kept in session._transaction._connections.values()}
+def _unread(session: Any, record: SessionRecord, mark: Mark) -> Unread:
+    """What there is to know of a commit, while its transaction is still there; neither session nor engine is kept."""
+    databases = {}
+    for kept in session._transaction._connections.values():
+        engine = kept[0].engine
+        databases[id(kept[0])] = engine.url, id(engine.pool)
+    return databases, record.levels, record.temporary, record.session_id, record.number, record.opening, mark
+
+
+def _read(unread: Unread) -> Iterator[tuple[Any, Commit]]:
+    """Each database that was written to, and the commit of it. Temporary tables don't count."""
+    databases, levels, temporary, session, number, opening, mark = unread
+    opened = looked_at(opening) if opening is not None else None
     first: dict[Any, Any] = {}
-    for level in record.levels:
+    for level in levels:
         for entry in level.values():
-            engine = engines.get(entry.connection)
-            if engine is None or is_temporary(entry.table, record.temporary):
+            place = databases.get(entry.connection)
+            if place is None or is_temporary(entry.table, temporary):
                 continue
-            database = database_of(engine)
+            database = _database(*place)
             if database not in first or entry.first < first[database].first:
                 first[database] = entry
     for database, entry in first.items():
-        yield database, entry.mark
+        yield database, Commit(session, f"S{number}", opened, entry.mark, mark)
 
 
 def database_of(engine: Any) -> tuple[Any, ...]:
     """What two engines on one database have in common; the pool where the URL does not tell."""
-    url = engine.url
+    return _database(engine.url, id(engine.pool))
+
+
+def _database(url: Any, pool: int) -> tuple[Any, ...]:
     kind, database = url.get_backend_name(), url.database
     if kind == "sqlite":
         if not database or ":memory:" in database or url.query.get("mode") == "memory":
-            return kind, id(engine.pool)
+            return kind, pool
         return kind, database if database.startswith("file:") else os.path.abspath(database)
     host = url.host or url.query.get("host")
     if not host and not database:  # made with creator=
-        return kind, id(engine.pool)
+        return kind, pool
     return kind, host, url.port, database

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from types import FrameType
+import ast
+import itertools
+import linecache
+from types import CodeType, FrameType
 from typing import Any
 
 from .. import callsite
 from ..events import Step
+from ..model import by_instruction
 from ..tracker import Tracker
 from .ownership import described, owner
 
@@ -28,7 +32,40 @@ def facts(tracker: Tracker, state: Any, key: str, frame: FrameType) -> dict[str,
         "path": steps,
         "recursive": recursive,
         "queried": bool(state.load_path.path),
+        "by_get": _by_get(tracker, state, held[0]),
     }
+
+
+def _by_get(tracker: Tracker, state: Any, record: Any) -> bool:
+    """Whether the query that an instance goes back to was a call of ``get()`` or ``get_one()``."""
+    run = state.runid
+    place = tracker.ledger.load_site(record.roots.get(run, run) if record is not None else run)
+    return place is not None and _gets(*place)
+
+
+@by_instruction
+def _gets(code: CodeType, lasti: int) -> bool:
+    """Whether an instruction calls, or awaits, a ``get()`` that takes loader options; no where the source is missing.
+
+    The legacy ``Query.get()`` does not.
+    """
+    first, last, begin, end = next(itertools.islice(code.co_positions(), max(lasti, 0) // 2, None), (None,) * 4)
+    if first is None or last is None or begin is None or end is None:
+        return False
+    lines = [line.encode() for line in linecache.getlines(code.co_filename)[first - 1 : last]]  # columns are of bytes
+    if len(lines) != last - first + 1:
+        return False
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][begin:]
+    try:
+        called = ast.parse(b"(" + b"".join(lines) + b")", mode="eval").body
+    except (SyntaxError, ValueError):  # the file is another one by now
+        return False
+    if isinstance(called, ast.Await):
+        called = called.value
+    if not isinstance(called, ast.Call) or not isinstance(called.func, ast.Attribute):
+        return False
+    return called.func.attr in ("get", "get_one") and "query" not in ast.unparse(called.func.value)
 
 
 def kind_of(state: Any, key: str) -> Any:

@@ -27,10 +27,20 @@ def expired_by_commit(owner: Ownership | None) -> bool:
 
 
 def option(event: UnloadedRead) -> str:
-    """``.options(…)`` for the query that loaded the instance, or the one that it goes back to."""
+    """``.options(…)``, or ``options=[…]``, for the query that loaded the instance, or the one that it goes back to."""
+    chain = _chain(event)
+    return (f"options=[{chain}]" if event.by_get else f".options({chain})") if chain else ""
+
+
+def query(event: UnloadedRead) -> str:
+    """What the option is given to."""
+    return "get()" if event.by_get else "the query"
+
+
+def _chain(event: UnloadedRead) -> str:
     polymorphic = f"selectin_polymorphic({event.base}, [{event.model}])" if event.base else ""
     if event.kind == "inherited":
-        return f".options({polymorphic})" if polymorphic else ""
+        return polymorphic
     steps = event.path or (Step(event.model, event.attribute, event.kind),)
     if event.recursive:
         step = steps[-1]
@@ -38,5 +48,5 @@ def option(event: UnloadedRead) -> str:
     else:
         chain = ".".join(f"{_OPTIONS[step.kind]}({step.model}.{step.attribute})" for step in steps)
     if polymorphic and len(steps) == 1:
-        return f".options({polymorphic}, {chain})"
-    return f".options({chain})"
+        return f"{polymorphic}, {chain}"
+    return chain

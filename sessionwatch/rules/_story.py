@@ -12,6 +12,7 @@ from ..sql import summary
 
 BEFORE_INSTALL = "opened before sessionwatch was installed"
 FORGOTTEN = "the session's record is no longer kept"
+LIVE_ON = "let the generator live as long as the session is used: yield from it, or use it as a context manager"
 
 
 def seen(label: str, mark: Mark | None, session: str | None = None, note: str = "") -> Evidence:

@@ -86,7 +86,10 @@ RULE = Rule(
     check=check,
     settings={
         "milliseconds": Setting(
-            0.0, "how long a statement must take to be reported (50 in mode telemetry)", defaults={"telemetry": 50.0}
+            0.0,
+            "how long a statement must take to be reported (50 in mode telemetry)",
+            defaults={"telemetry": 50.0},
+            least=0,
         )
     },
     safe_point="after the statement has run",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..events import Actor, Overlap
 from ..model import Evidence, Finding, Rule
-from ._story import opened, session_json
+from ._story import LIVE_ON, opened, session_json
 
 PAGE = """
 ## What it reports
@@ -60,8 +60,6 @@ reported.
 def check(event: Overlap, settings: dict[str, Any]) -> Iterator[Finding]:
     """One finding a place that came in second."""
     first, second, record = event.first, event.second, event.record
-    tasks = "task" in (first.kind, second.kind)
-    one = "async with AsyncSession(engine) as session" if record.kind == "async" else "with Session(engine) as session"
     yield Finding(
         rule="cross-task",
         severity="fault",
@@ -69,10 +67,19 @@ def check(event: Overlap, settings: dict[str, Any]) -> Iterator[Finding]:
         message=f"{second.kind} {second.name} {event.did} while {first.kind} {first.name} was still inside of it",
         site=second.now or first.now,
         evidence=tuple(_evidence(event)),
-        fix=f"give each {'task' if tasks else 'thread'} a session of its own: {one}: ...",
+        fix=_fix(event),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
+
+
+def _fix(event: Overlap) -> str:
+    record = event.record
+    if record.closer is not None and "close" in event.did:  # a generator's end, in a task of the loop's
+        return LIVE_ON
+    tasks = "task" in (event.first.kind, event.second.kind)
+    one = "async with AsyncSession(engine) as session" if record.kind == "async" else "with Session(engine) as session"
+    return f"give each {'task' if tasks else 'thread'} a session of its own: {one}: ..."
 
 
 def _evidence(event: Overlap) -> Iterator[Evidence]:

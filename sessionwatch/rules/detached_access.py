@@ -7,7 +7,7 @@ from typing import Any
 
 from ..events import DetachedRead
 from ..model import Finding, Ownership, Rule
-from ._loader_options import WHAT, expired_by_commit, needs_option, option
+from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
 from ._story import history, primary, seen, session_of
 
 PAGE = """
@@ -65,8 +65,8 @@ def _fix(event: DetachedRead, owner: Ownership | None) -> str:
             return "read it before the commit, or make the sessions with expire_on_commit=False"
         return "read it while the session is open"
     if emptied and event.kind != "inherited":  # what was loaded with the query would be gone, too
-        return f"load it with the query: {asked},\nand make the sessions with expire_on_commit=False"
-    return f"load it with the query: {asked}"
+        return f"load it with {query(event)}: {asked},\nand make the sessions with expire_on_commit=False"
+    return f"load it with {query(event)}: {asked}"
 
 
 RULE = Rule(

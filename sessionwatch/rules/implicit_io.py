@@ -7,7 +7,7 @@ from typing import Any
 
 from ..events import ImplicitRead
 from ..model import Finding, Ownership, Rule
-from ._loader_options import WHAT, expired_by_commit, needs_option, option
+from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
 from ._story import history, primary, seen, session_of
 
 PAGE = """
@@ -76,7 +76,7 @@ def _fix(event: ImplicitRead, owner: Ownership | None) -> str:
     if not asked:
         return f"load it first: {refresh}"
     emptied = ",\nand make the sessions with expire_on_commit=False" if expired_by_commit(owner) else ""
-    return f"load it with the query: {asked}{emptied}"
+    return f"load it with {query(event)}: {asked}{emptied}"
 
 
 RULE = Rule(

@@ -75,8 +75,8 @@ RULE = Rule(
     events=(TransactionOverdue,),
     check=check,
     settings={
-        "seconds": Setting(30.0, "how long a transaction may be open, in seconds"),
-        "idle": Setting(5.0, "how long nothing may be done in it, in seconds"),
+        "seconds": Setting(30.0, "how long a transaction may be open, in seconds", least=0),
+        "idle": Setting(5.0, "how long nothing may be done in it, in seconds", least=0),
     },
     safe_point="in the test's report",
 )

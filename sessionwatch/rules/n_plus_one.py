@@ -7,7 +7,7 @@ from typing import Any
 
 from ..events import RepeatedGet, RepeatedLoad
 from ..model import Finding, Ownership, Rule, Setting
-from ._loader_options import expired_by_commit, needs_option, option
+from ._loader_options import expired_by_commit, needs_option, option, query
 from ._story import history, opened, primary, seen, session_json, session_of
 
 PAGE = """
@@ -74,9 +74,9 @@ def _fix(event: RepeatedLoad, owner: Ownership | None) -> str:
         if owner is not None and (owner.expired_how or "").startswith("by flush()"):
             return f'let the flush fetch it: __mapper_args__ = {{"eager_defaults": True}} on {event.model}'
         return "run the query again: .execution_options(populate_existing=True) refreshes all of them at once"
-    query = "the query" if event.queried else f"one query, select({event.model})"
+    asked = query(event) if event.queried else f"one query, select({event.model})"
     emptied = ",\nand make the sessions with expire_on_commit=False" if expired_by_commit(owner) else ""
-    return f"load it with {query}: {option(event)}{emptied}"
+    return f"load it with {asked}: {option(event)}{emptied}"
 
 
 def _got(event: RepeatedGet) -> Finding:
@@ -95,6 +95,10 @@ def _got(event: RepeatedGet) -> Finding:
     )
 
 
+def _counted(message: str, count: int) -> str:
+    return f"{message.rpartition('; ')[0]}; {count} queries from one line"
+
+
 def threshold(settings: dict[str, Any], level: str) -> int:
     """How many parents are too many, by the rule's setting or its level."""
     chosen: int = settings["threshold"]
@@ -110,7 +114,10 @@ RULE = Rule(
     events=(RepeatedLoad, RepeatedGet),
     check=check,
     settings={
-        "threshold": Setting(0, "parents that are loaded one at a time; 0 means 5, or 2 where the rule is set to raise")
+        "threshold": Setting(
+            0, "parents that are loaded one at a time; 0 means 5, or 2 where the rule is set to raise", least=0
+        )
     },
     safe_point="before the load that makes them too many",
+    counted=_counted,
 )

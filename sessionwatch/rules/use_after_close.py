@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..events import SessionReused
-from ..model import Evidence, Finding, Rule, Setting
-from ._story import opened, primary, seen, session_json
+from ..model import Evidence, Finding, Rule, Setting, function_of
+from ._story import LIVE_ON, opened, primary, seen, session_json
 
 PAGE = """
 ## What it reports
@@ -55,7 +55,7 @@ def check(event: SessionReused, settings: dict[str, Any]) -> Iterator[Finding]:
     scope = record.closed_scope or "hand"
     if scope == "hand" and settings["after"] != "any" and event.error is None:
         return
-    name = record.closer.co_qualname.rpartition("<locals>.")[2] if record.closer is not None else None
+    name = function_of(record.closer) if record.closer is not None else None
     ended = ENDED[scope]
     if scope == "generator" and name:
         ended = f"the generator {name}() that yielded it had ended"
@@ -66,9 +66,7 @@ def check(event: SessionReused, settings: dict[str, Any]) -> Iterator[Finding]:
         message=f"the session was used after {ended}",
         site=primary(event.used),
         evidence=tuple(_evidence(event, scope)),
-        fix="keep the work inside the block, or open a new session for it"
-        if scope != "generator"
-        else "let the generator live as long as the session is used: yield from it, or use it as a context manager",
+        fix="keep the work inside the block, or open a new session for it" if scope != "generator" else LIVE_ON,
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )

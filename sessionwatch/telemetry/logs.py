@@ -36,7 +36,7 @@ class Logs:
         self._logger: Any = None
         self._log = log
         self._clock = clock
-        self._due: dict[str, float] = {}  # by fingerprint: when it may be logged again
+        self._due: dict[tuple[Any, ...], float] = {}  # by `Finding.key`: when it may be logged again
 
     def provider(self) -> Any:
         """The logger provider that is in force."""
@@ -45,7 +45,7 @@ class Logs:
     def wants(self, finding: Finding, first: bool) -> bool:
         """Whether this occurrence is to be logged: the first, and one an hour after that."""
         now = self._clock()
-        key = finding.fingerprint
+        key = finding.key
         if not first and now < self._due.get(key, 0.0):
             return False
         self._due[key] = now + REPEAT

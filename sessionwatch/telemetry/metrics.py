@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from types import FrameType
@@ -181,6 +182,8 @@ class Metrics:
 
     def drain(self, patience: float) -> None:
         """Record what waits. The collector may come in between: it finds the lock taken, and leaves."""
+        if not any(self.source.tracker.samples()) and not self._lock.locked():
+            return  # all instruments but the first one of a collection; in this order: see `_taken`
         if self._instruments is None or not self._lock.acquire(timeout=patience):
             return
         token = context.attach(context.Context())  # these samples are not of the span that is current here
@@ -191,19 +194,23 @@ class Metrics:
             self._lock.release()
 
     def _record(self, tracker: Tracker, histograms: dict[str, Any]) -> None:
-        for (outcome, kind), queue in tracker.ended.items():
-            if queue:
-                durations, statements = zip(*_taken(queue), strict=True)
-                attributes = {OUTCOME: outcome, SESSION_KIND: kind}
-                record_batch(histograms["sessionwatch.session.duration"], attributes, durations)
-                record_batch(histograms["sessionwatch.session.statements"], attributes, statements)
+        for kind, by_outcome in tracker.ends.items():
+            for outcome, ends in by_outcome.items():
+                taken = _taken(ends.queue)
+                if taken:
+                    durations, statements = zip(*taken, strict=True)
+                    attributes = {OUTCOME: outcome, SESSION_KIND: kind}
+                    record_batch(histograms["sessionwatch.session.duration"], attributes, durations)
+                    record_batch(histograms["sessionwatch.session.statements"], attributes, statements)
         for outcome, queue in tracker.transactions.items():
-            if queue:
-                record_batch(histograms["sessionwatch.transaction.duration"], {OUTCOME: outcome}, _taken(queue))
+            taken = _taken(queue)
+            if taken:
+                record_batch(histograms["sessionwatch.transaction.duration"], {OUTCOME: outcome}, taken)
         for pool, queues in tracker.connections.copy().items():
             for name, queue in zip(_OF_POOLS, queues, strict=True):
-                if queue:
-                    record_batch(histograms[name], {POOL: pool}, _taken(queue))
+                taken = _taken(queue)
+                if taken:
+                    record_batch(histograms[name], {POOL: pool}, taken)
 
     # -- from integers to counters ------------------------------------------------------------------------
 
@@ -221,8 +228,16 @@ def forked_without() -> None:
 
 
 def _taken(queue: Queue) -> list[Any]:
-    """What is in a queue, taken out; others may add to it meanwhile."""
-    return list(map(deque.popleft, repeat(queue, len(queue))))
+    """What is in a queue, taken out; others may add to it meanwhile, or forget what is in it.
+
+    To be called under the lock: where all queues are empty and nobody has it, everything has been recorded.
+    """
+    taken: list[Any] = []
+    if not queue:  # nearly all of them
+        return taken
+    with suppress(IndexError):
+        taken.extend(map(deque.popleft, repeat(queue, len(queue))))
+    return taken
 
 
 def _inside_sdk(frame: FrameType | None) -> bool:
@@ -250,13 +265,13 @@ def _opened(source: Source) -> Values:
 
 
 def _closed(source: Source) -> Values:
-    closed = source.tracker.closed_by_outcome
-    return {((OUTCOME, o), (SESSION_KIND, kind)): closed[o, kind] for o in OUTCOMES for kind in SESSION_KINDS}
+    ends = source.tracker.ends
+    return {((OUTCOME, o), (SESSION_KIND, kind)): ends[kind][o].count for o in OUTCOMES for kind in SESSION_KINDS}
 
 
 def _active(source: Source) -> Values:
-    opened, closed = source.tracker.opened_by_kind, source.tracker.closed_by_outcome
-    ended = {kind: sum(closed[outcome, kind] for outcome in OUTCOMES) for kind in SESSION_KINDS}
+    opened, ends = source.tracker.opened_by_kind, source.tracker.ends
+    ended = {kind: sum(ends[kind][outcome].count for outcome in OUTCOMES) for kind in SESSION_KINDS}
     return {((SESSION_KIND, kind),): max(0, opened[kind] - ended[kind]) for kind in SESSION_KINDS}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import perf_counter, time_ns
 from typing import Any
 
-from opentelemetry import metrics
+from opentelemetry import _logs, metrics, trace
 from opentelemetry.trace import TraceFlags
 
 from ..ledger import SessionRecord
@@ -28,6 +28,17 @@ _AT_ONCE = 50  # so many at one safe moment: the host's call pays for it
 _PATIENCE = 5.0  # seconds that the end of a process waits for the exporters
 _FOUND = 16  # findings that one session's span tells of
 _LOOKS = 256  # sessions, until nobody is expected to set up an SDK any more
+
+
+def _set_globally() -> tuple[Any, ...] | None:
+    """The global providers, None for each that is not set; None where the API keeps them elsewhere.
+
+    Private: until a provider is set, the public functions search the environment for one at each call.
+    """
+    try:
+        return trace._TRACER_PROVIDER, metrics._internal._METER_PROVIDER, _logs._internal._LOGGER_PROVIDER
+    except AttributeError:
+        return None
 
 
 class Signals:
@@ -54,6 +65,7 @@ class Signals:
         self.logs = Logs(given.get("logger_provider"), log)
         self._on_provider = on_provider
         self._providers: tuple[Any, ...] = ()
+        self._seen: tuple[Any, ...] | None = None  # those that were set globally when it was looked last
         self._looks = _LOOKS
         self._waiting: deque[Callable[[], None]] = deque()
         self._working = threading.local()
@@ -102,10 +114,12 @@ class Signals:
 
     def flush(self, most: int | None = None) -> None:
         """Tell what waits, ``most`` of it; for moments at which no lock of the SDK's can be held."""
-        for _ in range(len(self._waiting) if most is None else most):
+        left = len(self._waiting) if most is None else most
+        while left > 0 and self._waiting:
+            left -= 1
             try:
                 tell = self._waiting.popleft()
-            except IndexError:
+            except IndexError:  # another thread has told it
                 return
             self._within_sdk(tell)
 
@@ -134,6 +148,10 @@ class Signals:
 
     def look(self) -> None:
         """Look whether a provider was set meanwhile: its exit comes before ours, unless ours is registered later."""
+        seen = _set_globally()
+        if seen is not None and seen == self._seen:
+            return
+        self._seen = seen
         providers = self.spans.provider(), metrics.get_meter_provider(), self.logs.provider()
         if any(one is not before for one, before in zip(providers, self._providers or (None,) * 3, strict=True)):
             self._providers = providers
@@ -141,6 +159,9 @@ class Signals:
 
     def _soon(self, tell: Callable[[], None]) -> None:
         """Do it now if that is safe, after what waits already."""
+        if not self._waiting and not self._must_wait():  # the usual case
+            self._within_sdk(tell)
+            return
         if len(self._waiting) >= _WAITING:
             self.tracker.internal_errors["telemetry queue full"] += 1
             return

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from functools import lru_cache
+from collections.abc import Callable
 from time import time_ns
+from types import CodeType
 from typing import Any
 
 from opentelemetry import context as contexts
@@ -18,20 +19,24 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 
 from .._version import __version__
 from ..ledger import SessionRecord
-from ..model import Finding, RawSite, exportable
+from ..model import Finding, RawSite, by_instruction, exportable
 from .table import SCHEMA_URL, SCOPE
 
 NAME = "sessionwatch.session"
 EVENT = "sessionwatch.finding"
 _EVENTS_REMEMBERED = 1024
+_NOWHERE = (None, -1, "", None)  # of a session that was opened before the installation
 
 # Private: exporters set it while they work, so that what they use is not traced in its turn.
 _SUPPRESSED = getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", None)
+# Private: its context variable. What is public are two functions around it, and each session that is opened asks.
+_variable = getattr(getattr(contexts, "_RUNTIME_CONTEXT", None), "_current_context", None)
+_around: Callable[[], Any] = getattr(_variable, "get", contexts.get_current)
 
 
 def current() -> SpanContext | None:
     """The context of the span that is current here; None where there is none."""
-    around = contexts.get_current()
+    around = _around()
     if not around:  # the usual case without an SDK
         return None
     context = trace.get_current_span(around).get_span_context()
@@ -77,8 +82,7 @@ class Spans:
         self._given = provider  # None: the global one, whichever that is at the time
         self._provider: Any = None
         self._tracer: Any = None
-        self._told: OrderedDict[tuple[int, str], None] = OrderedDict()  # events by span and fingerprint
-        self._place = lru_cache(1024)(_place)
+        self._told: OrderedDict[tuple[int, tuple[Any, ...]], None] = OrderedDict()  # events by span and finding
 
     def provider(self) -> Any:
         """The tracer provider that is in force."""
@@ -91,25 +95,16 @@ class Spans:
         """
         start = end - int(record.duration() * 1e9)
         found = record.found
-        links = [Link(one.within, one.attributes) for one in found if one.within is not None]
         span = self._get().start_span(
             NAME,
             context=context_of(record.parent),
             kind=SpanKind.INTERNAL,
-            attributes=self._attributes(record, outcome),
-            links=links,
+            attributes=_attributes(record, outcome),
+            links=[Link(one.within, one.attributes) for one in found if one.within is not None] if found else (),
             start_time=start,
         )
-        if span.is_recording():
-            for one in found:
-                if not one.noted:
-                    span.add_event(
-                        EVENT, one.attributes, max(start, min(one.time, end))
-                    )  # some are found by closing it
-            faults = [one.rule for one in found if one.severity == "fault"]
-            if faults:
-                span.set_attribute("error.type", faults[0])
-                span.set_status(Status(StatusCode.ERROR, ", ".join(dict.fromkeys(faults))))
+        if found and span.is_recording():
+            _tell(span, found, start, end)
         span.end(end_time=end)
 
     def note(self, finding: Finding) -> bool:
@@ -117,7 +112,7 @@ class Spans:
         span = trace.get_current_span()
         if not span.is_recording():
             return False
-        key = span.get_span_context().span_id, finding.fingerprint
+        key = span.get_span_context().span_id, finding.key
         if key not in self._told:
             self._told[key] = None
             if len(self._told) > _EVENTS_REMEMBERED:
@@ -132,26 +127,40 @@ class Spans:
             self._provider = provider
         return self._tracer
 
-    def _attributes(self, record: SessionRecord, outcome: str) -> dict[str, Any]:
-        attributes: dict[str, Any] = {
-            "sessionwatch.outcome": outcome,
-            "sessionwatch.session.kind": record.kind,
-            "sessionwatch.session.id": record.label,
-            "sessionwatch.statements": record.statements,
-            "sessionwatch.flushes": record.flushes,
-            "sessionwatch.rows.written": sum(record.written.values()),
-        }
-        if record.unit is not None:
-            attributes["sessionwatch.unit"] = exportable(record.unit.name)
-        if record.opened is not None and record.opened.site is not None:
-            attributes |= self._place(record.opened.site)
-        if record.found:
-            attributes["sessionwatch.findings"] = list(dict.fromkeys(one.rule for one in record.found))
-        return attributes
+
+def _attributes(record: SessionRecord, outcome: str) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "sessionwatch.outcome": outcome,
+        "sessionwatch.session.kind": record.kind,
+        "sessionwatch.session.id": record.label,
+        "sessionwatch.statements": record.statements,
+        "sessionwatch.flushes": record.flushes,
+        "sessionwatch.rows.written": sum(record.written.values()),
+    }
+    if record.unit is not None:
+        attributes["sessionwatch.unit"] = exportable(record.unit.name)
+    code, lasti, _, _ = record.opening or _NOWHERE
+    if code is not None:
+        attributes |= _place(code, lasti)
+    if record.found:
+        attributes["sessionwatch.findings"] = list(dict.fromkeys(one.rule for one in record.found))
+    return attributes
 
 
-def _place(raw: RawSite) -> dict[str, Any]:
-    return raw.resolve().attributes()
+@by_instruction
+def _place(code: CodeType, lasti: int) -> dict[str, Any]:
+    return RawSite(code, lasti).resolve().attributes()
+
+
+def _tell(span: Any, found: tuple[Found, ...], start: int, end: int) -> None:
+    """Let the span of a session tell of its findings; some are found by closing it."""
+    for one in found:
+        if not one.noted:
+            span.add_event(EVENT, one.attributes, max(start, min(one.time, end)))
+    faults = [one.rule for one in found if one.severity == "fault"]
+    if faults:
+        span.set_attribute("error.type", faults[0])
+        span.set_status(Status(StatusCode.ERROR, ", ".join(dict.fromkeys(faults))))
 
 
 def in_finalizer() -> bool:
@@ -161,11 +170,11 @@ def in_finalizer() -> bool:
     """
     if isinstance(sys.exception(), GeneratorExit):
         return True
-    frame = sys._getframe(1)
+    frame = sys._getframe(1).f_back
     for _ in range(25):
-        if frame.f_back is None:
+        if frame is None:
             return False
-        frame = frame.f_back
         if frame.f_code.co_name == "__del__":
             return True
+        frame = frame.f_back
     return False

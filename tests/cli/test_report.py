@@ -63,6 +63,36 @@ def test_same_finding_is_counted(job: Place) -> None:
     assert text.endswith("sessionwatch: 1 finding (1 lost-writes), 4 times in all\n")
 
 
+TWO = """
+import os, shop
+engine = shop.make_engine()
+def main():
+    for _ in range(3):
+        session = shop.Session(engine)
+        session.add(shop.Order())
+        session.flush()
+        session.close()
+    session = shop.Session(engine)
+    session.add(shop.Order())
+    session.flush()
+    session.close()
+    os._exit(0)
+main()
+"""
+
+
+def test_lines_of_one_function_are_told_apart(job: Place) -> None:
+    """Two mistakes in one function are two findings at two places, each counted by itself whatever ends the program."""
+    job.write("job.py", TWO)
+    text = job.sessionwatch("run", "job.py").err
+    assert "lost-writes (fault): 2 findings at 2 places\n" in text
+    assert "closed   job.py:9 in main" in text
+    assert "closed   job.py:13 in main" in text
+    assert text.count("  seen 3 times\n") == 1
+    assert text.endswith("sessionwatch: 2 findings (2 lost-writes), 4 times in all\n")
+    assert [(line["line"], line["count"]) for line in job.run("job.py")[1]] == [(9, 1), (13, 1), (9, 3)]
+
+
 def test_no_finding(place: Place) -> None:
     """Where there is nothing to say, that is said in one line."""
     place.write("job.py", KEEP)
@@ -90,6 +120,56 @@ def test_json_lines_are_valid(job: Place) -> None:
     lost = [finding for finding in findings if finding["function"] == "lose"]
     assert [finding["count"] for finding in lost] == [1, 2]
     assert lost[0] == {**lost[1], "count": 1}
+
+
+QUERIES = """
+import os, shop, sys
+from sqlalchemy import select
+engine = shop.make_engine()
+for _ in range(20):
+    shop.keep(engine)
+
+def ask():
+    with shop.Session(engine) as session:
+        for order in session.scalars(select(shop.Order)).all():
+            session.expire(order)
+            order.status
+"""
+
+
+@pytest.mark.parametrize("end", ["", "os._exit(0)", "os.abort()"])
+def test_final_number_of_queries(job: Place, end: str) -> None:
+    """A finding of ``n-plus-one`` is written with the number of queries then, and at last with that of all of them."""
+    job.write("job.py", f"{QUERIES}ask()\n{end}")
+    told = "Order.status was refreshed for one Order at a time; {} queries from one line"
+    findings = job.run("job.py")[1]
+    assert [(finding["message"], finding["count"]) for finding in findings] == [
+        (f"{told.format(5)} so far", 5),
+        (told.format(20), 20),
+    ]
+    text = job.sessionwatch("run", "job.py").err
+    assert f"n-plus-one: {told.format(20)}\n" in text
+    assert "seen" not in text
+    assert text.endswith("sessionwatch: 1 finding (1 n-plus-one), 20 times in all\n")
+
+
+def test_final_number_of_queries_of_several_processes(job: Place) -> None:
+    """It is added up in the text, as counts are; what a child inherits is not."""
+    job.write("job.py", f"{QUERIES}ask()\nask()\nif not (child := os.fork()):\n    ask()\n    os._exit(0)\nos.wait()\n")
+    findings = {finding["pid"]: finding["count"] for finding in job.run("job.py")[1]}
+    assert sorted(findings.values()) == [20, 40]
+    text = job.sessionwatch("run", "job.py").err
+    assert "; 60 queries from one line\n" in text
+    assert "\n  seen in 2 processes\n" in text
+
+
+def test_final_number_of_queries_is_that_of_the_programs_own_installation(job: Place) -> None:
+    """What was counted before, in and after an installation of the program's is added up."""
+    own = "import sessionwatch\nwith sessionwatch.watching(log=False) as watch:\n    ask(); ask()\n"
+    job.write("job.py", f"{QUERIES}ask()\n{own}print(watch.status()['findings'])\nask()\n")
+    outcome, findings = job.run("job.py")
+    assert outcome.out == "{'n-plus-one': 40}\n"
+    assert [finding["count"] for finding in findings] == [5, 80]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +224,45 @@ def test_fail_says_why(job: Place) -> None:
     """Where the report is in a file, one line on stderr tells what ``--fail`` has found."""
     outcome = job.sessionwatch("run", "--fail", "--output", "report.txt", "job.py")
     assert (outcome.status, outcome.err) == (1, "sessionwatch: 1 finding (1 lost-writes); see report.txt\n")
+
+
+UNWATCHED = [
+    ("output = '/nonexistent/x'", "ConfigError: output /nonexistent/x can't be written: No such file or directory"),
+    (
+        "baseline = '/dev/null'",
+        "ConfigError: baseline /dev/null can't be read: Expecting value: line 1 column 1 (char 0)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("setting", "error"), UNWATCHED, ids=["output", "baseline"])
+def test_fail_where_nothing_was_watched(job: Place, setting: str, error: str) -> None:
+    """``--fail`` turns 0 into 2 where a process could not be watched, and says why whatever the format."""
+    job.write("pyproject.toml", f"[tool.sessionwatch]\n{setting}\n")
+    told = f"sessionwatch: 1 process not watched: {error}"
+    last = "sessionwatch: no findings"
+    for options, lines in [
+        (["--fail"], [told, last]),
+        (["--fail", "--format", "json"], [told]),
+        (["--fail", "--output", "report"], [told, f"{last}; see report"]),
+        (["--fail", "--format", "json", "--output", "report"], [told, f"{last}; see report"]),
+    ]:
+        outcome = job.sessionwatch("run", *options, "job.py")
+        assert (outcome.status, outcome.err.splitlines()) == (2, lines)
+    assert job.sessionwatch("run", "job.py").status == 0
+    job.write("job.py", LOSE + "raise SystemExit(3)")
+    assert job.sessionwatch("run", "--fail", "job.py").status == 3
+
+
+def test_fail_where_another_process_was_not_watched(job: Place) -> None:
+    """A finding comes before a process that could not be watched."""
+    job.write("child.py", LOSE)
+    child = "subprocess.call([sys.executable, 'child.py'], env={**os.environ, 'SESSIONWATCH_MODE': 'loud'})"
+    for own, status in ((KEEP, 2), (LOSE, 1)):
+        job.write("job.py", f"import os, subprocess, sys\n{own}{child}\n")
+        outcome = job.sessionwatch("run", "--fail", "job.py")
+        assert outcome.status == status
+        assert "sessionwatch: 1 process not watched: ConfigError: unknown mode 'loud' (environment)" in outcome.err
 
 
 def test_baseline_covers(job: Place) -> None:
@@ -250,6 +369,21 @@ def test_pytest_plugin_in_the_program(job: Place) -> None:
     assert outcome.err.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
 
 
+def test_pytest_plugin_as_it_is_installed(job: Place) -> None:
+    """pytest imports an installed plugin, and all of its package, out of our sight: there is one installation still."""
+    job.write("pytest.ini", "[pytest]\nsessionwatch = strict\n")
+    job.write("early.py", "import pytest\npytest.register_assert_rewrite('sessionwatch')\n")
+    job.write("test_job.py", "import shop\ndef test(): shop.lose(shop.make_engine())\n")
+    arguments = ["-m", "pytest", "-p", "early", "-p", "sessionwatch.pytest_plugin", "-p", "no:cacheprovider"]
+    outcome = job.sessionwatch("run", *arguments, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    assert outcome.status == 1
+    story = "lost-writes: 1 Order object was written, but the session was closed without a commit"
+    assert f"\nE       sessionwatch.model.FindingError: {story}\n" in outcome.out
+    assert outcome.err.startswith("----------------------------- sessionwatch ----")
+    assert f"\n{story}\n" in outcome.err
+    assert outcome.err.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+
+
 def test_no_log_records(job: Place) -> None:
     """The report stands in for the log: the program's own logging has no record of ours."""
     job.write("job.py", "import logging; logging.basicConfig(level=0, format='%(name)s')\n" + LOSE)
@@ -297,6 +431,8 @@ def test_counts_are_merged() -> None:
     """The last line of a process counts, processes are added, and the allowed ones stay apart."""
     lines = [record(1), record(2), record(1, 5), record(2, 3), record(1, allowed="why")]
     assert [(seen.count, seen.allowed) for seen in report.merge(lines)] == [(8, None), (1, "why")]
+    lines = [record(1), record(1, line=9), record(1, 2), record(2, 3, line=9)]
+    assert [(seen.record["line"], seen.count) for seen in report.merge(lines)] == [(3, 2), (9, 4)]
 
 
 def test_grouped_by_rule_and_place() -> None:

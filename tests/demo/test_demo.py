@@ -67,8 +67,7 @@ def command(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.C
 def found(path: Path) -> list[demo.Place]:
     """The different findings of a JSON Lines file."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    places = {line["fingerprint"]: demo.Place(line["rule"], line["path"], line["line"]) for line in lines}
-    return sorted(places.values())
+    return sorted({demo.Place(line["rule"], line["path"], line["line"]) for line in lines})
 
 
 def test_each_of_the_six_rules_has_one_marked_line_and_asyncio_has_a_seventh() -> None:

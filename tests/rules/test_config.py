@@ -392,6 +392,25 @@ def test_strict_raise_never_breaks_a_flush_or_a_commit(tmp_path: Path, monkeypat
         assert is_idle(engine)
 
 
+@pytest.mark.parametrize("mode", ["log", "strict", "telemetry"])
+def test_another_mode_for_a_while(tmp_path: Path, watch: Watch, mode: Any) -> None:
+    """What was told of an engine is not told again in a block with another mode, and its line stays known."""
+    engine, later = file_engine(tmp_path), create_engine(f"sqlite:///{tmp_path / 'config.db'}")  # config-later
+
+    def write(engine: Engine) -> None:
+        with Session(engine) as session:
+            session.add(Order())
+            session.commit()
+
+    write(engine)
+    with watch.switched(mode):
+        write(engine)
+    write(engine)
+    write(later)
+    assert [finding.count for finding in watch.findings] == [1, 1]
+    assert [finding.line for finding in watch.findings] == [line("config-engine"), line("config-later")]
+
+
 def test_uninstall_leaves_the_engine_alone(watch: Watch) -> None:
     """The static engine's dialect has its own methods again."""
     engine: Any = create_engine("sqlite://", poolclass=StaticPool)

@@ -226,6 +226,34 @@ async def test_reports_a_close_under_a_running_statement(async_shop: AsyncEngine
     assert evidence_line(finding, "first") == line("task-load")
 
 
+async def test_reports_a_generator_that_ends_under_a_running_statement(async_shop: AsyncEngine, watch: Watch) -> None:
+    """The fix is to let the generator live: the loop ends one that was dropped in a task that nobody made."""
+
+    async def provided() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(async_shop) as session:  # generator-ended
+            yield session
+
+    generator = provided()
+    session = await anext(generator)
+    async with async_held(async_shop, session, load(session)):
+        del generator
+        gc.collect()
+        await until(lambda: bool(watch.findings))
+    finding = only(watch, "cross-task")
+    assert "closed a session while task" in finding.message
+    assert finding.line == line("generator-ended")
+    assert finding.fix.startswith("let the generator live as long as the session is used")
+    with contextlib.suppress(Exception):
+        await session.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until the condition holds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 (nobody sets an event)
+            await asyncio.sleep(0)
+
+
 async def test_reports_a_background_task_that_outlives_its_request(async_shop: AsyncEngine, watch: Watch) -> None:
     """A task inside of run_sync() is found through the greenlet."""
 
@@ -282,7 +310,9 @@ async def test_reports_where_a_task_was_created_in_debug_mode(async_shop: AsyncE
         await session.connection()
         tasks = [asyncio.create_task(load(session)) for _ in range(2)]  # created-here
         await asyncio.wait(tasks)
-    assert line("created-here") in {item.site.line for item in only(watch, "cross-task").evidence if item.site}
+    sites = [item.site for item in only(watch, "cross-task").evidence if item.site]
+    made = {site.function for site in sites if site.line == line("created-here")}
+    assert made == {"test_reports_where_a_task_was_created_in_debug_mode"}
 
 
 # -- ignored ------------------------------------------------------------------------------------------------

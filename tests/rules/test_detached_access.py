@@ -7,7 +7,8 @@ import gc
 import logging
 import threading
 import traceback
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jinja2
@@ -25,6 +26,7 @@ from sqlalchemy.orm import (
     make_transient,
     mapped_column,
     relationship,
+    scoped_session,
     selectinload,
     undefer,
 )
@@ -102,6 +104,52 @@ def test_the_fix_removes_the_finding(watch: Watch, memory: Engine, name: str, op
     watch.clear()
     getattr(load(memory, option), name)
     assert watch.findings == []
+
+
+@pytest.mark.parametrize(
+    "get",
+    [
+        lambda session: session.get(Order, 1),
+        lambda session: session.get_one(
+            Order,
+            int({"key": "1"}.get("key", "")),
+        ),
+        lambda session: scoped_session(lambda: session).get(Order, 1),
+    ],
+    ids=["get", "get_one", "scoped_session"],
+)
+def test_the_fix_of_what_get_brought_is_an_argument(
+    watch: Watch, memory: Engine, get: Callable[[Session], Order]
+) -> None:
+    """get() takes loader options itself: there is no query that could be given some."""
+    with Session(memory) as session:
+        order = get(session)
+    read(order, "items")
+    assert only(watch, RULE).fix == "load it with get(): options=[selectinload(Order.items)]"
+    watch.clear()
+    with Session(memory) as session:
+        order = session.get_one(Order, 1, options=[selectinload(Order.items)])
+    assert (len(order.items) > 0, watch.findings) == (True, [])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda session: session.query(Order).get(1),
+        lambda session: session.scalars(select(Order).where(Order.id == {"get": 1}.get("get"))).one(),
+        types.FunctionType(compile("lambda session: session.get(O, 1)", "gone.py", "eval").co_consts[0], {"O": Order}),
+    ],
+    ids=["Query.get", "within", "without its source"],
+)
+@pytest.mark.filterwarnings("ignore:The Query.get")
+def test_the_fix_of_what_a_query_brought_is_one_of_the_query(
+    watch: Watch, memory: Engine, found: Callable[[Session], Order]
+) -> None:
+    """Query.get() takes no options; get() of something else is none of the session's; without the source, as ever."""
+    with Session(memory) as session:
+        order = found(session)
+    read(order, "items")
+    assert only(watch, RULE).fix == "load it with the query: .options(selectinload(Order.items))"
 
 
 def test_reports_a_deferred_column_with_undefer(watch: Watch, shop: Engine) -> None:

@@ -96,6 +96,17 @@ async def test_reports_a_collection_with_selectinload(watch: Watch, async_shop: 
     assert evidence_line(finding, "opened") == line("opened")
 
 
+async def test_the_fix_of_what_get_brought_is_an_argument(watch: Watch, async_shop: AsyncEngine) -> None:
+    """get() takes loader options itself: there is no query that could be given some."""
+    async with AsyncSession(async_shop) as session:
+        read(await session.get(Order, 1), "items")
+        assert only(watch, RULE).fix == "load it with get(): options=[selectinload(Order.items)]"
+        watch.clear()
+        session.expunge_all()
+        order = await session.get_one(Order, 1, options=[selectinload(Order.items)])
+        assert (len(order.items) > 0, watch.findings) == (True, [])
+
+
 @pytest.mark.parametrize(
     ("name", "option", "text"),
     [

@@ -326,10 +326,10 @@ def test_reports_a_session_of_an_error_handler(shop: Engine, watch: Watch) -> No
         session = Session(shop)
         session.add(Order(status=str(error)))
         session.flush()
-        session.close()
+        session.close()  # handler-closes
 
     handle(KeyError("handled"))
-    only(watch, "lost-writes")
+    assert only(watch, "lost-writes").line == line("handler-closes")
 
 
 def test_reports_a_registry_used_inside_an_except_block(shop: Engine, watch: Watch) -> None:
@@ -340,8 +340,8 @@ def test_reports_a_registry_used_inside_an_except_block(shop: Engine, watch: Wat
     except ValueError:
         registry.add(Order(status="failed"))
         registry.flush()
-        registry.remove()
-    only(watch, "lost-writes")
+        registry.remove()  # except-removes
+    assert only(watch, "lost-writes").line == line("except-removes")
 
 
 def test_strict_raises_where_a_registry_is_removed(shop: Engine, strict: Watch) -> None:

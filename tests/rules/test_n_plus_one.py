@@ -665,6 +665,8 @@ def test_the_last_count_is_written(memory: Engine, monkeypatch: pytest.MonkeyPat
     written = [json.loads(text) for text in path.read_text().splitlines()]
     assert [record["count"] for record in written] == [5, ROWS]
     assert len({record["fingerprint"] for record in written}) == 1
+    told = "Order.items was loaded for one Order at a time; {} queries from one line"
+    assert [record["message"] for record in written] == [f"{told.format(5)} so far", told.format(ROWS)]
 
 
 def test_no_value_is_part_of_the_finding(watch: Watch, memory: Engine) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,14 @@ def create(engine: Engine) -> None:
 
 def update(engine: Engine) -> None:
     with Session(engine) as session:
-        session.execute(text("UPDATE orders SET status = 'paid' WHERE id = 1"))
+        session.execute(text("UPDATE orders SET status = 'paid' WHERE id = 1"))  # suw-update
         session.commit()
 
 
 async def create_async(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session:
         session.add(Order(status="made"))
-        await session.commit()
+        await session.commit()  # suw-create
 
 
 async def update_async(engine: AsyncEngine) -> None:
@@ -124,9 +125,41 @@ def test_reports_two_engines_on_one_database(postgres_url: Any, watch: Watch) ->
     with unit_of_work("checkout"):
         create(one)
         update(two)
-    only(watch, RULE)
+    assert only(watch, RULE).line == line("suw-update")
     one.dispose()
     two.dispose()
+
+
+def test_reports_engines_that_are_gone(tmp_path: Path, watch: Watch) -> None:
+    """The first commit is known by its database: neither its session nor its engine is kept for that."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    models.seed(create_engine(url))
+    gone = []
+    with unit_of_work("checkout"):
+        for work in (create, update):
+            engine = create_engine(url)
+            gone.append(weakref.ref(engine))
+            work(engine)
+            engine.dispose()
+            del engine
+            gc.collect()
+        assert [reference() for reference in gone] == [None, None]
+    assert only(watch, RULE).line == line("suw-update")
+
+
+def test_reports_a_unit_whose_first_commit_is_of_a_temporary_table(shop: Engine, watch: Watch) -> None:
+    """A temporary table's rows don't count: the first commit of a unit is the first one that does."""
+    with unit_of_work("checkout"):
+        with Session(shop) as session:
+            session.execute(text("CREATE TEMPORARY TABLE scratch (id INTEGER)"))
+            session.execute(text("INSERT INTO scratch VALUES (1)"))
+            session.commit()
+        with Session(shop) as session:
+            session.execute(insert(Tag).values(name="one"))  # suw-after-scratch
+            session.commit()
+        update(shop)
+    finding = only(watch, RULE)
+    assert (finding.line, finding.evidence[4].site.line) == (line("suw-update"), line("suw-after-scratch"))  # type: ignore[union-attr]
 
 
 def test_reports_a_write_after_a_rolled_back_savepoint(shop: Engine, watch: Watch) -> None:
@@ -153,7 +186,7 @@ def test_reports_threads_of_a_unit_that_share_its_context(shop: Engine, watch: W
     if shop.url.database in (None, "", ":memory:"):
         pytest.skip("the driver binds a connection to its thread")
     asyncio.run(unit())
-    only(watch, RULE)
+    assert only(watch, RULE).line == line("suw-update")
 
 
 async def test_reports_async_sessions_of_a_unit(async_shop: AsyncEngine, watch: Watch) -> None:
@@ -170,7 +203,7 @@ async def test_reports_children_of_a_unit(async_shop: AsyncEngine, watch: Watch)
     """Tasks that a unit gathers belong to it."""
     async with unit_of_work("checkout"):
         await asyncio.gather(create_async(async_shop), create_async(async_shop))
-    only(watch, RULE)
+    assert only(watch, RULE).line == line("suw-create")
 
 
 def test_reports_in_telemetry(shop: Engine) -> None:

@@ -129,7 +129,7 @@ def test_reports_a_block_of_a_session_closed_by_hand_inside(shop: Engine, watch:
         query(session)
         session.close()
     query(session)
-    only(watch, "use-after-close")
+    assert only(watch, "use-after-close").message == "the session was used after its with block had ended"
     session.close()
 
 
@@ -138,7 +138,7 @@ def test_reports_sessionmaker_begin(shop: Engine, watch: Watch) -> None:
     with sessionmaker(shop).begin() as session:
         session.add(Order())
     query(session)
-    only(watch, "use-after-close")
+    assert only(watch, "use-after-close").message == "the session was used after its with block had ended"
     session.close()
 
 
@@ -230,7 +230,7 @@ def test_reports_on_mariadb(mariadb_shop: Engine, watch: Watch) -> None:
     with Session(mariadb_shop) as session:
         query(session)
     query(session)
-    only(watch, "use-after-close")
+    assert only(watch, "use-after-close").message == "the session was used after its with block had ended"
     session.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -361,6 +362,21 @@ def test_queues_are_emptied_before_anybody_collects(shop: Engine, watch: Watch, 
         Session(shop).close()
     assert watch.status()["telemetry"]["waiting"] < 100
     assert readings.values(DURATION) == {("read_only", "sync"): 500}
+
+
+def test_samples_that_another_thread_forgets_meanwhile_are_no_error(
+    shop: Engine, watch: Watch, readings: Readings
+) -> None:
+    """An installation that ends empties the queues, perhaps after a collection has looked how long one is."""
+
+    class Shrinking(deque[Any]):
+        def __len__(self) -> int:
+            return super().__len__() + 1  # one was there a moment ago
+
+    watch.tracker.ends["sync"]["read_only"].queue = Shrinking()
+    Session(shop).close()
+    assert readings.values(DURATION) == {("read_only", "sync"): 1}
+    assert watch.status()["internal_errors"] == {}
 
 
 def test_session_that_ends_inside_the_sdk_does_not_lock_it(

@@ -238,6 +238,28 @@ def test_takes_over_and_hands_back(instrumentor: SessionwatchInstrumentor, otel:
     assert installation.current() is None
 
 
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_above_a_run(withdrawn: bool, instrumentor: SessionwatchInstrumentor, shop: Engine) -> None:
+    """Where `sessionwatch run`, the instrumentor and the program install, one is in place, and all are handed back."""
+    before, heard = dict(vars(Session)), []
+    run = installation.install(gives_way=True, log=False, sink=lambda finding, first: heard.append(finding.rule))
+    instrumentor.instrument()
+    with sessionwatch.watching("log", log=False) as own:
+        lose(shop)
+        if withdrawn:
+            instrumentor.uninstrument()
+    assert [finding.rule for finding in own.findings] == heard
+    assert heard.count("lost-writes") == 1
+    instrumentor.uninstrument()
+    lose(shop)
+    assert heard.count("lost-writes") == 2
+    current = installation.current()
+    assert current is not None
+    assert current.config is run.config
+    current.uninstall()
+    assert (installation.current(), dict(vars(Session))) == (None, before)
+
+
 def test_uninstrument_below_another(instrumentor: SessionwatchInstrumentor, shop: Engine) -> None:
     """``uninstrument()`` leaves the program's own installation alone, and nothing is handed back after it."""
     instrumentor.instrument()

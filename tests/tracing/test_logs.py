@@ -107,6 +107,28 @@ def test_repeated_finding_is_logged_again_after_an_hour(otel: Otel, installed: W
     assert [record.attributes["sessionwatch.count"] for record in otel.logs] == [1, 4, 6]
 
 
+def test_each_line_of_a_function(otel: Otel, installed: Watch, shop: Engine) -> None:
+    """Two places with one fingerprint are two records, and two events of the request."""
+    with otel.tracer.start_as_current_span("request"):
+        lose_twice(shop)
+        lose_twice(shop)
+    assert len({record.attributes["code.line.number"] for record in otel.logs}) == len(otel.logs) == 2
+    assert len({record.attributes["sessionwatch.fingerprint"] for record in otel.logs}) == 1
+    assert len(otel.named("request").events) == 2
+
+
+def lose_twice(engine: Engine) -> None:
+    """lost-writes, at two lines of one function"""
+    for session in (Session(engine),):
+        session.add(Order())
+        session.flush()
+        session.close()
+    session = Session(engine)
+    session.add(Order())
+    session.flush()
+    session.close()
+
+
 def test_every_exporter_can_encode_it() -> None:
     """Bytes of a file name that are no text, and names that are no strings, become text."""
     strange: Any = Finding("boundary", "fault", "Ord\udcffer", "m", Site("/s\udcff.py", 1, "f\udcfe"), (), "fix")

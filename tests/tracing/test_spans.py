@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
-from opentelemetry import trace
+from opentelemetry import _logs, trace
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
@@ -80,6 +81,17 @@ def test_child_of_the_request(otel: Otel, installed: Watch, shop: Engine) -> Non
         "code.line.number": line("opened"),
         "code.function.name": "test_child_of_the_request",
     }
+
+
+def test_the_same_code_in_two_files(otel: Otel, installed: Watch, shop: Engine, tmp_path: Path) -> None:
+    """Two files with the same function are two places, though Python takes their code for equal."""
+    paths = [str(tmp_path / name) for name in ("one.py", "two.py")]
+    with otel.tracer.start_as_current_span("request"):
+        for path in paths:
+            names: dict[str, Any] = {"Session": Session}
+            exec(compile("def work(engine):\n    Session(engine).close()\n", path, "exec"), names)
+            names["work"](shop)
+    assert [attributes(span)["code.file.path"] for span in otel.sessions] == paths
 
 
 def test_scope_has_version_and_schema(otel: Otel, installed: Watch, shop: Engine) -> None:
@@ -524,15 +536,38 @@ def test_switched_modes(otel: Otel, installed: Watch, shop: Engine) -> None:
     assert len(otel.sessions) == 1
 
 
-def test_provider_that_is_replaced(shop: Engine, install: Installer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a provider of its own, each span goes to the global one of its time."""
+@pytest.mark.parametrize("known", [True, False])
+def test_provider_that_is_replaced(
+    shop: Engine, install: Installer, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Without a provider of its own, each span goes to the global one of its time, wherever the API keeps that."""
     first, second = Otel(), Otel()
+    if not known:
+        monkeypatch.setattr(signals, "_set_globally", lambda: None)
     with install():
         lose(shop)
         for otel in (first, second):
             monkeypatch.setattr(trace, "_TRACER_PROVIDER", otel.tracer_provider)
             lose(shop)
     assert (len(first.sessions), len(second.sessions)) == (1, 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_late_provider_is_noticed_once(
+    otel: Otel, installed: Watch, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """A provider that is set after the installation is noticed, once, wherever the API keeps it."""
+    if not known:
+        monkeypatch.setattr(signals, "_set_globally", lambda: None)
+    noticed: list[None] = []
+    looking = signals.Signals(installed.tracker, on_provider=lambda: noticed.append(None))
+    looking.look()
+    looking.look()
+    assert len(noticed) == 1  # what the API has until one is set
+    monkeypatch.setattr(_logs._internal, "_LOGGER_PROVIDER", otel.logger_provider)
+    looking.look()
+    looking.look()
+    assert len(noticed) == 2
 
 
 def test_provider_that_was_shut_down(otel: Otel, installed: Watch, shop: Engine) -> None:

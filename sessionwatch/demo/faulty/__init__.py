@@ -1,1 +1,1 @@
-"""A small order service with six faults, each written the way it gets written. ``# bug:`` marks them."""
+"""A small order service with faults, each written the way it gets written. ``# bug:`` marks them."""

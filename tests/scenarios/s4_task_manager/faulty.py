@@ -56,7 +56,7 @@ class TaskManager:
         await db.commit()
         db = await self._get_db()
         await self.runner.prepare()
-        task = await db.get_one(Task, task.id)
+        task = await db.get_one(Task, task.id)  # expect: use-after-close
         task.state = "running"
         await db.commit()  # expect: split-unit-of-work
         return task.state
