@@ -206,6 +206,15 @@ class Plugin:
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield from self._phase(item, "teardown"))
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Where pytest repeats a failure in a line (on CI it does not shorten), ours is its headline, not the story."""
+        report = yield
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if crash is not None and call.excinfo is not None and _is_ours(call.excinfo.value):
+            crash.message = crash.message.partition("\n")[0]
+        return report
+
     def _phase(self, item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
         try:
             result = yield
@@ -375,6 +384,15 @@ def _end_at_users_line(error: BaseException) -> None:
         walked = walked.tb_next
     if last is not None:
         last.tb_next = None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this is a finding's exception, or the plugin's own failure of a test."""
+    from .model import FindingError
+
+    return isinstance(error, FindingError) or (
+        isinstance(error, pytest.fail.Exception) and str(error).startswith("sessionwatch: ")
+    )
 
 
 def _place(node: Any) -> Site:

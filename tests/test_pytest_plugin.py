@@ -184,13 +184,21 @@ def test_failure_of_its_own_keeps_its_place(project: Project) -> None:
     result.stdout.fnmatch_lines(["E *assert 'its own' == 'failure'", "*Captured sessionwatch call*", "lost-writes: *"])
 
 
-def test_raised_finding_is_told_once(project: Project) -> None:
-    """A finding whose exception fails the test is not told a second time."""
-    project.write("def test_bad(): lose()\n")
-    result = project.run("-rN")
+@pytest.mark.parametrize("body", ["lose()", "swallow()"])
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_finding_is_told_once(project: Project, monkeypatch: pytest.MonkeyPatch, body: str, ci: str) -> None:
+    """A finding that fails a test is told once; pytest's last lines, which it does not shorten on CI, hold one line."""
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.delenv("BUILD_NUMBER", raising=False)
+    project.write(f"def test_bad(): {body}\n")
+    result = project.run()
     result.assert_outcomes(failed=1)
     assert result.stdout.str().count("more: sessionwatch explain lost-writes") == 1
     assert "/sessionwatch/hooks/" not in result.stdout.str()
+    last = result.stdout.str().partition("short test summary info")[2].splitlines()
+    assert "FAILED test_it.py::test_bad - " in last[1]
+    assert "lost-writes" in last[1]
+    assert last[2].startswith("====")
 
 
 def test_finding_of_a_passing_test_names_that_test_only(project: Project) -> None:
