@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .watch import Watch
 
 MODES = ("strict", "log", "telemetry", "off")
+_Key = tuple[str, ...]  # of the summary: rule, place, subject, "found" or "allowed"
 _PHASES = {"setup": "a fixture's setup", "call": "the test", "teardown": "a fixture's teardown"}
 
 
@@ -35,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--sessionwatch-update-baseline",
         action="store_true",
-        help="write this run's findings to the baseline file (ini: sessionwatch_baseline); none fails its test",
+        help="add this run's findings to the baseline file (ini: sessionwatch_baseline); none fails its test",
     )
     parser.addini("sessionwatch", "mode of sessionwatch: strict, log, telemetry or off", default="off")
     parser.addini("sessionwatch_rules", "levels of rules, one RULE=LEVEL a line", type="linelist", default=[])
@@ -150,8 +151,10 @@ class Plugin:
             for slug, level in self.watch.config.levels.items():
                 self.watch.config.levels[slug] = "log" if level == "raise" else level
         self.entries: dict[str, dict[str, Any]] = {}
-        self.totals: Counter[tuple[str, str, str]] = Counter()  # rule, place, "found" or "allowed"
-        self.headlines: dict[tuple[str, str, str], str] = {}
+        self.totals: Counter[_Key] = Counter()
+        self.headlines: dict[_Key, str] = {}
+        self.growing: dict[int, tuple[_Key, Finding]] = {}  # of this test; their counts go on by themselves
+        self.grown: Counter[_Key] = Counter()
         self.watch.subscribe(self._count)
         self.current: list[Finding] = []
         self.unused: dict[str, None] = {}  # allowances of xdist's workers, as they are shown
@@ -170,20 +173,30 @@ class Plugin:
         return str(self.config.rootpath / path) if path else None
 
     def _count(self, finding: Finding, first: bool) -> None:
+        from .messages import counted
+
         place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
-        key = (finding.rule, place, "allowed" if finding.allowed else "found")
+        key = (finding.rule, place, finding.subject, "allowed" if finding.allowed else "found")
         self.totals[key] += 1
         self.headlines.setdefault(key, finding.message)
-        if self.updating and finding.allowed in (None, "in the baseline"):
+        if counted(finding.rule, finding.message, finding.count) is not None:
+            self.growing[id(finding)] = key, finding
+        if self.updating and finding.allowed is None:
             from .baseline import entry
 
             self.entries[finding.fingerprint] = entry(finding)
+
+    def _note_growth(self) -> None:
+        for key, finding in self.growing.values():
+            self.grown[key] += finding.count
+        self.growing.clear()
 
     # -- one test -------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         self.current.clear()
+        self._note_growth()
         self.watch.clear()  # a finding of this test tells this test's story, though an earlier one had the same
         levels = dict(self.watch.config.levels)
         try:
@@ -317,7 +330,10 @@ class Plugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
-            output["sessionwatch"] = [[*key, count, self.headlines[key]] for key, count in self.totals.items()]
+            self._note_growth()
+            output["sessionwatch"] = [
+                [*key, count, self.grown[key], self.headlines[key]] for key, count in self.totals.items()
+            ]
             output["sessionwatch_baseline"] = list(self.entries.values())
             output["sessionwatch_unused"] = [str(item) for item in self.watch.unused_allowances()]
             output["sessionwatch_used"] = [str(item) for item in self.watch.used_allowances()]
@@ -325,20 +341,26 @@ class Plugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Under xdist the workers' counts arrive here."""
-        for rule, place, kind, count, headline in getattr(node, "workeroutput", {}).get("sessionwatch", ()):
-            self.totals[rule, place, kind] += count
-            self.headlines.setdefault((rule, place, kind), headline)
+        for *key, count, grown, headline in getattr(node, "workeroutput", {}).get("sessionwatch", ()):
+            self.totals[tuple(key)] += count
+            self.grown[tuple(key)] += grown
+            self.headlines.setdefault(tuple(key), headline)
         for item in getattr(node, "workeroutput", {}).get("sessionwatch_baseline", ()):
             self.entries[item["fingerprint"]] = item
         self.unused |= dict.fromkeys(getattr(node, "workeroutput", {}).get("sessionwatch_unused", ()))
         self.used |= set(getattr(node, "workeroutput", {}).get("sessionwatch_used", ()))
 
     def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from .baseline import write
+        from .baseline import read, write
+        from .model import ConfigError
 
         if self.updating and not hasattr(self.config, "workerinput"):
-            number = write(self.updating, self.entries.values())
-            terminalreporter.line(f"sessionwatch: {number} findings written to {self.updating}")
+            try:
+                known = read(self.updating)  # stays: this may have been a part of the tests
+                number = write(self.updating, [*known.values(), *self.entries.values()])
+            except ConfigError as error:
+                pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+            terminalreporter.line(f"sessionwatch: {self.updating}: {number} known findings (before: {len(known)})")
             if self.watch.config.baseline is None:
                 terminalreporter.line(
                     "sessionwatch: not in use yet; for that, add to the pytest configuration:"
@@ -346,17 +368,22 @@ class Plugin:
                 )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        from .messages import counted
+
         self._update_baseline(terminalreporter)
-        found = {key: count for key, count in self.totals.items() if key[2] == "found"}
-        allowed = sum(count for key, count in self.totals.items() if key[2] == "allowed")
+        self._note_growth()
+        found = {key: count for key, count in self.totals.items() if key[-1] == "found"}
+        allowed = sum(count for key, count in self.totals.items() if key[-1] == "allowed")
         told = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
         unused = [item for item in told if item not in self.used]  # one worker may need what another one does not
         if not found and not allowed and not unused:
             return
         terminalreporter.section("sessionwatch", sep="=")
-        for (rule, place, kind), count in sorted(found.items()):
+        for key, count in sorted(found.items()):
+            rule, place, *_ = key
             times = f" ({count} times)" if count > 1 else ""
-            terminalreporter.line(f"{rule}: {place}{times}: {self.headlines[rule, place, kind]}")
+            headline = counted(rule, self.headlines[key], self.grown[key]) or self.headlines[key]
+            terminalreporter.line(f"{rule}: {place}{times}: {headline}")
         for item in unused:
             terminalreporter.line(f"unused: {item}")
         total = sum(found.values())

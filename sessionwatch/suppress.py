@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from . import callsite, rules
 from .baseline import read
-from .model import ConfigError, Finding, Site, shown_path
+from .model import ConfigError, Evidence, Finding, Site, shown_path
 from .scope import F, decorate
 
 _COMMENT = re.compile(r"#\s*sessionwatch:\s*allow\s+([a-z][a-z, -]*?)\s*(?:--\s*(.*\S))?\s*$")
+_MEANT = re.compile(r"#\s*sessionwatch\s*:")  # how a comment begins that was meant to be one
 _active: ContextVar[tuple[Allowance, ...]] = ContextVar("sessionwatch_allow", default=())
 
 
@@ -137,6 +138,22 @@ class Suppressions:
             return None
         key = (site.path, site.line)
         return self._comments.setdefault(key, Allowance(found[0], found[1], site))
+
+    @staticmethod
+    def mistake(finding: Finding) -> Evidence | None:
+        """Why the comment at a finding that is not allowed allows nothing; None without one, or if it is in order."""
+        site = finding.site
+        line = linecache.getline(site.path, site.line) if site is not None else ""
+        if not _MEANT.search(line):
+            return None
+        slugs, reason = parse_comment(line) or ((), "")
+        why = f"write: # sessionwatch: allow {finding.rule} -- the reason" if not reason else ""
+        try:
+            for slug in slugs:
+                rules.find(slug)
+        except ConfigError as error:
+            why = str(error)
+        return Evidence("comment", site, note=f"allows nothing; {why}") if why else None
 
     def used(self) -> list[Allowance]:
         """Allowances that covered a finding."""

@@ -334,6 +334,10 @@ class Watch:
         if not finding.allowed:
             self.tracker.found[finding.rule, finding.mode] += 1
         finding, first = self._count(finding)
+        if first and not finding.allowed:
+            comment = self._suppressions.mistake(finding)
+            if comment is not None:
+                finding.evidence = (*finding.evidence, comment)
         told: list[Finding] | None = getattr(event, "told", None)
         if told is not None:
             told.append(finding)

@@ -365,6 +365,39 @@ def test_comment_that_does_not_cover(comment: str, reason: str, tmp_path: Path, 
     assert (unused.reason, unused.site and unused.site.line) == (reason, 9)
 
 
+WRITE = "allows nothing; write: # sessionwatch: allow lost-writes -- the reason"
+
+
+@pytest.mark.parametrize(
+    ("comment", "note"),
+    [
+        ("  # sessionwatch: allow lost-writes", WRITE),
+        ("  # sessionwatch: allow lost_writes -- a dry run", WRITE),
+        ("  # sessionwatch: allow[lost-writes] -- a dry run", WRITE),
+        ("  # sessionwatch: ignore", WRITE),
+        (
+            "  # sessionwatch: allow lost-write -- a dry run",
+            "allows nothing; unknown rule 'lost-write'. Did you mean 'lost-writes'?",
+        ),
+    ],
+)
+def test_comment_with_a_mistake(comment: str, note: str, tmp_path: Path, shop: Engine, watch: Watch) -> None:
+    """The story of the finding at a comment that can't be understood says what is wrong with that."""
+    with pytest.raises(FindingError) as caught:
+        run_commented(tmp_path, shop, comment)
+    shown = next(line for line in str(caught.value).splitlines() if line.startswith("  comment "))
+    assert "commented.py:9 in dry_run" in shown
+    assert shown.endswith(note)
+
+
+@pytest.mark.parametrize("comment", ["", "  # sessionwatch found this", "  # sessionwatch: allow session-leak -- fine"])
+def test_other_comments_are_no_mistake(comment: str, tmp_path: Path, shop: Engine, watch: Watch) -> None:
+    """Neither a comment about us nor one that allows another rule is told."""
+    with pytest.raises(FindingError) as caught:
+        run_commented(tmp_path, shop, comment)
+    assert "  comment " not in str(caught.value)
+
+
 def test_comment_elsewhere_is_listed(tmp_path: Path, shop: Engine, watch: Watch) -> None:
     """A comment in a file that ran, on a line without a finding, is listed with its place and reason."""
     used = "  # sessionwatch: allow lost-writes -- a dry run"

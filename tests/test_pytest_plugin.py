@@ -518,6 +518,32 @@ def test_baseline(project: Project) -> None:
     result.stdout.fnmatch_lines(["1 finding, 1 allowed"])
 
 
+def test_baseline_keeps_what_did_not_run(project: Project) -> None:
+    """An update by a part of the tests adds to the file; what it knew of the others stays."""
+    project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json")
+    project.write("def test_first(): swallow()\n", "test_first.py")
+    project.write("def test_second(): detached().status\n", "test_second.py")
+    project.run("--sessionwatch-update-baseline", "test_first.py").assert_outcomes(passed=1)
+    result = project.run("--sessionwatch-update-baseline", "test_second.py")
+    result.stdout.fnmatch_lines(["sessionwatch: *known.json: 2 known findings (before: 1)"])
+    project.run().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(("written", "why"), [("{", "can't be read"), (None, "can't be written")])
+def test_baseline_that_can_not_be_updated(project: Project, written: str | None, why: str) -> None:
+    """A file that is no baseline, or can't be written, is a usage error of one line."""
+    if written is None:
+        project.ini("sessionwatch = strict", "sessionwatch_baseline = missing/known.json")
+    else:
+        (project.path / "sessionwatch-baseline.json").write_text(written)
+    project.write("def test_known(): swallow()\n")
+    result = project.run("--sessionwatch-update-baseline")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert why in text(result)
+    assert "INTERNALERROR" not in text(result)
+    assert "Traceback" not in text(result)
+
+
 def test_output(project: Project) -> None:
     """``--sessionwatch-output`` appends findings as JSON Lines."""
     project.write("def test_bad(): swallow()\ndef test_worse(): swallow()\n")
@@ -552,6 +578,63 @@ def test_summary(project: Project) -> None:
             "unused: test_it.py:*: allow session-leak -- no longer needed",
             "3 findings, 1 allowed",
         ]
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_summary_counts_queries(project: Project, options: tuple[str, ...]) -> None:
+    """Where a message has a count in it, that goes on after the finding, the summary has the last one of all tests."""
+    if options:
+        pytest.importorskip("xdist")
+    project.ini("sessionwatch = log")
+    (project.path / "parcels.py").write_text(
+        dedent("""
+            from shop import *
+
+            class Parcel(Base):
+                __tablename__ = "parcels"
+                id: Mapped[int] = mapped_column(primary_key=True)
+
+            Base.metadata.create_all(engine)
+            with engine.begin() as connection:
+                connection.execute(Parcel.__table__.insert(), [{"id": n} for n in range(20)])
+
+            def one_by_one(most):
+                with Session(engine) as session:
+                    for number in range(most):
+                        session.get(Parcel, number)
+        """)
+    )
+    project.write("from parcels import one_by_one\ndef test_1(): one_by_one(20)\ndef test_2(): one_by_one(10)\n")
+    result = project.run(*options)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["n-plus-one: parcels.py:* (2 times): *; 30 queries from one line"])
+
+
+def test_subjects_of_one_line_are_apart(project: Project) -> None:
+    """Two findings of one line that are about different things have a line each in the summary."""
+    project.ini("sessionwatch = log", "sessionwatch_rules =", "    detached-access=log")
+    project.write("""
+        class Parcel(Base):
+            __tablename__ = "parcels"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            weight: Mapped[int] = mapped_column(default=1)
+
+        def test_both():
+            Base.metadata.create_all(engine)
+            with Session(engine) as session:
+                session.add_all([Order(id=7), Parcel(id=7)])
+                session.commit()
+                kept = session.get(Order, 7), session.get(Parcel, 7)
+                session.commit()
+            for instance, name in zip(kept, ("status", "weight")):
+                with pytest.raises(Exception):
+                    getattr(instance, name)
+    """)
+    result = project.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["detached-access: test_it.py:*: Order.status*", "detached-access: test_it.py:*: Parcel.*"]
     )
 
 

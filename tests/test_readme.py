@@ -112,6 +112,14 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
     assert ("not in use yet" in again.stdout, (tmp_path / "known.json").exists()) == (False, True)
     assert run(commands[1]).returncode == 0
 
+    collect, prune = block("", "sessionwatch baseline prune").splitlines()
+    path.write_text(path.read_text().partition("\ndef test_new")[0], encoding="utf-8")
+    assert run(collect).returncode == 0
+    ended = subprocess.run(
+        [sys.executable, "-m", *prune.split()], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "known.json: 1 known findings (before: 2)" in ended.stdout
+
 
 @pytest.mark.parametrize(
     ("before", "after", "told"),
