@@ -22,7 +22,10 @@ def headline(finding: Finding, colour: bool = False) -> str:
 
 def render(finding: Finding, colour: bool = False) -> str:
     """The whole story, several lines, without a newline at its end."""
-    lines = [headline(finding, colour), *_table(finding.evidence, colour)]
+    evidence = finding.evidence
+    if finding.unit and finding.unit not in finding.message:
+        evidence = (*evidence, Evidence("during", None, note=finding.unit))
+    lines = [headline(finding, colour), *_table(evidence, colour)]
     lines.extend(_indented("fix: ", finding.fix))
     if finding.allowed:
         lines.append(f"  allowed: {finding.allowed}")

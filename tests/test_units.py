@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch import FindingError, unit_of_work
+from sessionwatch.messages import render
 from sessionwatch.scope import current_unit
 from sessionwatch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
@@ -355,3 +356,4 @@ def test_finding_names_its_unit(shop: Engine, watch: Watch) -> None:
         lose(shop)
     assert watch.findings[0].unit == "GET /orders/{id}"
     assert watch.findings[0].as_json()["unit"] == "GET /orders/{id}"
+    assert "\n  during   GET /orders/{id}\n" in render(watch.findings[0])
