@@ -138,17 +138,25 @@ def _after_fork() -> None:
 def _at_end_of_child(after_fork: bool) -> None:
     """The children of `multiprocessing` end without atexit, but run their finalizers.
 
-    Those that are registered before it has had its own turn after the fork are forgotten.
+    Those that are registered before it has had its own turn after the fork are forgotten. A fork server's child has
+    that turn only after it has imported the program, which may be what installs us.
     """
     global _after_forks
     util = sys.modules.get("multiprocessing.util")
     if util is None or (after_fork and _after_forks):
         return
-    if after_fork:
+    if after_fork or _of_fork_server():
         util.register_after_fork(_child_ends, _finalize)
         _after_forks = True
     elif sys.modules["multiprocessing.process"].parent_process() is not None:
         _finalize(_child_ends)
+
+
+def _of_fork_server() -> bool:
+    """Whether this is such a child, before its turn. Private: nothing public tells it from a child of spawn."""
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    inherited = getattr(server, "_inherited_fds", None)
+    return inherited is not None and sys.modules["multiprocessing.process"].parent_process() is None
 
 
 def _finalize(end: Callable[[], None]) -> None:

@@ -262,11 +262,11 @@ class Plugin:
             self.watch.config.levels[slug] = "log" if level == "raise" else level
 
     def _settle(self) -> None:
-        """Bring out this phase's findings. Garbage is only collected where a finding may fail the test.
+        """Bring out this phase's findings. Garbage is only collected where a finding may fail the test, now or later.
 
         To collect is to run the finalizers of the program's own objects at another moment than it would.
         """
-        if "raise" in self.watch.config.levels.values():
+        if self.updating or "raise" in self.watch.config.levels.values():
             collect(self.watch)
         else:
             self.watch.drain()

@@ -518,6 +518,26 @@ def test_baseline(project: Project) -> None:
     result.stdout.fnmatch_lines(["1 finding, 1 allowed"])
 
 
+def test_baseline_has_what_the_collector_finds(project: Project) -> None:
+    """An update finds what a strict run finds, sessions that were dropped unclosed included."""
+    project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json")
+    leaks = """
+        def leak_{n}():
+            session = Session(engine)
+            session.me = session
+            session.scalars(select(Order)).all()
+
+        def test_{n}():
+            leak_{n}()
+    """
+    tests = "".join(dedent(leaks.format(n=n)) for n in range(4))
+    project.write(f"engine = create_engine('sqlite:///leaks.db')\nBase.metadata.create_all(engine)\n{tests}")
+    project.run().assert_outcomes(failed=4)
+    project.run("--sessionwatch-update-baseline").assert_outcomes(passed=4)
+    assert len(json.loads((project.path / "known.json").read_text())["findings"]) == 4
+    project.run().assert_outcomes(passed=4)
+
+
 def test_baseline_keeps_what_did_not_run(project: Project) -> None:
     """An update by a part of the tests adds to the file; what it knew of the others stays."""
     project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json")

@@ -269,6 +269,16 @@ def test_multiprocessing(method: str, set_up: str, shop: Place) -> None:
     assert told(shop).counts == expected(6 + by_parent, processes=3 if by_parent else 2, leaked=2)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_of_a_program_that_installs_at_its_top(method: str, shop: Place) -> None:
+    """Where the child imports the program, it is installed there, before `multiprocessing` is ready for its end."""
+    program = PROCESSES.format(method=method, in_parent="pass", in_child=SDK, by_parent=0)
+    shop.write("program.py", f"{INSTALL}\n{program}")
+    outcome = shop.python("program.py")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert told(shop).counts == expected(6, leaked=2)
+
+
 def test_fork_while_a_thread_uses_sessions(shop: Place) -> None:
     """No child waits for a lock of ours, and each session is counted by the process that it was in."""
     shop.write(
