@@ -68,10 +68,10 @@ def lowest(session: nox.Session) -> None:
     session.install("--no-deps", bounds.pop("sqlalchemy"))  # the hosts among the tests ask for a newer one
     session.install("aiosqlite<0.22")  # newer ones keep a program alive that an old SQLAlchemy does not close
     exporter = "opentelemetry-exporter-prometheus==0.41b0"  # that SDK's; the extra asks for the names of newer ones
-    auto = _bounds("auto")["opentelemetry-instrumentation"]
-    beside = [auto.replace("-instrumentation", name) for name in ("-distro", "-instrumentation-sqlalchemy")]
+    auto = _bounds("auto")
+    beside = auto["opentelemetry-instrumentation"].replace("-instrumentation", "-instrumentation-sqlalchemy")
     sdk = bounds["opentelemetry-api"].replace("-api", "-sdk")
-    session.install(*bounds.values(), sdk, exporter, auto, *beside, "setuptools<81")  # their pkg_resources
+    session.install(*bounds.values(), sdk, exporter, *auto.values(), beside, "setuptools<81")  # their pkg_resources
     _pytest(session)
 
 
@@ -137,6 +137,8 @@ def wheel(session: nox.Session) -> None:
     session.run("python", str(ROOT / ".ci" / "smoke.py"))
     session.install("pytest")
     session.run("python", str(ROOT / ".ci" / "smoke.py"), "pytest")
+    session.install(f"{built}[otel,auto]")
+    session.run("python", str(ROOT / ".ci" / "smoke.py"), "telemetry")
     session.install(f"{built}[dev]")
     programs = [f"tests/e2e/test_{name}.py" for name in ("fastapi", "telemetry")]
     session.run("python", "-m", "pytest", *programs, *session.posargs)

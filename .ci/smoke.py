@@ -6,6 +6,7 @@ Run with the interpreter of that environment; standard library only.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,6 @@ def the_commands_work(cwd: str) -> None:
 
 
 def a_script_is_watched(cwd: str) -> None:
-    Path(cwd, "script.py").write_text(SCRIPT)
     watched = sessionwatch("run", "--format", "json", "--output", "found.jsonl", "script.py", cwd=cwd)
     check(
         "a watched script prints and ends as without us", (watched.returncode, watched.stdout) == (0, "done\n"), watched
@@ -86,11 +86,28 @@ def pytest_is_watched(cwd: str) -> None:
         )
 
 
+def telemetry_without_a_line_of_code(cwd: str) -> None:
+    """The README's extras are enough: the SDK is set up, and its default exporter is there (nobody listens to it)."""
+    command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable, "script.py"]
+    environment = {
+        **os.environ,
+        "OTEL_METRICS_EXPORTER": "console",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    check("opentelemetry-instrument runs a script", ended.returncode == 0 and "done\n" in ended.stdout, ended)
+    check("the SDK is set up, with its default exporter", "Failed to auto initialize" not in ended.stderr, ended)
+    check("the lost write is exported", '"sessionwatch.outcome": "lost"' in ended.stdout, ended)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "script.py").write_text(SCRIPT)
         if sys.argv[1:] == ["pytest"]:
-            Path(folder, "script.py").write_text(SCRIPT)
             return pytest_is_watched(folder)
+        if sys.argv[1:] == ["telemetry"]:
+            return telemetry_without_a_line_of_code(folder)
         the_package_is_whole()
         the_commands_work(folder)
         return a_script_is_watched(folder)

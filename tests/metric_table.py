@@ -34,6 +34,8 @@ MEANING = """\
 - `sessionwatch.outcome` of a session: `leaked` (collected with its connection), `lost` (closed with uncommitted
   writes), `committed` (it committed at least once), `rolled_back` (it rolled back and committed nothing), else
   `read_only`. That of a transaction is how this one ended.
+- A statement is what SQLAlchemy executes: one for many rows, as a flush sends, counts once, however many batches the
+  driver gets.
 - Rows are those that statements inserted, updated or deleted, also where they were rolled back, as far as the driver
   tells. Lazy loads, flushes and rows of a session that is still open are included.
 - Connections are counted from an engine's first use after the installation; one that was out before it is not known

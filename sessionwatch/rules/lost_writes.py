@@ -16,6 +16,9 @@ A session was closed, reset, invalidated or collected, or was still open when th
 held new, changed or deleted objects, or rows written by a flush or a statement, that were neither
 committed nor explicitly rolled back. The database has discarded them.
 
+A session that joined a transaction which somebody else began is left alone, as in the recipe for tests: what
+becomes of it is decided outside of the session.
+
 ## Why it matters
 Everything looked right: the objects had primary keys, the API answered 201. The rows are gone, and
 nothing said so.

@@ -83,7 +83,7 @@ METRICS: tuple[Metric, ...] = (
         "sessionwatch.session.statements",
         "histogram",
         "{statement}",
-        "SQL statements that a session ran.",
+        "SQL statements that a session ran; one for many rows counts once.",
         (OUTCOME, SESSION_KIND),
         STATEMENTS,
     ),

@@ -115,6 +115,32 @@ def test_reports_pending_objects_of_a_session_that_was_dropped(shop: Engine, wat
     assert finding.line == line("dropped-add")
 
 
+def change_order(order: Order, session: Session) -> None:
+    order.status = "paid"
+
+
+def delete_order(order: Order, session: Session) -> None:
+    session.delete(order)
+
+
+def append_item(order: Order, session: Session) -> None:
+    order.items.append(Item(name="nut"))
+
+
+@pytest.mark.parametrize(
+    ("lose", "label", "subject"),
+    [(change_order, "changed", "Order"), (delete_order, "deleted", "Order"), (append_item, "added", "Item")],
+)
+def test_names_the_class_where_the_line_is_not_known(
+    lose: Callable[[Order, Session], None], label: str, subject: str, shop: Engine, watch: Watch
+) -> None:
+    """Of what was never flushed, only `add()` has a line, as the README says among the limits."""
+    with Session(shop) as session:
+        lose(session.get_one(Order, 1), session)
+    (told,) = [item for item in only(watch, "lost-writes").evidence if item.label == label]
+    assert (told.site, told.note) == (None, f"1 {subject} object, never flushed")
+
+
 def test_reports_a_session_that_is_open_when_the_program_ends(tmp_path: Path) -> None:
     """At exit, the finding points at the last write and the program's status is its own."""
     program = tmp_path / "program.py"

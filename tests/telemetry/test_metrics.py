@@ -129,6 +129,16 @@ def test_durations_and_statements_are_measured(
     assert readings.sums(STATEMENTS) == {("read_only", "sync"): 2}
 
 
+def test_statement_for_many_rows_counts_once(shop: Engine, watch: Watch, readings: Readings) -> None:
+    """An INSERT of a flush is one statement, however many batches the driver gets of it."""
+    with Session(shop) as session:
+        session.add_all([Customer(name=f"C{number}") for number in range(2500)])
+        session.flush()
+        session.execute(insert(Order), [{"status": "new"} for _ in range(2500)])
+        session.commit()
+    assert readings.sums(STATEMENTS) == {("committed", "sync"): 2}
+
+
 # -- open sessions ------------------------------------------------------------------------------------
 
 
