@@ -37,10 +37,8 @@ with Session(engine) as session:
     order = session.scalars(select(Order)).first()
     order.status = "paid"
     session.commit()
-with Session(engine) as other:
-    same = other.scalars(select(Order)).first()
-    same.status = "sent"
-    other.commit()
+    order.status = "sent"
+    session.commit()
 ```
 
 ## When to allow

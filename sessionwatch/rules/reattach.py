@@ -37,9 +37,6 @@ with Session(engine) as session:
 with Session(engine) as session:
     order_id = session.scalars(select(Order.id)).first()
 with Session(engine) as session:
-    session.scalars(select(Order)).one().status = "paid"
-    session.commit()
-with Session(engine) as session:
     session.get(Order, order_id).notes = "paid in cash"
     session.commit()
 ```

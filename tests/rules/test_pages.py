@@ -9,6 +9,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -64,13 +65,16 @@ def asynchronous(path: Path, source: str) -> AsyncEngine | None:
     return engine
 
 
-def findings(slug: str, section: str, path: Path, engine: Engine) -> list[Finding]:
+def findings(slug: str, section: str, path: Path, engine: Engine, in_function: bool = False) -> list[Finding]:
     """What an example yields until its program has ended, with the defaults and this rule."""
+    source = example(slug, section)
+    if in_function:
+        source = f"def example():\n{indent(source, '    ')}\nexample()\n"
     models.seed(engine)
     gc.collect()
     output = path.with_suffix(".jsonl")
     with sessionwatch.watching("log", rules={slug: "log"}, log=False, output=output) as watch:
-        run(example(slug, section), path, engine, watch)
+        run(source, path, engine, watch)
     return watch.findings + of_children(output)
 
 
@@ -111,10 +115,11 @@ def test_the_bad_example_is_reported(slug: str, tmp_path: Path, memory: Engine) 
     assert found[0].site.path == str(path)
 
 
+@pytest.mark.parametrize("in_function", [False, True], ids=["module", "function"])
 @pytest.mark.parametrize("slug", SLUGS)
-def test_the_good_example_is_silent(slug: str, tmp_path: Path, memory: Engine) -> None:
-    """The good example yields nothing at all."""
-    assert findings(slug, "Good", tmp_path / "good.py", memory) == []
+def test_the_good_example_is_silent(slug: str, in_function: bool, tmp_path: Path, memory: Engine) -> None:
+    """The good example yields nothing at all, nor does it in a function, whose sessions belong together."""
+    assert findings(slug, "Good", tmp_path / "good.py", memory, in_function) == []
 
 
 @pytest.mark.parametrize("slug", SLUGS)
