@@ -18,8 +18,9 @@ DEFAULT = "sessionwatch-baseline.json"
 
 
 def entry(finding: Finding) -> dict[str, Any]:
-    """What the baseline keeps of a finding."""
-    return {name: getattr(finding, name) for name in FIELDS}
+    """What the baseline keeps of a finding; its path is seen from the project's root."""
+    path = finding.site.project_path if finding.site else None
+    return {**{name: getattr(finding, name) for name in FIELDS}, "path": path}
 
 
 def read(path: str) -> dict[str, dict[str, Any]]:

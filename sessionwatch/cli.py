@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .model import LEVELS, MODES, ConfigError, SessionwatchError
+from .model import LEVELS, MODES, ConfigError, SessionwatchError, project_root
 
 FAILED = 2  # the exit status of every mistake in how we are called
 
@@ -285,8 +285,10 @@ def _check(options: argparse.Namespace) -> int:
 
     from . import check, config, report, rules
 
-    found = check.check(options.target, config.load(rules.ALL, rules.PLANNED).baseline)
-    records = [finding.as_json() for finding in found]
+    settings = config.load(rules.ALL, rules.PLANNED)
+    with project_root(settings.root):
+        found = check.check(options.target, settings.baseline)
+        records = [finding.as_json() for finding in found]
     if options.format == "json":
         sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
     elif records:
