@@ -6,23 +6,31 @@ its fingerprint, which has no line number in it: the baseline survives edits abo
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from .model import ConfigError, Finding
+from .model import MODES, ConfigError, Finding, Level, Mode
 
 FIELDS = ("fingerprint", "rule", "subject", "path", "function")
 DEFAULT = "sessionwatch-baseline.json"
 
+# where pytest looks for its configuration
+_PYTESTS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
-def entry(finding: Finding) -> dict[str, Any]:
-    """What the baseline keeps of a finding."""
-    return {name: getattr(finding, name) for name in FIELDS}
+Entry = dict[str, Any]
 
 
-def read(path: str) -> dict[str, dict[str, Any]]:
+def entry(finding: Finding) -> Entry:
+    """What the baseline keeps of a finding; its path is seen from the project's root."""
+    path = finding.site.project_path if finding.site else None
+    return {**{name: getattr(finding, name) for name in FIELDS}, "path": path}
+
+
+def read(path: str) -> dict[str, Entry]:
     """The entries of a baseline file by fingerprint; none if the file does not exist yet.
 
     Raises `sessionwatch.ConfigError` if it can't be read or is no baseline.
@@ -30,11 +38,14 @@ def read(path: str) -> dict[str, dict[str, Any]]:
     try:
         with open(path, encoding="utf-8") as file:
             data: Any = json.load(file)
-        return {str(item["fingerprint"]): dict(item) for item in data["findings"]}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"baseline {path} can't be read: {error}") from error
+    items = data.get("findings") if isinstance(data, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "fingerprint" in item for item in items):
+        raise ConfigError(f"baseline {path} can't be read: it is not a baseline of sessionwatch")
+    return {str(item["fingerprint"]): {**dict.fromkeys(FIELDS), **item} for item in items}
 
 
 def absent(path: str | None) -> str | None:
@@ -42,6 +53,57 @@ def absent(path: str | None) -> str | None:
     if path is None or os.path.exists(path):
         return None
     return f"the baseline {path} does not exist yet: no finding is known by it"
+
+
+def named_by_pytest(folder: str, root: str) -> bool:
+    """Whether pytest's configuration names a baseline, in ``folder`` or above it, up to ``root``."""
+    folders = itertools.takewhile(lambda above: above.is_relative_to(root), (Path(folder), *Path(folder).parents))
+    return any(_mentions(above / name, "sessionwatch_baseline") for above in folders for name in _PYTESTS)
+
+
+def _mentions(path: Path, word: str) -> bool:
+    try:
+        return word in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def prune(
+    known: Iterable[Entry],
+    records: Sequence[Mapping[str, Any]],
+    levels: Mapping[Mode, Mapping[str, Level]],
+    configured: Mode,
+) -> tuple[list[Entry], list[str]]:
+    """The entries that stay, and what to say of those that stay though nothing among ``records`` is theirs.
+
+    Their rules were off: by ``levels``, the configuration mode by mode, none of the records' modes has them on.
+    Without records, it is the ``configured`` mode that counts.
+    """
+    found, told = ({record[name] for record in records} for name in ("fingerprint", "rule"))
+    modes = [mode for mode in MODES if mode in {record.get("mode") for record in records}] or [configured]
+    kept: list[Entry] = []
+    off: dict[tuple[Mode, ...], list[str]] = {}  # a rule an entry, by the modes that have it on
+    for item in known:
+        slug = item["rule"]
+        on = tuple(mode for mode in MODES if levels[mode].get(slug, "off") != "off")
+        if item["fingerprint"] in found:
+            kept.append(item)
+        elif slug in levels[configured] and slug not in told and not set(on).intersection(modes):
+            kept.append(item)
+            off.setdefault(on, []).append(slug)
+    way = (
+        "prune them with a file of a run in"
+        if records
+        else "the file is empty: set SESSIONWATCH_MODE if its run was in"
+    )
+    return kept, [_why(slugs, modes, f"{way} {' or '.join(on)}" if on else "") for on, slugs in off.items()]
+
+
+def _why(slugs: list[str], modes: list[Mode], way: str) -> str:
+    names = ", ".join(dict.fromkeys(slugs))
+    if not way:
+        return f"kept {len(slugs)} of rules that are switched off: {names}"
+    return f"kept {len(slugs)} of rules that are off in mode {' and '.join(modes)}: {names} ({way})"
 
 
 def write(path: str, entries: Iterable[Mapping[str, Any]]) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .model import LEVELS, MODES, ConfigError, SessionwatchError
+from .model import LEVELS, MODES, ConfigError, SessionwatchError, project_path, project_root, shown_path
 
 FAILED = 2  # the exit status of every mistake in how we are called
 
@@ -285,8 +285,10 @@ def _check(options: argparse.Namespace) -> int:
 
     from . import check, config, report, rules
 
-    found = check.check(options.target, config.load(rules.ALL, rules.PLANNED).baseline)
-    records = [finding.as_json() for finding in found]
+    settings = config.load(rules.ALL, rules.PLANNED)
+    with project_root(settings.root):
+        found = check.check(options.target, settings.baseline)
+        records = [finding.as_json() for finding in found]
     if options.format == "json":
         sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
     elif records:
@@ -305,13 +307,20 @@ def _add_report(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> int:
     from . import report
 
-    try:
-        records = report.read(options.findings)
-    except OSError as error:
-        raise ConfigError(f"can't read {options.findings}: {error.strerror}") from error
-    report.check(records, options.findings)
+    records = _findings(options.findings)
     sys.stdout.write(report.text(report.merge(records), colour=report.wants_colour(sys.stdout)))
     return 0
+
+
+def _findings(path: str) -> list[dict[str, Any]]:
+    from . import report
+
+    try:
+        records = report.read(path)
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    report.check(records, path)
+    return records
 
 
 BASELINE = """\
@@ -325,7 +334,8 @@ Keep the findings that a code base is known to have in a file, so that only new 
 
 It is in use where it is configured: `baseline` below [tool.sessionwatch] in pyproject.toml, SESSIONWATCH_BASELINE, or
 sessionwatch_baseline in the pytest configuration. A finding is known by its rule, subject, file and function: another
-one of the same kind in the same function is known, too.
+one of the same kind in the same function is known, too. It does not matter in which folder of the project one starts.
+prune keeps what is known of rules that were off in the mode of the run.
 """
 
 
@@ -339,34 +349,38 @@ def _add_baseline(commands: Any) -> None:
 
 
 def _baseline(options: argparse.Namespace) -> int:
-    from . import baseline, config, report, rules
+    from . import baseline, config, rules
 
-    configured = config.load(rules.ALL, rules.PLANNED).baseline
-    path = options.baseline or configured or baseline.DEFAULT
+    settings = config.load(rules.ALL, rules.PLANNED)
+    path = options.baseline or settings.baseline or shown_path(os.path.join(settings.root, baseline.DEFAULT))
     known = baseline.read(path)
     if options.action == "show":
-        _print_table([["rule", "place", "subject"], *([e["rule"], _place(e), e["subject"]] for e in known.values())])
+        _print_table([["rule", "place", "subject"], *(_row(entry) for entry in known.values())])
         return 0
     if options.findings is None:
         raise ConfigError(f"baseline {options.action} needs FINDINGS.jsonl, as `run --format json` writes it")
-    try:
-        records = report.read(options.findings)
-    except OSError as error:
-        raise ConfigError(f"can't read {options.findings}: {error.strerror}") from error
-    report.check(records, options.findings)
-    records.sort(key=lambda record: not record["allowed"])  # one that is not, at another line of the function, counts
-    found = {record["fingerprint"]: record for record in records}
-    kept = [entry for entry in known.values() if options.action == "update" or entry["fingerprint"] in found]
-    added = [record for record in found.values() if options.action == "update" and not record["allowed"]]
-    number = baseline.write(path, [*kept, *added])
-    print(f"{path}: {number} known findings (before: {len(known)})")
-    if configured is None:
-        print(f'not in use yet; for that, add to pyproject.toml, below [tool.sessionwatch]: baseline = "{path}"')
+    records = _findings(options.findings)
+    told: list[str] = []
+    if options.action == "update":
+        records.sort(key=lambda record: not record.get("allowed"))  # one that is not, at another line, counts
+        found = {record["fingerprint"]: record for record in records}
+        entries = [*(record for record in found.values() if not record.get("allowed")), *known.values()]
+    else:
+        levels = {mode: config.load(rules.ALL, rules.PLANNED, keywords={"mode": mode}).levels for mode in MODES}
+        entries, told = baseline.prune(known.values(), records, levels, settings.mode)
+    print(f"{path}: {baseline.write(path, entries)} known findings (before: {len(known)})")
+    for line in told:
+        print(line)
+    if settings.baseline is None and not baseline.named_by_pytest(os.getcwd(), settings.root):
+        with project_root(settings.root):
+            line = f'baseline = "{project_path(path)}"'
+        print(f"not in use yet; for that, add to pyproject.toml, below [tool.sessionwatch]: {line}")
     return 0
 
 
-def _place(entry: dict[str, Any]) -> str:
-    return f"{entry['path'] or 'unknown place'} in {entry['function'] or '?'}"
+def _row(entry: dict[str, Any]) -> list[str]:
+    place = f"{entry['path'] or 'unknown place'} in {entry['function'] or '?'}"
+    return [entry["rule"] or "?", place, entry["subject"] or "?"]
 
 
 def _print_json(value: object) -> None:

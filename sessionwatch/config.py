@@ -54,6 +54,7 @@ class Config:
     output: str | None = None
     baseline: str | None = None
     source: tuple[str, ...] = ()
+    root: str = ""  # the project's: fingerprints and the baseline name files as they are seen from there
     origins: dict[str, str] = field(default_factory=dict)
 
     def rule_settings(self, slug: str) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def load(
 
     ``keywords`` are those of `sessionwatch.install`; None means "not given". ``keywords_from`` names them in
     messages and origins. ``start`` is the folder from which the nearest ``pyproject.toml`` is looked for
-    (default: the working directory).
+    (default: the working directory); the project's root is that file's folder, or ``start`` where there is none.
     ``planned`` names rules that are accepted but not part of this version. ``mode_by_default``: the mode where none
     of the layers has one, and who says so.
 
@@ -153,6 +154,7 @@ def _apply_plain(config: Config, origin: str, layer: Mapping[str, Any]) -> None:
     if layer.get("source"):
         config.source = tuple(os.path.abspath(part) for part in layer["source"])
         config.origins["source"] = origin
+    config.root = layer.get("root", config.root)
     for name in ("target", "on_finding"):
         if layer.get(name) is not None:
             setattr(config, name, layer[name])
@@ -224,7 +226,7 @@ def _from_pyproject(start: Path) -> tuple[str, dict[str, Any]]:
         if path.is_file():
             break
     else:
-        return "pyproject.toml", {}
+        return "pyproject.toml", {"root": str(start)}
     import tomllib  # many programs have no such file
 
     try:
@@ -250,6 +252,7 @@ def _from_pyproject(start: Path) -> tuple[str, dict[str, Any]]:
         if layer.get(name):
             layer[name] = str(path.parent / layer[name])
     layer["settings"] = flatten(layer.get("settings") or {})
+    layer["root"] = str(path.parent)
     return f"{path}", layer
 
 

@@ -171,7 +171,7 @@ def _compare(watch: Watch, settings: config.Config, keywords: dict[str, Any]) ->
     """Say which of the given settings differ from those in force."""
     differing = []
     for name, value in keywords.items():
-        if value is None:
+        if value is None or name == "root":  # who came first has said where the project is
             continue
         if name in ("rules", "settings"):
             old, new = (watch.config.levels, settings.levels) if name == "rules" else _settings(watch.config, settings)

@@ -6,6 +6,7 @@ and tested without a database.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -31,6 +32,7 @@ _REMEMBERED = 4096  # instructions
 _TYPED = ("<stdin>", "<console>")  # files of an interactive interpreter: each statement is line 1 of a new one
 _numbers = itertools.count(1)
 _COMPREHENSION = re.compile(r"\.?<(?:list|set|dict)comp>")
+_root: str | None = None  # the project's, while something is installed
 
 
 class SessionwatchError(Exception):
@@ -88,6 +90,11 @@ class Site:
     def shown_path(self) -> str:
         """The path relative to the working directory where it lies below it, else absolute."""
         return shown_path(self.path)
+
+    @property
+    def project_path(self) -> str:
+        """The path relative to the project's root where it lies below it, else as it is shown."""
+        return project_path(self.path)
 
     def attributes(self) -> dict[str, str | int]:
         """By OpenTelemetry's names, https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/."""
@@ -155,6 +162,8 @@ class Finding:
     raised: bool = False  # whether the program was told by an exception
     # where the count grows and no subscriber is called
     when_grown: Callable[[Finding], None] | None = field(default=None, compare=False, repr=False)
+    # its fingerprint, once it was asked for: the project's root is known only while something is installed
+    known_by: str | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def path(self) -> str | None:
@@ -170,9 +179,15 @@ class Finding:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits; no line number, so that it survives edits above the place."""
-        parts = (self.rule, self.subject, (self.path or "").replace(os.sep, "/"), self.function or "")
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        """16 hexadecimal digits; no line number, so that it survives edits above the place.
+
+        Its file is seen from the project's root, so that it does not matter where the program was started.
+        """
+        if self.known_by is None:
+            path = self.site.project_path.replace(os.sep, "/") if self.site else ""
+            parts = (self.rule, self.subject, path, self.function or "")
+            self.known_by = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return self.known_by
 
     @property
     def key(self) -> tuple[str, int, int, bool]:
@@ -353,9 +368,28 @@ def shown_path(path: str) -> str:
         return path
     absolute = os.path.abspath(path)
     try:
-        here = os.getcwd()
+        return _below(os.getcwd(), absolute) or absolute
     except OSError:  # the working directory was removed
         return absolute
-    if absolute.startswith(here.rstrip(os.sep) + os.sep):
-        return os.path.relpath(absolute, here)
-    return absolute
+
+
+def project_path(path: str) -> str:
+    """``path`` relative to the project's root where it lies below it, else as `shown_path` has it."""
+    if _root is None or path.startswith("<"):
+        return shown_path(path)
+    return _below(_root, os.path.abspath(path)) or shown_path(path)
+
+
+def _below(folder: str, path: str) -> str | None:
+    return os.path.relpath(path, folder) if path.startswith(folder.rstrip(os.sep) + os.sep) else None
+
+
+@contextlib.contextmanager
+def project_root(folder: str) -> Iterator[None]:
+    """For the length of a block, fingerprints and the baseline name files as they are seen from ``folder``."""
+    global _root
+    before, _root = _root, os.path.abspath(folder)
+    try:
+        yield
+    finally:
+        _root = before

@@ -141,6 +141,7 @@ class Plugin:
                 rules=levels or None,
                 output=config.getoption("--sessionwatch-output"),
                 baseline=self._below_root(config.getini("sessionwatch_baseline")),
+                root=str(config.rootpath),
                 log=False,
             )
         except ConfigError as error:

@@ -91,7 +91,7 @@ def merge(records: Iterable[Record]) -> list[Seen]:
 
 def as_finding(record: Mapping[str, Any]) -> Finding:
     """The `Finding` that was written as ``record``."""
-    return Finding(
+    finding = Finding(
         rule=record["rule"],
         severity=record.get("severity", "fault"),
         subject=record.get("subject", ""),
@@ -110,6 +110,8 @@ def as_finding(record: Mapping[str, Any]) -> Finding:
         time=datetime.fromisoformat(record["time"]).timestamp() if record.get("time") else 0.0,
         allowed=record.get("allowed"),
     )
+    finding.known_by = record.get("fingerprint")
+    return finding
 
 
 def _site(record: Mapping[str, Any]) -> Site | None:

@@ -21,7 +21,7 @@ from .hooks.pools import Pools
 from .hooks.settings import Settings
 from .ledger import Ledger, SessionRecord
 from .messages import holders, render
-from .model import Evidence, Finding, FindingError, Mode, Ownership, Rule
+from .model import Evidence, Finding, FindingError, Mode, Ownership, Rule, project_root
 from .scope import Unit, on_process_end, on_unit_end
 from .suppress import Allowance, Suppressions
 from .telemetry.metrics import Metrics, Pairs, Source
@@ -94,6 +94,7 @@ class Watch:
             raise
 
     def _start(self) -> None:
+        self._undo.enter_context(project_root(self.config.root))
         callsite.treat_as_user(self.config.source)
         self._switch_off_what_cannot_work()
         self.rehook()

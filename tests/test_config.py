@@ -110,6 +110,18 @@ def test_pyproject_without_our_table(tmp_path: Path) -> None:
     assert load(tmp_path).mode == "log"
 
 
+def test_the_project_begins_at_the_nearest_pyproject(tmp_path: Path) -> None:
+    """Its root is the folder of that file, with our table or without, and where there is none, the start."""
+    below = tmp_path / "inner" / "deep"
+    below.mkdir(parents=True)
+    assert load(below).root == str(below)
+    write(tmp_path, '[tool.sessionwatch]\nmode = "strict"\n')
+    assert load(below).root == str(tmp_path)
+    write(tmp_path / "inner", "[project]\nname = 'x'\n")
+    assert load(below).root == str(tmp_path / "inner")
+    assert load(below, root=str(tmp_path)).root == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -12,7 +12,7 @@ import pytest
 
 from sessionwatch import ConfigError, Finding, FindingError, explain, rules
 from sessionwatch.messages import headline, render
-from sessionwatch.model import Evidence, RawSite, Site
+from sessionwatch.model import Evidence, RawSite, Site, project_root
 
 HERE = os.getcwd()
 VIEWS = Site(os.path.join(HERE, "shop", "views.py"), 41, "ship_order")
@@ -163,6 +163,35 @@ def test_the_fingerprint_survives_edits_above_the_place() -> None:
     ]
     assert len({item.fingerprint for item in [finding(), *others]}) == 5
     assert re.fullmatch("[0-9a-f]{16}", finding().fingerprint)
+
+
+def test_the_fingerprint_is_the_same_from_every_folder_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a project it is that of the root; the path of the finding is seen from the working directory."""
+    below = tmp_path / "shop" / "deep"
+    below.mkdir(parents=True)
+    place = Site(str(tmp_path / "shop" / "views.py"), 41, "ship")
+    monkeypatch.chdir(tmp_path)
+    at_root = finding(site=place).fingerprint
+    monkeypatch.chdir(below)
+    assert finding(site=place).fingerprint != at_root
+    with project_root(str(tmp_path)):
+        found = finding(site=place)
+        assert (found.fingerprint, found.path) == (at_root, place.path)
+        assert place.project_path == os.path.join("shop", "views.py")
+    assert (found.fingerprint, place.project_path) == (at_root, place.path)  # what was told stays
+
+
+def test_a_file_outside_of_the_project_is_seen_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a configuration file of pytest's in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    with project_root(str(tmp_path / "settings")):
+        assert Site(str(tmp_path / "views.py"), 41, "ship").project_path == "views.py"
+        assert Site("<stdin>", 1, "<module>").project_path == "<stdin>"
+        assert Site("/elsewhere/views.py", 41, "ship").project_path == "/elsewhere/views.py"
 
 
 def test_what_is_told_once() -> None:

@@ -549,6 +549,41 @@ def test_baseline_keeps_what_did_not_run(project: Project) -> None:
     project.run().assert_outcomes(passed=2)
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_baseline_holds_from_every_folder(
+    project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    """It names files as they are seen from pytest's root, wherever in the project pytest is started."""
+    project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json")
+    below = project.path / "tests"
+    below.mkdir()
+    project.write("def test_known(): swallow()\ndef test_touched(): detached().status\n", "tests/test_it.py")
+    monkeypatch.chdir(below)
+    project.run("--sessionwatch-update-baseline", *workers).assert_outcomes(passed=2)
+    written = (project.path / "known.json").read_text()
+    assert [item["path"] for item in json.loads(written)["findings"]] == ["tests/test_it.py", "shop.py"]
+    project.run(*workers).assert_outcomes(passed=2)
+    monkeypatch.chdir(project.path)
+    project.run(*workers).assert_outcomes(passed=2)
+    project.run("--sessionwatch-update-baseline", *workers).assert_outcomes(passed=2)
+    assert (project.path / "known.json").read_text() == written
+
+
+def test_an_installation_of_the_programs_own_may_have_another_root(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pyproject.toml below pytest's root makes a conftest that installs before the plugin no mistake."""
+    below = project.path / "part"
+    below.mkdir()
+    (below / "pyproject.toml").write_text("[project]\nname = 'part'\n")
+    (below / "conftest.py").write_text("import sessionwatch\nsessionwatch.install(mode='strict')\n")
+    project.write("def test_known(): swallow()\n", "part/test_it.py")
+    monkeypatch.chdir(below)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"rootdir: {project.path}", "*lost-writes: 1 Order object was written*"])
+
+
 @pytest.mark.parametrize(("written", "why"), [("{", "can't be read"), (None, "can't be written")])
 def test_baseline_that_can_not_be_updated(project: Project, written: str | None, why: str) -> None:
     """A file that is no baseline, or can't be written, is a usage error of one line."""

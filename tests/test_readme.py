@@ -84,16 +84,16 @@ def test_the_ini_line_makes_pytest_strict(tmp_path: Path) -> None:
 
 
 def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path: Path) -> None:
-    """The README's two commands, and the line that the first one asks for; `[tool.sessionwatch]` is heard, too."""
+    """The README's commands, from any folder, and the line they ask for; `[tool.sessionwatch]` is heard, too."""
     program = block("python", "201 created").partition("with Session(engine)")[0]
     body = "    session = Session(engine)\n    session.add(Order())\n    session.flush()\n    session.close()\n"
     path, commands = tmp_path / "test_shop.py", block("", "--sessionwatch-update-baseline").splitlines()
     path.write_text(f"{program}\ndef test_old():\n{body}", encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
-    def run(command: str) -> subprocess.CompletedProcess[str]:
+    def run(command: str, folder: Path = tmp_path) -> subprocess.CompletedProcess[str]:
         arguments = [sys.executable, "-m", *command.split(), "-q", "-p", "no:cacheprovider"]
-        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60)
 
     first = run(commands[0])
     line = next(line for line in first.stdout.splitlines() if "not in use yet" in line).rpartition(": ")[2]
@@ -102,6 +102,8 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
     assert run(commands[1]).returncode == 1  # the line is missing
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{line}\n", encoding="utf-8")
     assert run(commands[1]).returncode == 0
+    (tmp_path / "below").mkdir()
+    assert run(f"{commands[1]} {path}", tmp_path / "below").returncode == 0
     path.write_text(f"{program}\ndef test_old():\n{body}\ndef test_new():\n{body}", encoding="utf-8")
     new = run(commands[1])
     assert (new.returncode, "1 failed, 1 passed" in new.stdout) == (1, True)
@@ -114,11 +116,20 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
 
     collect, prune = block("", "sessionwatch baseline prune").splitlines()
     path.write_text(path.read_text().partition("\ndef test_new")[0], encoding="utf-8")
-    assert run(collect).returncode == 0
-    ended = subprocess.run(
-        [sys.executable, "-m", *prune.split()], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert "known.json: 1 known findings (before: 2)" in ended.stdout
+    known = json.loads((tmp_path / "known.json").read_text(encoding="utf-8"))
+    known["findings"].append({**known["findings"][0], "fingerprint": "0" * 16, "rule": "detached-touch"})
+    (tmp_path / "known.json").write_text(json.dumps(known), encoding="utf-8")
+    told = []
+    for mode in ("log", "strict"):
+        assert run(collect.replace("strict", mode).replace("findings", mode)).returncode == 0
+        command = [sys.executable, "-m", *prune.replace("findings", mode).split()]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        told += ended.stdout.replace(str(tmp_path), "").splitlines()
+    assert [line.partition(":")[2] for line in told] == [
+        " 2 known findings (before: 3)",
+        " detached-touch (prune them with a file of a run in strict)",
+        " 1 known findings (before: 2)",
+    ]
 
 
 @pytest.mark.parametrize(

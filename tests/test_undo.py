@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, SessionEvents, SessionTransaction
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import hooks, rules, scope
+from sessionwatch import hooks, model, rules, scope
 from sessionwatch.hooks import HOOKS
 from sessionwatch.model import MODES, Level, Mode
 from sessionwatch.tracker import KEY
@@ -79,6 +79,7 @@ def snapshot() -> dict[str, Any]:
         "meta path": list(sys.meta_path),
         "record factory": logging.getLogRecordFactory(),
         "bases": DetachedInstanceError.__bases__,
+        "root": model._root,
     }
 
 

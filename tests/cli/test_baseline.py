@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 PROGRAM = """\
 import sys
@@ -74,8 +78,8 @@ def test_a_baseline_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr.splitlines(keepends=True)[0]) == (1, f"sessionwatch: {told}")
     python = [sys.executable, "installs.py"]
     assert subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, timeout=60).stderr == told
-    pytest = [sys.executable, "-m", "pytest", "--sessionwatch=log", "-p", "no:cacheprovider"]
-    assert told in subprocess.run(pytest, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout
+    tests = [sys.executable, "-m", "pytest", "--sessionwatch=log", "-p", "no:cacheprovider"]
+    assert told in subprocess.run(tests, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_prune_drops_what_no_longer_happens(tmp_path: Path) -> None:
@@ -85,6 +89,190 @@ def test_prune_drops_what_no_longer_happens(tmp_path: Path) -> None:
     assert "2 known" in sessionwatch(tmp_path, "baseline", "update", "findings.jsonl").stdout
     sessionwatch(tmp_path, "run", "--format", "json", "--output", "later.jsonl", "job.py")
     assert "1 known findings (before: 2)" in sessionwatch(tmp_path, "baseline", "prune", "later.jsonl").stdout
+
+
+def test_it_does_not_matter_where_a_program_is_started(tmp_path: Path) -> None:
+    """What is known at the root of the project is known below it, to a run and to prune."""
+    (tmp_path / "job.py").write_text(PROGRAM, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.sessionwatch]\nbaseline = "known.json"\n', encoding="utf-8")
+    below = tmp_path / "scripts"
+    below.mkdir()
+    sessionwatch(tmp_path, "run", "--format", "json", "--output", "findings.jsonl", "job.py")
+    sessionwatch(tmp_path, "baseline", "update", "findings.jsonl")
+    known = (tmp_path / "known.json").read_text(encoding="utf-8")
+    ran = sessionwatch(below, "run", "--fail", "--format", "json", "--output", "findings.jsonl", "../job.py")
+    assert (ran.returncode, "no findings, 1 allowed" in ran.stderr) == (0, True)
+    assert json.loads((below / "findings.jsonl").read_text())["path"] == str(tmp_path / "job.py")
+    sessionwatch(below, "baseline", "prune", "findings.jsonl")
+    assert (tmp_path / "known.json").read_text(encoding="utf-8") == known
+
+
+def test_an_update_from_another_folder_leaves_what_is_known_as_it_is(tmp_path: Path) -> None:
+    """A line's path is seen from where its program was started; that is no reason to write the entry anew."""
+    (tmp_path / "job.py").write_text(PROGRAM, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.sessionwatch]\nbaseline = "known.json"\n', encoding="utf-8")
+    below = tmp_path / "scripts"
+    below.mkdir()
+    sessionwatch(tmp_path, "run", "--format", "json", "--output", "findings.jsonl", "job.py")
+    sessionwatch(tmp_path, "baseline", "update", "findings.jsonl")
+    known = (tmp_path / "known.json").read_text(encoding="utf-8")
+    elsewhere = json.loads((tmp_path / "findings.jsonl").read_text()) | {"path": str(tmp_path / "job.py")}
+    (below / "findings.jsonl").write_text(json.dumps(elsewhere) + "\n", encoding="utf-8")
+    assert "1 known findings (before: 1)" in sessionwatch(below, "baseline", "update", "findings.jsonl").stdout
+    assert (tmp_path / "known.json").read_text(encoding="utf-8") == known
+
+
+def test_a_setting_is_known_in_every_folder(tmp_path: Path) -> None:
+    """``sessionwatch check`` looks into the baseline as the others do."""
+    quiet = "from sqlalchemy.orm import sessionmaker\nquiet = sessionmaker(autoflush=False)\n"
+    (tmp_path / "db.py").write_text(quiet, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.sessionwatch]\nbaseline = "known.json"\n', encoding="utf-8")
+    (tmp_path / "findings.jsonl").write_text(
+        sessionwatch(tmp_path, "check", "db:quiet", "--format", "json").stdout, encoding="utf-8"
+    )
+    sessionwatch(tmp_path, "baseline", "update", "findings.jsonl")
+    below = tmp_path / "scripts"
+    below.mkdir()
+    command = [sys.executable, "-m", "sessionwatch", "check", "db:quiet"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, cwd=below, env=env, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "sessionwatch: no findings, 1 allowed\n")
+
+
+def test_a_baseline_that_is_not_configured_lies_at_the_root(tmp_path: Path) -> None:
+    """So does the line that puts it in use, which pyproject.toml takes from there."""
+    (tmp_path / "job.py").write_text(PROGRAM, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'shop'\n", encoding="utf-8")
+    below = tmp_path / "scripts"
+    below.mkdir()
+    sessionwatch(below, "run", "--format", "json", "--output", "findings.jsonl", "../job.py")
+    told = sessionwatch(below, "baseline", "update", "findings.jsonl").stdout.splitlines()
+    assert told[0] == f"{tmp_path / 'sessionwatch-baseline.json'}: 1 known findings (before: 0)"
+    assert told[1].endswith(': baseline = "sessionwatch-baseline.json"')
+
+
+TOUCHES = """\
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase): ...
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+engine = create_engine("sqlite://")
+Base.metadata.create_all(engine)
+with Session(engine) as session:
+    session.add(Order())
+    session.commit()
+
+def touch():
+    with Session(engine) as session:
+        order = session.get(Order, 1)
+    return order.id
+
+def lose():
+    session = Session(engine)
+    session.add(Order())
+    session.flush()
+    session.close()
+
+try:
+    touch()
+except Exception:
+    pass
+try:
+    lose()
+except Exception:
+    pass
+"""
+KEPT = "kept 1 of rules that are off in mode {}: detached-touch ({})"
+
+
+@pytest.fixture
+def touched(tmp_path: Path) -> Path:
+    """A folder whose baseline knows a finding of a rule that is off in mode log, and another one."""
+    (tmp_path / "job.py").write_text(TOUCHES, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.sessionwatch]\nbaseline = "known.json"\n', encoding="utf-8")
+    sessionwatch(tmp_path, "run", "--mode", "strict", "--format", "json", "--output", "strict.jsonl", "job.py")
+    assert "2 known" in sessionwatch(tmp_path, "baseline", "update", "strict.jsonl").stdout
+    return tmp_path
+
+
+@pytest.mark.parametrize("mode", ["log", "telemetry"])
+def test_prune_keeps_what_could_not_be_found(touched: Path, mode: str) -> None:
+    """An entry of a rule that was off in the run's mode stays, and a line says why and what to do."""
+    sessionwatch(touched, "run", "--mode", mode, "--format", "json", "--output", "later.jsonl", "job.py")
+    told = sessionwatch(touched, "baseline", "prune", "later.jsonl").stdout.splitlines()
+    assert told[0].endswith("known.json: 2 known findings (before: 2)")
+    assert told[1:] == [KEPT.format(mode, "prune them with a file of a run in strict")]
+
+
+def test_prune_drops_what_is_mended_of_every_rule_that_was_on(touched: Path) -> None:
+    """Lines of several modes tell of the rules of all of them."""
+    (touched / "job.py").write_text(TOUCHES.replace("    touch()", "    pass"), encoding="utf-8")
+    for mode in ("strict", "log"):
+        sessionwatch(touched, "run", "--mode", mode, "--format", "json", "--output", f"{mode}.jsonl", "job.py")
+    both = (touched / "log.jsonl").read_text() + (touched / "strict.jsonl").read_text()
+    (touched / "both.jsonl").write_text(both, encoding="utf-8")
+    told = sessionwatch(touched, "baseline", "prune", "both.jsonl").stdout
+    assert told == f"{touched / 'known.json'}: 1 known findings (before: 2)\n"
+
+
+def test_a_rule_that_has_a_line_was_on(touched: Path) -> None:
+    """Whatever its mode has it set to: ``--rules`` has the last word in a run."""
+    (touched / "job.py").write_text(TOUCHES + TOUCHES.replace("touch()", "other()"), encoding="utf-8")
+    sessionwatch(touched, "run", "--mode", "strict", "--format", "json", "--output", "strict.jsonl", "job.py")
+    assert "3 known" in sessionwatch(touched, "baseline", "update", "strict.jsonl").stdout
+    (touched / "job.py").write_text(TOUCHES, encoding="utf-8")
+    options = ["--rules", "detached-touch=log", "--format", "json", "--output", "later.jsonl"]
+    sessionwatch(touched, "run", *options, "job.py")
+    told = sessionwatch(touched, "baseline", "prune", "later.jsonl").stdout
+    assert told == f"{touched / 'known.json'}: 2 known findings (before: 3)\n"
+
+
+def test_an_empty_file_is_of_the_configured_mode(touched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing was found, no line tells the mode: prune says so."""
+    (touched / "nothing.jsonl").write_text("", encoding="utf-8")
+    told = sessionwatch(touched, "baseline", "prune", "nothing.jsonl").stdout.splitlines()
+    way = "the file is empty: set SESSIONWATCH_MODE if its run was in strict"
+    assert (told[0].partition(": ")[2], told[1:]) == ("1 known findings (before: 2)", [KEPT.format("log", way)])
+    monkeypatch.setenv("SESSIONWATCH_MODE", "strict")
+    told = sessionwatch(touched, "baseline", "prune", "nothing.jsonl").stdout.splitlines()
+    assert told == [f"{touched / 'known.json'}: 0 known findings (before: 1)"]
+
+
+def test_prune_keeps_what_the_configuration_switches_off(touched: Path) -> None:
+    """A rule that is switched on again finds its baseline there."""
+    text = '[tool.sessionwatch]\nbaseline = "known.json"\nrules = { lost-writes = "off" }\n'
+    (touched / "pyproject.toml").write_text(text, encoding="utf-8")
+    sessionwatch(touched, "run", "--mode", "strict", "--format", "json", "--output", "later.jsonl", "job.py")
+    told = sessionwatch(touched, "baseline", "prune", "later.jsonl").stdout.splitlines()
+    assert told[0].endswith("2 known findings (before: 2)")
+    assert told[1:] == ["kept 1 of rules that are switched off: lost-writes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("pyproject.toml", "[tool.pytest.ini_options]"),
+        ("pytest.ini", "[pytest]"),
+        (".pytest.ini", "[pytest]"),
+        ("tox.ini", "[pytest]"),
+        ("setup.cfg", "[tool:pytest]"),
+    ],
+)
+def test_a_baseline_that_pytest_uses_is_in_use(tmp_path: Path, name: str, section: str) -> None:
+    """No line is told that would put it in use once more, at the root or below it."""
+    (tmp_path / "findings.jsonl").write_text("", encoding="utf-8")
+    below = tmp_path / "tests"
+    below.mkdir()
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'shop'\n", encoding="utf-8")
+    prune = ("baseline", "prune", str(tmp_path / "findings.jsonl"))
+    assert "not in use yet" in sessionwatch(below, *prune).stdout
+    (tmp_path / name).write_text(f"{section}\nsessionwatch_baseline = 'sessionwatch-baseline.json'\n", encoding="utf-8")
+    for folder in (tmp_path, below):
+        assert "not in use" not in sessionwatch(folder, *prune).stdout
 
 
 TWICE = """\
@@ -118,9 +306,32 @@ def test_one_entry_covers_a_function(tmp_path: Path) -> None:
     assert (passed.returncode, passed.stderr) == (0, "sessionwatch: no findings, 2 allowed\n")
 
 
-def test_a_broken_baseline_is_a_clear_error(tmp_path: Path) -> None:
-    """A file that is no baseline is named, with status 2."""
-    (tmp_path / "sessionwatch-baseline.json").write_text("[]", encoding="utf-8")
+NONE = "it is not a baseline of sessionwatch"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", NONE),
+        ("{}", NONE),
+        ('{"findings": {}}', NONE),
+        ('{"findings": {"fingerprint": "1"}}', NONE),
+        ('{"findings": ["fingerprint"]}', NONE),
+        ('{"findings": [{"rule": "lost-writes"}]}', NONE),
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    ],
+)
+def test_a_broken_baseline_is_a_clear_error(tmp_path: Path, text: str, why: str) -> None:
+    """A file that is no baseline is named, with the reason and status 2."""
+    (tmp_path / "sessionwatch-baseline.json").write_text(text, encoding="utf-8")
     ended = sessionwatch(tmp_path, "baseline", "show")
-    assert ended.returncode == 2
-    assert "sessionwatch-baseline.json can't be read" in ended.stderr
+    told = f"sessionwatch: error: baseline sessionwatch-baseline.json can't be read: {why}\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
+
+
+def test_an_entry_may_have_a_fingerprint_alone(tmp_path: Path) -> None:
+    """One that was written by hand is shown, and pruned."""
+    (tmp_path / "sessionwatch-baseline.json").write_text('{"findings": [{"fingerprint": "1"}]}', encoding="utf-8")
+    (tmp_path / "findings.jsonl").write_text("", encoding="utf-8")
+    assert sessionwatch(tmp_path, "baseline", "show").stdout.splitlines()[1] == "?     unknown place in ?  ?"
+    assert "0 known findings (before: 1)" in sessionwatch(tmp_path, "baseline", "prune", "findings.jsonl").stdout

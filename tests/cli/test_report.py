@@ -457,6 +457,12 @@ def test_as_finding_is_the_inverse_of_as_json(job: Place, monkeypatch: pytest.Mo
         assert report.as_finding(line).as_json() == line
 
 
+def test_a_finding_that_was_read_keeps_its_fingerprint() -> None:
+    """Its file may have been seen from another folder, or on another machine."""
+    line = {"rule": "lost-writes", "message": "it was lost", "fingerprint": "0" * 16, "path": "a.py", "pid": 1}
+    assert report.as_finding(line).fingerprint == "0" * 16
+
+
 @pytest.mark.parametrize(
     ("environ", "tty", "wanted"),
     [
