@@ -491,6 +491,53 @@ def test_drops_what_a_rolled_back_savepoint_wrote(shop: Engine, watch: Watch) ->
     assert only(watch, "lost-writes").subject == "Order"
 
 
+def add_and_change(session: Session) -> None:
+    session.get_one(Order, 1).status = "paid"
+    session.add_all([Tag(name="late"), Tag(name="lost"), Item(name="cog")])
+
+
+def add_change_and_delete(session: Session) -> None:
+    session.delete(session.get_one(Employee, 1))
+    session.get_one(Order, 1).status = "paid"
+    session.add(Tag(name="late"))
+
+
+def flush_and_add(session: Session) -> None:
+    session.add(Order())
+    session.flush()
+    session.get_one(Order, 1).status = "paid"
+    session.add(Tag(name="late"))
+
+
+def flush_and_delete(session: Session) -> None:
+    flush_deleted(session)
+    session.delete(session.get_one(Tag, 1))
+
+
+def flush_in_two_ways_and_add(session: Session) -> None:
+    session.execute(insert(Item).values(name="nut"))
+    session.add(Order())
+    session.flush()
+    session.add(Tag(name="late"))
+
+
+FATES: list[tuple[Work, str]] = [
+    (add_and_change, "2 Tag objects and 1 Item object were added and 1 Order object was changed"),
+    (add_change_and_delete, "1 Tag object was added, 1 Employee object was deleted and 1 Order object was changed"),
+    (flush_and_add, "1 Order object was written, 1 Tag object was added and 1 Order object was changed"),
+    (flush_and_delete, "1 Employee object and 1 Tag object were deleted"),
+    (flush_in_two_ways_and_add, "1 Order object and 1 row of items were written and 1 Tag object was added"),
+]
+
+
+@pytest.mark.parametrize(("work", "what"), FATES, ids=[work.__name__ for work, _ in FATES])
+def test_the_message_names_each_fate(shop: Engine, watch: Watch, work: Work, what: str) -> None:
+    """What was never flushed was not written: it keeps the verb of what the program did."""
+    with Session(shop, autoflush=False) as session:
+        work(session)
+    assert only(watch, "lost-writes").message == f"{what}, but the session was closed without a commit"
+
+
 # -- the message, and strict mode -----------------------------------------------------------------------
 
 
@@ -512,7 +559,7 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
     session.close()  # story-close
     label = session.__dict__["_sessionwatch"].label
     assert messages.render(only(watch, "lost-writes")) == textwrap.dedent(f"""\
-        lost-writes: 1 Order object and 1 Tag object were written, but the session was closed without a commit
+        lost-writes: 1 Order object was written and 1 Tag object was added, but the session was closed without a commit
           closed   test_lost_writes.py:{line("story-close")} in test_message_word_for_word     session {label}
           added    test_lost_writes.py:{line("story-add")} in test_message_word_for_word     1 Tag object, never flushed
           written  test_lost_writes.py:{line("story-flush")} in place_order                    1 Order object written
