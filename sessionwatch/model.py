@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 _REMEMBERED = 4096  # instructions
 _TYPED = ("<stdin>", "<console>")  # files of an interactive interpreter: each statement is line 1 of a new one
 _numbers = itertools.count(1)
-_COMPREHENSION = re.compile(r"\.?<(?:list|set|dict)comp>")
+_COMPREHENSION = re.compile(r"\.?<(?:listcomp|setcomp|dictcomp|genexpr)>")
 _root: str | None = None  # the project's, while something is installed
 
 
@@ -333,12 +333,13 @@ def by_instruction(function: Callable[[CodeType, int], _T]) -> Callable[[CodeTyp
 def function_of(code: CodeType) -> str:
     """The qualified name of the function that ``code`` is of, from the innermost function around it.
 
-    A list, set or dict comprehension is a part of what is around it, as it is since Python 3.12 (PEP 709).
+    A comprehension is a part of what is around it, as most are since Python 3.12 (PEP 709); so is a generator
+    expression, and a lambda within a function. One that is in no function is named as it is.
     """
     name = code.co_qualname
-    if "comp>" in name:
-        name = _COMPREHENSION.sub("", name).removesuffix(".<locals>").lstrip(".") or "<module>"
-    return name.rpartition("<locals>.")[2]
+    if name.endswith(">"):
+        name = _COMPREHENSION.sub("", name).lstrip(".").replace(".<locals>.<lambda>", "").removesuffix(".<locals>")
+    return name.rpartition("<locals>.")[2] or "<module>"
 
 
 @by_instruction

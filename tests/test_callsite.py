@@ -477,27 +477,40 @@ class Shop:
         yield from (lambda: [here() for _ in "1"])()
         yield from [(lambda: here())() for _ in "1"]
         yield from [there for _ in "1" for there in (here() for _ in "1")]
+        yield from (there for there in (lambda: (lambda: (here() for _ in "1"))())())
+    late = lambda self: [here() for _ in "1"]
+lambdas = [lambda: here(), *(lambda: here() for _ in "1"), lambda: (lambda: [*(here() for _ in "1")][0])()]
 def function():
     class Local:
         listed = [here() for _ in "1"]
     def inner():
         return [here() for _ in "1"]
-    return [Local.listed, inner()]
+    def later():
+        return lambda: here()
+    return [Local.listed, inner(), later()()]
 """
 
 
 def test_a_comprehension_is_what_is_around_it() -> None:
-    """List, set and dict comprehensions are no functions, whatever the version; generators and lambdas are."""
+    """Comprehensions and generator expressions are no functions, whatever the version, nor is a lambda within one."""
     names: dict[str, Any] = {"here": lambda: resolved(site(sys._getframe(1))).function, "__name__": "made"}
     exec(compile(COMPREHENSIONS, "made.py", "exec"), names)
     shop = names["Shop"]()
-    assert names["module"] == {"<module>", "<genexpr>"}
+    assert names["module"] == {"<module>"}
     assert names["listed"] == ["<module>"] * 2
     assert shop.listed == ["Shop"] * 2
     assert shop.Till.listed == {"Shop.Till"}
     assert [*shop.method()] == ["Shop.method"] * 3
-    assert [*shop.others()] == ["<genexpr>", "<genexpr>", "<lambda>", "<lambda>", "<genexpr>"]
-    assert names["function"]() == [["Local"], ["inner"]]
+    assert [*shop.others()] == ["Shop.others"] * 6
+    assert names["function"]() == [["Local"], ["inner"], "later"]
+
+
+def test_a_lambda_in_no_function_has_no_other_name() -> None:
+    """On a module's level nothing else tells it from the module's own code; in a class its name is its class's."""
+    names: dict[str, Any] = {"here": lambda: resolved(site(sys._getframe(1))).function, "__name__": "made"}
+    exec(compile(COMPREHENSIONS, "made.py", "exec"), names)
+    assert [call() for call in names["lambdas"]] == ["<lambda>"] * 3
+    assert names["Shop"]().late() == ["Shop.<lambda>"]
 
 
 @pytest.mark.parametrize(("how", "path"), [("-c", "<string>"), ("-", "<stdin>")])

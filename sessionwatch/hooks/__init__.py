@@ -286,6 +286,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(COLLECTIONS, "CollectionAdapter", "fire_pre_remove_event", WRITES, _collection("removed from", 0)),
     Hook(writeonly.__name__, COLLECTION_WRITER, "_add_all_impl", WRITES, _writer("appended to"), optional=True),
     Hook(writeonly.__name__, COLLECTION_WRITER, "_remove_impl", WRITES, _writer("removed from"), optional=True),
+    Hook(ORM, "Session", "bulk_save_objects", WRITES, lambda c: changes.patch_bulk_save(c.pending), optional=True),
     Hook(ORM, "", "_state_session", WRITES, lambda c: changes.patch_state_session(c.pending), optional=True),
     Hook("sqlalchemy.ext.mutable", "Mutable", "changed", WRITES, lambda c: changes.patch_mutable(c.pending)),
     Hook(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -28,7 +28,7 @@ class PendingWrites:
     """Changes to detached instances that wait: a session may still take the instance.
 
     Holds weak references only. A change is reported when its instance is gone, when its unit ends, or
-    by `report`; it is dropped when the instance was added or merged meanwhile.
+    by `report`; it is dropped when the instance was added, merged or saved in bulk meanwhile.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -53,7 +53,7 @@ class PendingWrites:
             kept[3][key, mark.site] = (event, suppress.active(), current_unit())
 
     def taken(self, state: Any) -> None:
-        """The instance was added or merged into a session, or made transient."""
+        """The instance was added or merged into a session, saved in bulk, or made transient."""
         self.waiting.pop(id(state), None)
 
     def report(self, unit: Unit | None = None) -> list[Exception]:
@@ -205,6 +205,31 @@ def attached(writes: PendingWrites) -> Callable[[Any, Any], None]:
             writes.taken(state)
 
     return after_attach
+
+
+def patch_bulk_save(writes: PendingWrites) -> Callable[[Any], Any]:
+    """``Session.bulk_save_objects``: it saves what it is given, and the session has none of it afterwards."""
+
+    def handed(objects: Iterable[Any]) -> Iterator[Any]:
+        try:
+            for instance in objects:  # a generator is not run ahead: it may change an instance as it goes
+                writes.taken(attributes.instance_state(instance))
+                yield instance
+        except BaseException as error:
+            unseen(error)
+            raise
+
+    def make(original: Any) -> Any:
+        def bulk_save_objects(self: Any, objects: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                original(self, handed(objects), *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return bulk_save_objects
+
+    return make
 
 
 def patch_state_session(writes: PendingWrites) -> Callable[[Any], Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
+from sqlalchemy import Column
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
 from .. import callsite, suppress
@@ -99,7 +100,8 @@ def allowances(tracker: Tracker, state: Any) -> tuple[suppress.Allowance, ...]:
 
 def _expiry(tracker: Tracker, state: Any, record: Known, key: str | None) -> tuple[Mark | None, str | None]:
     """What emptied the instance, or the one attribute, if it is still empty: an expire(), or the newest of what
-    expires all instances of a session. What the database computes is expired by the flush that wrote the row.
+    expires all instances of a session. What the database computes is expired by the flush that wrote the row;
+    of another attribute that is empty by itself, such as one that the query left out, nothing is said.
     """
     alone = key is not None and key in state.expired_attributes
     if not state.expired and not alone:
@@ -108,8 +110,27 @@ def _expiry(tracker: Tracker, state: Any, record: Known, key: str | None) -> tup
     if noted is not None and noted[1] == state.runid:
         return noted[0], "by expire()"
     if not state.expired:
-        return None, BY_FLUSH
+        return None, BY_FLUSH if record.flushes and _queried(state, key) and _computed(state, key) else None
     return record.expirer or (None, None)
+
+
+def _queried(state: Any, key: str | None) -> bool:
+    """Whether the class that a query asked for, if one did, has the attribute; else it came without it."""
+    path = state.load_path.path
+    return not path or key in path[-1].mapper.attrs
+
+
+def _computed(state: Any, key: str | None) -> bool:
+    """Whether the mapping says that the database computes an attribute: a default or an expression of SQL."""
+    return any(
+        not isinstance(column, Column)
+        or column.server_default is not None
+        or column.server_onupdate is not None
+        or any(
+            made is not None and not (made.is_scalar or made.is_callable) for made in (column.default, column.onupdate)
+        )
+        for column in getattr(state.mapper.attrs.get(key), "columns", ())
+    )
 
 
 def _state_name(state: Any) -> str:

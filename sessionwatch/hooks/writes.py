@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from types import FrameType
 from typing import Any
 
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection, NestedTransaction
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import PassiveFlag
+from sqlalchemy.orm.interfaces import ONETOMANY
 from sqlalchemy.orm.mapper import _all_registries  # private: the mapped class of a table has no public look-up
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
@@ -212,7 +214,7 @@ def pending(new: Any, deleted: Any, modified: Any, record: SessionRecord) -> lis
     counts: dict[tuple[str, str], int] = {}
     for verb, states in (("added", list(new)), ("deleted", list(deleted)), ("changed", list(modified))):
         for state in states:
-            if verb == "changed" and (state in deleted or not net_change(state)):
+            if verb == "changed" and (state in deleted or not net_change(state, new)):
                 continue
             key = (state.class_.__name__, verb)
             counts[key] = counts.get(key, 0) + 1
@@ -222,8 +224,11 @@ def pending(new: Any, deleted: Any, modified: Any, record: SessionRecord) -> lis
     ]
 
 
-def net_change(state: Any) -> bool:
-    """Whether a modified state differs from what was loaded; as Session.is_modified(), without a session."""
+def net_change(state: Any, new: Container[Any] = ()) -> bool:
+    """Whether a modified state differs from what was loaded; as Session.is_modified(), without a session.
+
+    ``new``: states that are counted themselves; a parent that was only given such children has no row to write.
+    """
     if state.obj() is None:
         return False
     for attribute in state.manager.attributes:
@@ -231,6 +236,16 @@ def net_change(state: Any) -> bool:
         if not hasattr(impl, "get_history"):
             continue
         added, _, deleted = impl.get_history(state, state.dict, passive=PassiveFlag.PASSIVE_NO_INITIALIZE)
-        if added or deleted:
+        if deleted or (added and not _only_new_children(impl, added, new)):
             return True
     return False
+
+
+def _only_new_children(impl: Any, added: Iterable[Any], new: Container[Any]) -> bool:
+    """Whether the foreign keys of new objects are all that tells of a change to a relationship.
+
+    A child that is not new may have no change of its own: then its parent alone tells that it was moved.
+    """
+    if getattr(impl.parent_token, "direction", None) is not ONETOMANY:
+        return False
+    return all(child is not None and instance_state(child) in new for child in added)

@@ -12,8 +12,8 @@ from ._story import history, primary, seen, session_of
 PAGE = """
 ## What it reports
 An attribute of a detached instance was set, appended to, removed from or deleted, and the instance was
-neither added nor merged into a session before its unit of work (or the test, or the program) ended or
-the instance was gone.
+neither added nor merged into a session, nor saved by `bulk_save_objects()`, before its unit of work (or
+the test, or the program) ended or the instance was gone.
 
 ## Why it matters
 The change looks like every other change, and no session will ever save it. Nothing raises.

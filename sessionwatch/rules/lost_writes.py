@@ -84,18 +84,24 @@ def _ignored(write: Write, settings: dict[str, Any]) -> bool:
 
 
 def _what(writes: list[Write]) -> str:
-    """``2 Order objects were written``; where all have the same fate, it is named: ``1 row of tags was deleted``."""
+    """``2 Order objects were written``; what was never flushed keeps its own verb: ``1 Item object was added``."""
     writes = [write for kind in ("object", "row", "pending") for write in writes if write.what == kind]
-    parts = [
-        f"{counted(write.count, 'row')} of {write.subject}"
-        if write.what == "row"
-        else counted(write.count, f"{write.subject} object")
-        for write in writes
-    ]
-    one = len(parts) == 1 and parts[0].startswith("1 ")
-    verbs = {write.verb for write in writes}
-    verb = verbs.pop() if len(verbs) == 1 else "written"
-    return f"{listed(parts)} {'was' if one else 'were'} {verb}"
+    sent = {write.verb for write in writes if write.what != "pending"}
+    fate = sent.pop() if len(sent) == 1 else "written"
+    fates: dict[str, list[str]] = {}
+    for write in writes:
+        fates.setdefault(write.verb if write.what == "pending" else fate, []).append(_counted(write))
+    return listed(f"{listed(parts)} {_be(parts)} {verb}" for verb, parts in fates.items())
+
+
+def _counted(write: Write) -> str:
+    if write.what == "row":
+        return f"{counted(write.count, 'row')} of {write.subject}"
+    return counted(write.count, f"{write.subject} object")
+
+
+def _be(parts: list[str]) -> str:
+    return "was" if len(parts) == 1 and parts[0].startswith("1 ") else "were"
 
 
 def _place(event: SessionEnded, writes: list[Write]) -> Site | None:
@@ -127,10 +133,7 @@ def _evidence(event: SessionEnded, writes: list[Write]) -> Iterator[Evidence]:
 
 
 def _written(write: Write) -> str:
-    if write.what == "row":
-        return f"{counted(write.count, 'row')} of {write.subject} {write.verb}"
-    suffix = ", never flushed" if write.what == "pending" else f" {write.verb}"
-    return f"{counted(write.count, write.subject + ' object')}{suffix}"
+    return _counted(write) + (", never flushed" if write.what == "pending" else f" {write.verb}")
 
 
 RULE = Rule(

@@ -9,12 +9,13 @@ import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import jinja2
 import pydantic
 import pytest
-from sqlalchemy import Engine, ForeignKey, create_engine, select
+from sqlalchemy import Computed, Engine, ForeignKey, create_engine, func, select, update
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
@@ -176,7 +177,92 @@ def test_reports_a_subclass_column_with_selectin_polymorphic(watch: Watch, memor
     read(person, "salary")
     finding = only(watch, RULE)
     assert finding.subject == "Employee.salary"
+    assert labels(finding) == ["touched", "detached", "loaded", "opened"]
     assert finding.fix == "load it with the query: .options(selectin_polymorphic(Person, [Employee]))"
+
+
+class MeterBase(DeclarativeBase):
+    """A base of its own: in the order book the database computes nothing."""
+
+
+class Meter(MeterBase):
+    """The parent of a joined inheritance, with a value that an UPDATE computes."""
+
+    __tablename__ = "access_meters"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "meter", "eager_defaults": False}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    place: Mapped[str] = mapped_column(default="hall")
+    seen: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class Gauge(Meter):
+    """The child, with a value that the database computes, too."""
+
+    __tablename__ = "access_gauges"
+    __mapper_args__ = {"polymorphic_identity": "gauge"}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(ForeignKey("access_meters.id"), primary_key=True)
+    scale: Mapped[int] = mapped_column(default=1)
+    twice: Mapped[int] = mapped_column(Computed("scale * 2"))
+
+
+def moved(session: Session) -> Meter:
+    meter = session.scalars(select(Meter)).one()
+    meter.place = "cellar"
+    session.flush()
+    return meter
+
+
+def scaled(session: Session) -> Meter:
+    gauge = session.scalars(select(Gauge)).one()
+    gauge.scale = 5
+    session.flush()
+    return gauge
+
+
+def made(session: Session) -> Meter:
+    meter = Meter()
+    session.add(meter)
+    session.flush()
+    return meter
+
+
+def updated(session: Session) -> Meter:
+    meter = moved(session)
+    session.refresh(meter)
+    session.execute(update(Meter).values(place=func.upper(Meter.place)))
+    return meter
+
+
+@pytest.mark.parametrize(
+    ("work", "name", "expired"),
+    [
+        (moved, "seen", True),
+        (scaled, "twice", True),
+        (made, "seen", True),
+        (moved, "scale", False),
+        (moved, "twice", False),
+        (updated, "place", False),
+    ],
+)
+def test_blames_a_flush_for_what_it_expired_and_for_nothing_else(
+    watch: Watch, memory: Engine, work: Callable[[Session], Meter], name: str, expired: bool
+) -> None:
+    """A flush expires what the database computes; what the query left out was not there before it either."""
+    MeterBase.metadata.create_all(memory)
+    with Session(memory) as session:
+        session.add(Gauge())
+        session.commit()
+    with Session(memory) as session:
+        meter = work(session)
+        session.expunge(meter)
+        session.rollback()
+    read(meter, name)
+    finding = only(watch, RULE)
+    assert ("by flush(), because the database computes it" in render(finding)) is expired
+    assert ("expired" in labels(finding)) is expired
 
 
 def test_reports_what_a_commit_expired(watch: Watch, shop: Engine) -> None:

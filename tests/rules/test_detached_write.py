@@ -289,6 +289,19 @@ def first_of_a_dropped_session(engine: Engine) -> Order:
     return Session(engine).scalars(select(Order)).one()
 
 
+def test_reports_what_a_bulk_save_left_out(watch: Watch, memory: Engine) -> None:
+    """bulk_save_objects() saves what it is given: a change to another object, or one after it, is lost."""
+    order, other = load(memory), load(memory)
+    set_status(order)
+    other.status = "late"  # left out
+    with Session(memory) as session:
+        session.bulk_save_objects([order])
+        session.commit()
+    order.status = "lost"  # after the bulk save
+    watch.drain()
+    assert [finding.line for finding in watch.findings] == [line("left out"), line("after the bulk save")]
+
+
 def test_reports_writers_of_large_collections(watch: Watch, memory: Engine) -> None:
     """Write-only and dynamic relationships of a detached instance are changed in vain, too."""
     LogBase.metadata.create_all(memory)
@@ -349,6 +362,49 @@ def test_ignores_what_is_merged(watch: Watch, memory: Engine) -> None:
         session.merge(order)
         session.commit()
     watch.drain()
+    assert watch.findings == []
+
+
+@pytest.mark.parametrize("installed", ["watch", "strict"])
+def test_ignores_what_is_saved_in_bulk(request: pytest.FixtureRequest, memory: Engine, installed: str) -> None:
+    """bulk_save_objects() writes the change of each object that it is given, though no session has it afterwards."""
+    installation: Watch = request.getfixturevalue(installed)
+    order = load_quietly(memory)
+    with sessionwatch.unit_of_work("import"):
+        set_status(order)
+        with Session(memory) as session:
+            session.bulk_save_objects(objects=[order])
+            session.commit()
+    with Session(memory) as session:
+        assert session.scalar(select(Order.status)) == "sent"
+    del order
+    gc.collect()
+    assert installation.findings == []
+
+
+def test_ignores_what_a_generator_changes_for_a_bulk_save(watch: Watch, memory: Engine) -> None:
+    """An object may be changed just before it is handed over, and be gone right after it."""
+
+    def changed() -> Iterator[Order]:
+        order = load(memory)
+        set_status(order)
+        yield order
+
+    other = create_engine("sqlite://")
+    models.seed(other)
+    with Session(other) as session:
+        session.bulk_save_objects(changed())
+        session.commit()
+    watch.drain()
+    assert watch.findings == []
+
+
+@pytest.mark.parametrize("given", [None, [object()], (1 / 0 for _ in "1")], ids=["nothing", "unmapped", "failing"])
+def test_a_refused_bulk_save_fails_as_ever(watch: Watch, memory: Engine, given: Any) -> None:
+    """The host's own error of bulk_save_objects() comes out as without us, without a frame of ours."""
+    with Session(memory) as session, pytest.raises((TypeError, AttributeError, ZeroDivisionError)) as caught:
+        session.bulk_save_objects(given)
+    assert "changes.py" not in {Path(entry.path).name for entry in caught.traceback}
     assert watch.findings == []
 
 
@@ -647,6 +703,19 @@ async def test_ignores_what_is_added_again_under_asyncio(watch: Watch, async_sho
     async with AsyncSession(async_shop) as session:
         session.add(order)
         await session.commit()
+    watch.drain()
+    assert watch.findings == []
+
+
+async def test_ignores_what_is_saved_in_bulk_under_asyncio(watch: Watch, async_shop: AsyncEngine) -> None:
+    """run_sync() is how an AsyncSession saves in bulk."""
+    async with AsyncSession(async_shop) as session:
+        order = (await session.scalars(select(Order))).one()
+    order.status = "sent"
+    async with AsyncSession(async_shop) as session:
+        await session.run_sync(lambda inner: inner.bulk_save_objects([order]))
+        await session.commit()
+        assert await session.scalar(select(Order.status)) == "sent"
     watch.drain()
     assert watch.findings == []
 

@@ -165,6 +165,7 @@ async def test_reports_a_subclass_column_with_selectin_polymorphic(watch: Watch,
         read((await session.scalars(select(Person))).one(), "salary")
     finding = only(watch, RULE)
     assert finding.subject == "Employee.salary"
+    assert labels(finding) == ["touched", "loaded", "opened"]
     assert finding.fix == "load it with the query: .options(selectin_polymorphic(Person, [Employee]))"
 
 

@@ -12,8 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, func, insert, literal, select, text, update
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy import Engine, ForeignKey, create_engine, delete, event, func, insert, literal, select, text, update
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    WriteOnlyMapped,
+    mapped_column,
+    object_session,
+    relationship,
+    scoped_session,
+    sessionmaker,
+)
 
 from sessionwatch import FindingError, messages
 from sessionwatch.watch import Watch
@@ -517,6 +527,189 @@ def test_drops_what_a_rolled_back_savepoint_wrote(shop: Engine, watch: Watch) ->
     assert only(watch, "lost-writes").subject == "Order"
 
 
+def add_and_change(session: Session) -> None:
+    session.get_one(Order, 1).status = "paid"
+    session.add_all([Tag(name="late"), Tag(name="lost"), Item(name="cog")])
+
+
+def add_change_and_delete(session: Session) -> None:
+    session.delete(session.get_one(Employee, 1))
+    session.get_one(Order, 1).status = "paid"
+    session.add(Tag(name="late"))
+
+
+def flush_and_add(session: Session) -> None:
+    session.add(Order())
+    session.flush()
+    session.get_one(Order, 1).status = "paid"
+    session.add(Tag(name="late"))
+
+
+def flush_and_delete(session: Session) -> None:
+    flush_deleted(session)
+    session.delete(session.get_one(Tag, 1))
+
+
+def flush_in_two_ways_and_add(session: Session) -> None:
+    session.execute(insert(Item).values(name="nut"))
+    session.add(Order())
+    session.flush()
+    session.add(Tag(name="late"))
+
+
+FATES: list[tuple[Work, str]] = [
+    (add_and_change, "2 Tag objects and 1 Item object were added and 1 Order object was changed"),
+    (add_change_and_delete, "1 Tag object was added, 1 Employee object was deleted and 1 Order object was changed"),
+    (flush_and_add, "1 Order object was written, 1 Tag object was added and 1 Order object was changed"),
+    (flush_and_delete, "1 Employee object and 1 Tag object were deleted"),
+    (flush_in_two_ways_and_add, "1 Order object and 1 row of items were written and 1 Tag object was added"),
+]
+
+
+@pytest.mark.parametrize(("work", "what"), FATES, ids=[work.__name__ for work, _ in FATES])
+def test_the_message_names_each_fate(shop: Engine, watch: Watch, work: Work, what: str) -> None:
+    """What was never flushed was not written: it keeps the verb of what the program did."""
+    with Session(shop, autoflush=False) as session:
+        work(session)
+    assert only(watch, "lost-writes").message == f"{what}, but the session was closed without a commit"
+
+
+# -- parents and children -------------------------------------------------------------------------------
+
+
+class ShelfBase(DeclarativeBase):
+    """A base of its own: in the order book each child knows its parent."""
+
+
+class Book(ShelfBase):
+    """A child that knows nothing of its parent, but for the foreign key."""
+
+    __tablename__ = "lost_books"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("lost_shelves.id"))
+
+
+class Shelf(ShelfBase):
+    """A parent with two views of its children, and another parent."""
+
+    __tablename__ = "lost_shelves"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("lost_shelves.id"))
+    books: Mapped[list[Book]] = relationship()
+    archive: WriteOnlyMapped[Book] = relationship(overlaps="books")
+    room: Mapped[Shelf | None] = relationship(remote_side="Shelf.id", back_populates="shelves")
+    shelves: Mapped[list[Shelf]] = relationship(back_populates="room")
+
+
+@pytest.fixture
+def library() -> Iterator[Engine]:
+    """Two shelves with a book each."""
+    engine = create_engine("sqlite://")
+    ShelfBase.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Shelf(books=[Book()]), Shelf(books=[Book()])])
+        session.commit()
+    yield engine
+    engine.dispose()
+
+
+def append_new(shelf: Shelf, other: Shelf) -> None:
+    shelf.books.append(Book())
+
+
+def add_new(shelf: Shelf, other: Shelf) -> None:
+    shelf.archive.add(Book())
+
+
+def name_parent(shelf: Shelf, other: Shelf) -> None:
+    object_session(shelf).add(Shelf(room=shelf))  # type: ignore[union-attr]
+
+
+def append_moved(shelf: Shelf, other: Shelf) -> None:
+    shelf.books.append(other.books[0])
+
+
+def append_both(shelf: Shelf, other: Shelf) -> None:
+    shelf.books.extend([Book(), other.books[0]])
+
+
+def replace(shelf: Shelf, other: Shelf) -> None:
+    shelf.books = [Book()]
+
+
+def add_moved(shelf: Shelf, other: Shelf) -> None:
+    shelf.archive.add(other.books[0])
+
+
+def remove(shelf: Shelf, other: Shelf) -> None:
+    shelf.books.clear()
+
+
+def change_room(shelf: Shelf, other: Shelf) -> None:
+    shelf.room = Shelf()
+
+
+def append_and_change(shelf: Shelf, other: Shelf) -> None:
+    shelf.books.append(Book())
+    shelf.room_id = 2
+
+
+PARENTS: list[tuple[Callable[[Shelf, Shelf], None], str]] = [
+    (append_new, "1 Book object was added"),
+    (add_new, "1 Book object was added"),
+    (name_parent, "1 Shelf object was added"),
+    (append_moved, "1 Shelf object was changed"),
+    (append_both, "1 Book object was added and 1 Shelf object was changed"),
+    (replace, "1 Book object was added and 1 Shelf object was changed"),
+    (add_moved, "1 Shelf object was changed"),
+    (remove, "1 Shelf object was changed"),
+    (change_room, "1 Shelf object was added and 1 Shelf object was changed"),
+    (append_and_change, "1 Book object was added and 1 Shelf object was changed"),
+]
+
+
+@pytest.mark.parametrize(("work", "what"), PARENTS, ids=[work.__name__ for work, _ in PARENTS])
+@pytest.mark.parametrize("how", ["closed", "dropped and collected"])
+def test_reports_no_parent_that_was_only_given_new_children(
+    library: Engine, watch: Watch, work: Callable[[Shelf, Shelf], None], what: str, how: str
+) -> None:
+    """The rows of new children are all that is lost; where a child was there before, its parent tells of the move."""
+    session = Session(library)
+    shelves = session.scalars(select(Shelf).order_by(Shelf.id)).all()
+    work(*shelves)
+    if how == "closed":
+        session.close()
+    else:
+        del session
+        gc.collect()
+    found = [finding.message for finding in watch.findings if finding.rule == "lost-writes"]
+    assert found == [f"{what}, but the session was {how} without a commit"]
+
+
+def test_reports_a_parent_that_was_given_new_children_of_many(shop: Engine, watch: Watch) -> None:
+    """A new tag of an order writes a row between the two, which is the order's."""
+    with Session(shop) as session:
+        order = session.get_one(Order, 1)
+        order.tags.append(Tag(name="late"))
+    message = "1 Tag object was added and 1 Order object was changed, but the session was closed without a commit"
+    assert only(watch, "lost-writes").message == message
+
+
+def test_reports_without_a_look_at_the_database(library: Engine, watch: Watch) -> None:
+    """Whether a parent changed is told without a statement, and without loading its children."""
+    session = Session(library)
+    shelf, other = session.scalars(select(Shelf).order_by(Shelf.id))
+    name_parent(shelf, other)
+    add_new(shelf, other)
+    sent: list[str] = []
+    event.listen(library, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    session.close()
+    assert only(watch, "lost-writes").message.startswith("1 Shelf object and 1 Book object were added, but ")
+    assert (sent, "books" in vars(shelf), "shelves" in vars(shelf)) == ([], False, False)
+
+
 # -- the message, and strict mode -----------------------------------------------------------------------
 
 
@@ -538,7 +731,7 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
     session.close()  # story-close
     label = session.__dict__["_sessionwatch"].label
     assert messages.render(only(watch, "lost-writes")) == textwrap.dedent(f"""\
-        lost-writes: 1 Order object and 1 Tag object were written, but the session was closed without a commit
+        lost-writes: 1 Order object was written and 1 Tag object was added, but the session was closed without a commit
           closed   test_lost_writes.py:{line("story-close")} in test_message_word_for_word     session {label}
           added    test_lost_writes.py:{line("story-add")} in test_message_word_for_word     1 Tag object, never flushed
           written  test_lost_writes.py:{line("story-flush")} in place_order                    1 Order object written

@@ -132,6 +132,7 @@ def test_reports_a_subclass_column_with_selectin_polymorphic(watch: Watch, memor
             person.salary  # type: ignore[attr-defined]  # noqa: B018
     finding = only(watch, RULE)
     assert finding.subject == "Employee.salary"
+    assert labels(finding) == ["touched", "loaded", "opened"]
     assert finding.fix == "load it with the query: .options(selectin_polymorphic(Person, [Employee]))"
 
 
