@@ -32,7 +32,8 @@ class Started:
 
 def start(mode: str, db: Database) -> Started:
     """Switch a mode on in this process. Raises `UnavailableError` where that can't be done."""
-    if mode == "bare":
+    if mode in ("bare", sdk.SPAN):
+        sdk.makes_span = mode == sdk.SPAN
         return Started()
     if mode in OURS:
         return _sessionwatch(mode)

@@ -8,6 +8,8 @@ from .databases import UnavailableError
 
 NONE, UNSAMPLED, SAMPLED = "no SDK", "SDK, unsampled", "SDK, sampled"
 KINDS = (NONE, UNSAMPLED, SAMPLED)
+SPAN = "span"  # the mode that makes the span of a session a request, and nothing else
+makes_span = False  # whether this process is in it
 chosen: str | None = None  # what this process was started with
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import aims, modes, telemetry, workloads
+from . import aims, modes, sdk, telemetry, workloads
 from .growth import AXES
 from .instructions import Counts, ratios
 from .telemetry import Requests
@@ -193,6 +193,8 @@ def names() -> dict[str, str]:
 def _label(mode: str, names_of: Names = None) -> str:
     if mode == "off":
         return "all rules off"
+    if mode == sdk.SPAN:
+        return "one span of the SDK, and nothing else"
     return (names_of or names()).get(mode, mode)
 
 

@@ -87,7 +87,7 @@ def test_requests_run_in_every_mode_without_a_finding(postgres_database: URL, mo
     monkeypatch.setenv("SESSIONWATCH_TEST_POSTGRES_URL", postgres_database.render_as_string(hide_password=False))
     with url_of(telemetry.DATABASE) as url:
         counted = instructions.measure(
-            telemetry.MODES,
+            [*telemetry.MODES, sdk.SPAN],
             [workload.name for workload in workloads.REQUESTS],
             samples=1,
             layouts=1,
@@ -95,10 +95,11 @@ def test_requests_run_in_every_mode_without_a_finding(postgres_database: URL, mo
             valgrind=False,
             extra=["--database", url, "--sdk", sdk.SAMPLED],
         )
-    assert [(counts.cannot, counts.failed, counts.complaints) for counts in counted] == [(None, {}, [])] * 3
+    assert [(counts.cannot, counts.failed, counts.complaints) for counts in counted] == [(None, {}, [])] * 4
     assert all(set(counts.instructions) == {"def", "async def"} for counts in counted)
     found = telemetry.Requests({sdk.SAMPLED: Times("psycopg", "cpu")}, {sdk.SAMPLED: counted})
     assert "| instructions on psycopg, SDK, sampled, ratio to bare | def | async def |" in tables.of_requests(found)
+    assert "| one span of the SDK, and nothing else |" in tables.of_requests(found)
 
 
 def test_what_a_request_costs_is_told_as_a_share_of_the_instrumentation() -> None:
