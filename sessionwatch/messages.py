@@ -23,7 +23,7 @@ def headline(finding: Finding, colour: bool = False) -> str:
 def render(finding: Finding, colour: bool = False) -> str:
     """The whole story, several lines, without a newline at its end."""
     evidence = finding.evidence
-    if finding.unit and finding.unit not in finding.message:
+    if finding.unit and finding.unit != finding.subject:
         evidence = (*evidence, Evidence("during", None, note=finding.unit))
     lines = [headline(finding, colour), *_table(evidence, colour)]
     lines.extend(_indented("fix: ", finding.fix))

@@ -95,11 +95,12 @@ def test_details(evidence: dict[str, Any], detail: str) -> None:
 
 
 def test_the_unit_stands_below_the_evidence() -> None:
-    """The request or task in which it happened is told, unless the headline has it already."""
-    text = render(finding(Evidence("changed", VIEWS), unit="POST /orders/{id}"))
-    assert rows(text) == ["  changed  shop/views.py:41 in ship_order", "  during   POST /orders/{id}"]
-    known = finding(Evidence("changed", VIEWS), unit="nightly", message="2 sessions committed in nightly")
-    assert rows(render(known)) == ["  changed  shop/views.py:41 in ship_order"]
+    """The request or task in which it happened is told, unless the finding is about it."""
+    for unit in ("POST /orders/{id}", "changed"):
+        text = render(finding(Evidence("changed", VIEWS), unit=unit))
+        assert rows(text) == ["  changed  shop/views.py:41 in ship_order", f"  during   {unit}"]
+    about = finding(Evidence("changed", VIEWS), unit="nightly", subject="nightly")
+    assert rows(render(about)) == ["  changed  shop/views.py:41 in ship_order"]
 
 
 def test_a_fix_of_several_lines_is_aligned() -> None:

@@ -222,7 +222,9 @@ def patch_bulk_save(writes: PendingWrites) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def bulk_save_objects(self: Any, objects: Any, *args: Any, **kwargs: Any) -> None:
             try:
-                original(self, handed(objects), *args, **kwargs)
+                if writes.waiting or not isinstance(objects, list | tuple):  # else nothing is done for any of them
+                    objects = handed(objects)
+                original(self, objects, *args, **kwargs)
             except BaseException as error:
                 unseen(error)
                 raise
