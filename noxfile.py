@@ -81,7 +81,7 @@ def frameworks(session: nox.Session) -> None:
     session.install("-e", ".[dev]")
     for fastapi, starlette in FASTAPI.items():
         session.install("--no-deps", f"fastapi=={fastapi}", f"starlette=={starlette}")
-        session.run("python", "-m", "pytest", "-n", "auto", "tests/adapters/test_asgi.py", *session.posargs)
+        session.run("python", "-m", "pytest", "-n", "auto", "tests/units/test_asgi.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

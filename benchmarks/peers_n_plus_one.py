@@ -35,7 +35,7 @@ from sqlalchemy.orm import (
 )
 
 import sessionwatch
-from sessionwatch.messages import render
+from sessionwatch.output.messages import render
 
 PARENTS = 10
 HERE = Path(__file__)

@@ -13,11 +13,11 @@ from .model import ConfigError, Finding, FindingError, Ownership, SessionwatchEr
 
 if TYPE_CHECKING:
     from . import dto
-    from .api import install, owner_of, uninstall, watching
-    from .boundaries import assert_no_instances, boundary
-    from .messages import explain
-    from .scope import unit_of_work
-    from .suppress import allow
+    from .data.boundaries import assert_no_instances, boundary
+    from .output.messages import explain
+    from .units.scope import unit_of_work
+    from .watch.api import install, owner_of, uninstall, watching
+    from .watch.suppress import allow
 
 __all__ = [
     "ConfigError",
@@ -39,15 +39,15 @@ __all__ = [
 ]
 
 _LAZY = {
-    "allow": "suppress",
-    "assert_no_instances": "boundaries",
-    "boundary": "boundaries",
-    "explain": "messages",
-    "install": "api",
-    "owner_of": "api",
-    "uninstall": "api",
-    "unit_of_work": "scope",
-    "watching": "api",
+    "allow": "watch.suppress",
+    "assert_no_instances": "data.boundaries",
+    "boundary": "data.boundaries",
+    "explain": "output.messages",
+    "install": "watch.api",
+    "owner_of": "watch.api",
+    "uninstall": "watch.api",
+    "unit_of_work": "units.scope",
+    "watching": "watch.api",
 }
 
 

@@ -15,9 +15,9 @@ from sqlalchemy.ext.mutable import Mutable
 from sqlalchemy.orm import Mapper, object_session
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from . import fields as _fields
 from .config import nearest
-from .instances import find
+from .data import fields as _fields
+from .data.instances import find
 from .model import ConfigError, SessionwatchError
 
 __all__ = ["ExtractError", "assert_covers", "extract"]

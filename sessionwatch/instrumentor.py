@@ -12,9 +12,9 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
-from . import installation
 from .model import ConfigError
-from .watch import Watch
+from .watch import installation
+from .watch.watch import Watch
 
 logger = logging.getLogger("sessionwatch")
 

@@ -46,7 +46,7 @@ class ConfigError(SessionwatchError):
 class FindingError(SessionwatchError):
     """A finding of a rule that is set to ``raise``; ``finding`` holds it.
 
-    ``str(error)`` is the whole story, as `sessionwatch.messages` renders it.
+    ``str(error)`` is the whole story, as `sessionwatch.output.messages` renders it.
     """
 
     def __init__(self, finding: Finding, story: str = "") -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from .data.persisted import Persisted
     from .model import Finding, Mode, Site
-    from .persisted import Persisted
-    from .watch import Watch
+    from .watch.watch import Watch
 
 MODES = ("strict", "log", "telemetry", "off")
 _Key = tuple[str, ...]  # of the summary: rule, place, subject, "found" or "allowed"
@@ -65,8 +65,8 @@ def sessionwatch(request: pytest.FixtureRequest) -> Iterator[TestWatch]:
     if plugin is not None:
         yield plugin.test_watch
         return
-    from . import orm  # noqa: F401 (before the others)
-    from .installation import current, install
+    from .watch import orm  # noqa: F401 (before the others)
+    from .watch.installation import current, install
 
     installed = current()
     watch = installed or install(mode="log", log=False)
@@ -86,7 +86,7 @@ def sessionwatch_persisted() -> Iterator[Persisted]:
     where the instance's session does, or at ``bind=``; with an asyncio engine, await it. Where the sessions
     join a transaction that the test rolls back, it looks inside of that transaction, for what they committed.
     """
-    from .persisted import Persisted
+    from .data.persisted import Persisted
 
     with Persisted().listening() as persisted:
         yield persisted
@@ -126,12 +126,12 @@ class Plugin:
     """One installation for the whole run, and the findings of the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode) -> None:
-        from . import orm  # noqa: F401 (before the others)
+        from .watch import orm  # noqa: F401 (before the others)
 
         # isort: split
-        from . import baseline, installation
         from . import config as configuration
         from .model import ConfigError
+        from .watch import baseline, installation
 
         self.config = config
         try:
@@ -165,7 +165,7 @@ class Plugin:
         self.test_watch = TestWatch(self.watch, self.current)
 
     def pytest_report_header(self) -> str | None:
-        from .baseline import absent
+        from .watch.baseline import absent
 
         missing = absent(self.watch.config.baseline)
         return f"sessionwatch: {missing}" if missing else None
@@ -174,7 +174,7 @@ class Plugin:
         return str(self.config.rootpath / path) if path else None
 
     def _count(self, finding: Finding, first: bool) -> None:
-        from .messages import counted
+        from .output.messages import counted
 
         place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
         key = (finding.rule, place, finding.subject, "allowed" if finding.allowed else "found")
@@ -183,7 +183,7 @@ class Plugin:
         if counted(finding.rule, finding.message, finding.count) is not None:
             self.growing[id(finding)] = key, finding
         if self.updating and finding.allowed is None:
-            from .baseline import entry
+            from .watch.baseline import entry
 
             self.entries[finding.fingerprint] = entry(finding)
 
@@ -245,7 +245,7 @@ class Plugin:
 
     def _forget_marker(self) -> None:
         """A test that was skipped or broke off may not have come to what its marker allows."""
-        from .suppress import forget
+        from .watch.suppress import forget
 
         if self.marked is not None:
             forget(self.marked)
@@ -281,7 +281,7 @@ class Plugin:
         return [finding for finding in found if finding.level == "raise"]
 
     def _story(self, findings: list[Finding], phase: str) -> str:
-        from .messages import render
+        from .output.messages import render
 
         count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))  # pytest repeats this line at its end
@@ -303,7 +303,7 @@ class Plugin:
             yield
 
     def _obey(self, node: Any, marker: pytest.Mark, stack: contextlib.ExitStack) -> None:
-        from .suppress import allow_at
+        from .watch.suppress import allow_at
 
         mode, slugs, reason = _marker(marker)
         if mode == "off":
@@ -352,8 +352,8 @@ class Plugin:
         self.used |= set(getattr(node, "workeroutput", {}).get("sessionwatch_used", ()))
 
     def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from .baseline import read, write
         from .model import ConfigError
+        from .watch.baseline import read, write
 
         if self.updating and not hasattr(self.config, "workerinput"):
             try:
@@ -369,7 +369,7 @@ class Plugin:
                 )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from .messages import counted
+        from .output.messages import counted
 
         self._update_baseline(terminalreporter)
         self._note_growth()
@@ -403,7 +403,7 @@ def collect(watch: Watch) -> None:
 
 def _end_at_users_line(error: BaseException) -> None:
     """Cut off what a finding's traceback has below the user's line: functions of SQLAlchemy's, with long docstrings."""
-    from . import callsite
+    from .frames import callsite
     from .model import FindingError
 
     last, walked = None, error.__traceback__ if isinstance(error, FindingError) else None

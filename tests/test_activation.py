@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sessionwatch.activation import Token, _in_a_loop, callers
+from sessionwatch.frames.activation import Token, _in_a_loop, callers
 
 STRAIGHT = """
 def f(e):

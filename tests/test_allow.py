@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import ConfigError, FindingError, allow, suppress
-from sessionwatch.watch import Watch
+from sessionwatch import ConfigError, FindingError, allow
+from sessionwatch.watch import suppress
+from sessionwatch.watch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Order,
     _our_errors_raise,

@@ -22,8 +22,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import callsite
-from sessionwatch.callsite import LIBRARY, STOP, THROUGH, USER, caller, kind_of, mark, on_stack, site
+from sessionwatch.frames import callsite
+from sessionwatch.frames.callsite import LIBRARY, STOP, THROUGH, USER, caller, kind_of, mark, on_stack, site
 from sessionwatch.model import RawSite, Site
 from tests.rules.places import line
 

@@ -330,7 +330,7 @@ def test_wrong_arguments_are_refused(session: Session) -> None:
 
 def test_mappings_of_transfer_objects() -> None:
     """An annotation Mapping[key, transfer object] makes a dictionary."""
-    from sessionwatch import fields
+    from sessionwatch.data import fields
 
     found = fields.nested(Mapping[str, ItemData])
     assert found == fields.Nested(ItemData, dict, keyed=True)

@@ -13,162 +13,55 @@ import sessionwatch
 
 PACKAGE = Path(sessionwatch.__file__).parent
 DEMO_PROGRAMS = ("demo.faulty", "demo.repaired")  # programs of their own: they import as users do
-LAZY = ("api", "boundaries", "dto", "messages", "scope", "suppress")  # by __getattr__
-TYPES_ONLY = {("__init__", name) for name in LAZY}
-
-# What every hook and every rule may import, besides the neighbours that are named here.
-CORE = {"model", "events", "activation", "callsite", "scope", "ledger", "suppress", "sql", "tracker", "watchdog"}
-PLAIN = {"model", "events", "callsite", "sql", "rules._story", "rules._loader_options"}
-HOOKS: dict[str, set[str]] = {
-    "patch": {"patching"},
-    "writes": set(),
-    "tasks": set(),
-    "overlaps": {"hooks.tasks"},
-    "failures": set(),
-    "forks": {"hooks.patch"},
-    "statements": {"hooks.patch", "hooks.writes", "hooks.overlaps", "hooks.failures", "hooks.forks"},
-    "sessions": {"hooks.patch"},
-    "closing": {"hooks.patch", "hooks.writes", "hooks.sessions", "hooks.overlaps", "hooks.failures"},
-    "holding": {"hooks.patch", "hooks.writes"},
-    "ownership": {"hooks.patch"},
-    "unloaded": {"hooks.ownership"},
-    "reads": {"hooks.patch", "hooks.ownership", "hooks.unloaded"},
-    "implicit": {"hooks.patch", "hooks.ownership", "hooks.unloaded"},
-    "loads": {"hooks.patch", "hooks.unloaded"},
-    "changes": {"hooks.patch", "hooks.ownership"},
-    "settings": {"hooks.patch", "hooks.writes"},
-    "reattach": {"hooks.patch", "hooks.ownership", "hooks.changes"},
-    "crossing": set(),
-    "mutation": {"hooks.patch"},
-    "aio": {"hooks.patch", "hooks.sessions", "hooks.closing"},
-    "units": {"hooks.writes"},
-    "pools": {"hooks.patch"},
-    "transactions": {
-        "hooks.crossing",
-        "hooks.failures",
-        "hooks.holding",
-        "hooks.overlaps",
-        "hooks.reattach",
-        "hooks.units",
-        "hooks.writes",
-    },
+# What each folder of the package, and each module that stands beside them, may import of the others.
+ABOVE_ALL = {
+    "model",
+    "config",
+    "frames",
+    "units",
+    "record",
+    "rules",
+    "output",
+    "telemetry",
+    "hooks",
+    "patching",
+    "watch",
 }
-
-# What each module may import of the package. A module that is not listed fails the test.
 LAYERS: dict[str, set[str]] = {
     "_version": set(),
     "model": set(),
-    "sql": set(),
-    "scope": set(),
     "patching": set(),
-    "adapters": set(),
-    "adapters.naming": set(),
-    "adapters.asgi": {"patching", "scope", "adapters.naming"},
-    "adapters.wsgi": {"patching", "scope", "adapters.naming"},
-    "adapters.celery": {"scope"},
-    "adapters.auto": {"patching", "scope", "adapters.asgi", "adapters.celery", "adapters.wsgi"},
-    "process": {"model"},
     "config": {"model"},
-    "baseline": {"model"},
-    "callsite": {"model"},
-    "activation": {"model", "callsite"},
-    "events": {"model"},
-    "ledger": {"model", "callsite", "scope"},
-    "whereabouts": {"model", "callsite"},
-    "watchdog": {"model", "events", "ledger", "whereabouts"},
-    "rules._story": {"model", "events", "callsite", "sql"},
-    "rules._loader_options": {"model", "events"},
-    "rules": {"model", "config"},  # and every rule
-    "messages": {"model", "events", "rules", "rules._story"},
-    "suppress": {"model", "callsite", "scope", "rules", "baseline"},
-    "sinks": {"model", "messages"},
-    "tracker": {"model", "activation", "events", "callsite", "scope", "ledger", "suppress"},
-    "telemetry.table": set(),
-    "telemetry.instruments": {"_version", "telemetry.table"},
-    "telemetry.batches": set(),
-    "telemetry.metrics": {"ledger", "tracker", "telemetry.batches", "telemetry.instruments", "telemetry.table"},
-    "telemetry": set(),
-    "target": {"model"},
-    "hooks": {"model", "tracker", "watchdog"}
-    | {f"hooks.{name}" for name in HOOKS}
-    - {"hooks.unloaded", "hooks.writes", "hooks.tasks", "hooks.overlaps", "hooks.units"},
-    "watch": {
-        "model",
-        "events",
-        "config",
-        "callsite",
-        "rules",
-        "scope",
-        "ledger",
-        "suppress",
-        "messages",
-        "sinks",
-        "target",
-        "telemetry.metrics",
-        "tracker",
-        "watchdog",
-        "hooks",
-        "hooks.closing",
-        "hooks.ownership",
-        "hooks.changes",
-        "hooks.pools",
-        "hooks.settings",
-        "adapters.auto",
-        "telemetry.signals",
-    },
-    "telemetry.spans": {"_version", "model", "ledger", "telemetry.table"},
-    "telemetry.logs": {"_version", "model", "messages", "sinks", "telemetry.table", "telemetry.spans"},
-    "telemetry.signals": {"model", "ledger", "tracker", "telemetry.spans", "telemetry.logs"},
-    "installation": {"model", "baseline", "config", "rules", "scope", "telemetry.metrics", "watch"},
-    "instrumentor": {"model", "installation", "watch"},
-    "instances": set(),
-    "boundaries": {"model", "events", "callsite", "suppress", "messages", "instances", "rules.boundary", "watch"},
-    "fields": set(),
-    "dto": {"model", "config", "fields", "instances"},
-    "orm": set(),
-    "api": {"model", "orm", "installation", "watch"},
-    "__init__": {"_version", "model"},
-    "report": {"model", "messages"},
-    "check": {
-        "model",
-        "config",
-        "events",
-        "ledger",
-        "suppress",
-        "tracker",
-        "hooks.patch",
-        "hooks.settings",
-        "rules.config",
-    },
-    "run": {"model", "baseline", "config", "rules", "messages", "report", "process"},
-    "cli": {"_version", "model", "config", "rules", "messages", "report", "run", "demo", "baseline", "check"},
-    "persisted": {"model", "callsite", "messages"},
-    "pytest_plugin": {
-        "model",
-        "callsite",
-        "config",
-        "baseline",
-        "messages",
-        "suppress",
-        "installation",
-        "watch",
-        "persisted",
-        "orm",
-    },
-    "__main__": {"cli"},
+    "frames": {"model"},
+    "units": {"model", "frames", "patching"},
+    "record": {"model", "frames", "units"},
+    "rules": {"model", "config", "frames", "record"},
+    "output": {"model", "config", "record", "rules"},
+    "telemetry": {"_version", "model", "record", "output"},
+    "hooks": {"model", "frames", "units", "record", "patching"},
+    "watch": {"model", "config", "frames", "units", "record", "rules", "output", "telemetry", "hooks"},
+    "adapters": {"units"},
+    "data": ABOVE_ALL,
+    "dto": {"model", "config", "data"},
+    "instrumentor": {"model", "watch"},
+    "pytest_plugin": ABOVE_ALL | {"data"},
     "autostart": set(),
-    "autostart.sitecustomize": set(),
-    "demo": {"demo.database"},
-    "demo.database": {"demo.repaired.models"},
+    "demo": set(),
+    "command": ABOVE_ALL | {"_version", "demo"},
+    "__init__": {"_version", "model"},
+    "__main__": {"command"},
 }
-LAYERS |= {f"hooks.{name}": set(siblings) for name, siblings in HOOKS.items()}
-KNOWS_SQLALCHEMY = (
-    {"orm", "hooks", "target", "check", "dto", "persisted", "demo.database"}
-    | {f"hooks.{name}" for name in HOOKS}
-    | {
-        "watch",  # the live sessions
-    }
-)
+UPWARDS = {("record.tracker", "watch.suppress"), ("hooks", "watch.suppress")}  # to be turned round
+LAZY = ("watch", "data", "dto", "output", "units")  # of ``__init__``, by __getattr__
+KNOWS_SQLALCHEMY = {
+    "watch.target",
+    "command.check",
+    "dto",
+    "data.persisted",
+    "demo.database",
+    "watch.watch",
+    "watch.orm",
+}
 
 
 def modules() -> dict[str, Path]:
@@ -183,14 +76,11 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-RULES = {name for name in MODULES if name.startswith("rules.") and not name.startswith("rules._")}
-LAYERS |= {name: set() for name in RULES}
-LAYERS["rules"] |= RULES
 
 
-def allowed(name: str) -> set[str]:
-    """The row of the table, and what all modules of the kind may import."""
-    return LAYERS[name] | (PLAIN if name in RULES else CORE if name.startswith("hooks.") else set())
+def folder(name: str) -> str:
+    """The folder that a module lies in, or its own name."""
+    return name.partition(".")[0]
 
 
 def imports(name: str) -> tuple[set[str], set[str]]:
@@ -227,24 +117,20 @@ def targets(base: list[str], node: ast.ImportFrom) -> set[str]:
     return found
 
 
-def test_table_lists_every_module() -> None:
-    """The table of layers and the package hold the same modules."""
-    assert set(MODULES) == set(LAYERS)
+def test_table_lists_every_folder() -> None:
+    """The table of layers and the package hold the same folders."""
+    assert {folder(name) for name in MODULES} == set(LAYERS)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_only_what_its_layer_allows(name: str) -> None:
-    """A module imports nothing of the package beyond its row in the table."""
+    """A module imports nothing of the package beyond its folder and what the table allows that."""
     own, _ = imports(name)
-    own -= {imported for importer, imported in TYPES_ONLY if importer == name}
-    assert own <= allowed(name), f"{name} must not import {sorted(own - allowed(name))}"
-
-
-@pytest.mark.parametrize("name", sorted(LAYERS))
-def test_table_allows_nothing_that_is_not_used(name: str) -> None:
-    """A row of the table does not allow more than the module uses, so that the table stays true."""
-    own, _ = imports(name)
-    assert LAYERS[name] <= own, f"{name} does not import {sorted(LAYERS[name] - own)}"
+    own = {item for item in own if folder(item) != folder(name)}
+    own -= {above for below, above in UPWARDS if name == below or folder(name) == below}
+    own -= {item for item in own if name == "__init__" and folder(item) in LAZY}
+    wrong = {item for item in own if folder(item) not in LAYERS[folder(name)]}
+    assert not wrong, f"{name} must not import {sorted(wrong)}"
 
 
 def imported(path: Path) -> ast.Module:
@@ -254,15 +140,15 @@ def imported(path: Path) -> ast.Module:
 
 
 def test_no_cycles() -> None:
-    """The table itself has an order in which every module comes after what it imports."""
-    remaining = {name: allowed(name) for name in LAYERS}
+    """The modules have an order in which each comes after all that it imports."""
+    remaining = {name: imports(name)[0] - {name} for name in MODULES if name != "__init__"}
     while remaining:
         free = {name for name, needs in remaining.items() if not needs & set(remaining)}
         assert free, f"a cycle among {sorted(remaining)}"
         remaining = {name: needs for name, needs in remaining.items() if name not in free}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - KNOWS_SQLALCHEMY))
+@pytest.mark.parametrize("name", [name for name in sorted(set(MODULES) - KNOWS_SQLALCHEMY) if folder(name) != "hooks"])
 def test_only_hooks_know_sqlalchemy(name: str) -> None:
     """Outside of the hooks, the watch and the target, nothing imports SQLAlchemy, not even inside a function."""
     _, other = imports(name)
@@ -273,7 +159,7 @@ def test_only_hooks_know_sqlalchemy(name: str) -> None:
 def test_rules_see_plain_events_only(name: str) -> None:
     """A rule imports neither hooks nor ledger nor tracker: it can be tested without a database."""
     own, other = imports(name)
-    assert not {item for item in own if item.startswith(("hooks", "ledger", "tracker", "watch"))}
+    assert not {item for item in own if item.startswith(("hooks", "record.ledger", "record.tracker", "watch"))}
     assert other <= {"__future__", "collections", "typing"}
 
 
@@ -289,7 +175,13 @@ def test_run_time_dependencies_are_the_declared_ones() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["sessionwatch", *(f"sessionwatch.{name}" for name in ("cli", "run", "report", "pytest_plugin", "__main__"))],
+    [
+        "sessionwatch",
+        *(
+            f"sessionwatch.{name}"
+            for name in ("command.cli", "command.run", "output.report", "pytest_plugin", "__main__")
+        ),
+    ],
 )
 def test_import_is_light(module: str) -> None:
     """Importing the package or a command does not import SQLAlchemy, wrapt, OpenTelemetry or asyncio."""

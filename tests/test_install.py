@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import ConfigError, FindingError, hooks, installation, rules
+from sessionwatch import ConfigError, FindingError, hooks, rules
 from sessionwatch.model import MODES
-from sessionwatch.watch import Watch
+from sessionwatch.watch import installation
+from sessionwatch.watch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Base,
     Item,
@@ -349,7 +350,7 @@ sessionwatch.install, watches, thread = sessionwatch.install, [], threading.Thre
 wrapt.register_post_import_hook(imported, "sqlalchemy.ext.asyncio")
 import sqlalchemy.ext.asyncio
 thread.join()
-print(len(watches), watches[0] is watches[1] is sessionwatch.installation.current())
+print(len(watches), watches[0] is watches[1] is sessionwatch.watch.installation.current())
 """)
     environ = {"PYTHONPATH": str(root), "SESSIONWATCH_TESTING": "1"}
     done = subprocess.run(

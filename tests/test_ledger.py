@@ -30,8 +30,8 @@ from sqlalchemy.pool import QueuePool
 
 import sessionwatch
 from sessionwatch import Ownership, owner_of
-from sessionwatch.messages import render
-from sessionwatch.watch import Watch
+from sessionwatch.output.messages import render
+from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import line, only

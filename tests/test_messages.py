@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sessionwatch import ConfigError, Finding, FindingError, explain, rules
-from sessionwatch.messages import headline, render
 from sessionwatch.model import Evidence, RawSite, Site, project_root
+from sessionwatch.output.messages import headline, render
 
 HERE = os.getcwd()
 VIEWS = Site(os.path.join(HERE, "shop", "views.py"), 41, "ship_order")

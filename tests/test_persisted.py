@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionEvents, scoped_session, sessionmaker
 
-from sessionwatch.persisted import Persisted
+from sessionwatch.data.persisted import Persisted
 from tests.rules import models
 from tests.rules.models import Employee, Order, order_tags
 from tests.rules.places import is_idle, line

@@ -95,7 +95,7 @@ def test_off_by_default(project: Project) -> None:
         "import sys\n"
         "def test_light():\n"
         "    assert 'sqlalchemy' not in sys.modules\n"
-        "    assert 'sessionwatch.watch' not in sys.modules\n"
+        "    assert 'sessionwatch.watch.watch' not in sys.modules\n"
         "def test_it():\n"
         "    from shop import lose\n"
         "    lose()\n"
@@ -469,7 +469,7 @@ def test_fixture_without_the_plugin_switched_on(project: Project) -> None:
             assert [finding.rule for finding in sessionwatch.findings] == ["lost-writes"]
 
         def test_does_not():
-            from sessionwatch.installation import current
+            from sessionwatch.watch.installation import current
             assert current() is None
     """)
     project.run().assert_outcomes(passed=2)

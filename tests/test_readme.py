@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sessionwatch import messages, rules, watching
+from sessionwatch import rules, watching
 from sessionwatch.model import MODES
+from sessionwatch.output import messages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

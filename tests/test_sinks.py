@@ -17,8 +17,9 @@ import pytest
 from sqlalchemy import Engine
 
 import sessionwatch
-from sessionwatch import ConfigError, sinks
+from sessionwatch import ConfigError
 from sessionwatch.model import Evidence, Finding, Site
+from sessionwatch.output import sinks
 from tests.programs.shop import _our_errors_raise, lose, reuse, shop  # noqa: F401 (fixtures)
 
 

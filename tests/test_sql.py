@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from sessionwatch.sql import ends_transaction, summary, text_write
+from sessionwatch.record.sql import ends_transaction, summary, text_write
 
 WRITES = [
     ("INSERT INTO orders (id) VALUES (1)", ("orders", "inserted")),

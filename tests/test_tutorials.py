@@ -14,7 +14,7 @@ from sqlalchemy import URL
 import sessionwatch
 from sessionwatch import rules
 from sessionwatch.model import Level, Mode
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.programs.tutorials import (
     celery_task,
     fastapi_sqlmodel,

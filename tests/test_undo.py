@@ -20,10 +20,11 @@ from sqlalchemy.orm import Session, SessionEvents, SessionTransaction
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import hooks, model, rules, scope
+from sessionwatch import hooks, model, rules
 from sessionwatch.hooks import HOOKS
 from sessionwatch.model import MODES, Level, Mode
-from sessionwatch.tracker import KEY
+from sessionwatch.record.tracker import KEY
+from sessionwatch.units import scope
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Order,
     _our_errors_raise,

@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch import FindingError, unit_of_work
-from sessionwatch.messages import render
-from sessionwatch.scope import current_unit
-from sessionwatch.watch import Watch
+from sessionwatch.output.messages import render
+from sessionwatch.units.scope import current_unit
+from sessionwatch.watch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Order,
     _our_errors_raise,

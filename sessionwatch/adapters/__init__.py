@@ -1,1 +1,1 @@
-"""Frameworks -> units of work: a request, a task. None of them imports its framework."""
+"""The former address of the middleware in `sessionwatch.units`, kept for programs that import it."""

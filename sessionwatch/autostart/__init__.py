@@ -20,7 +20,12 @@ PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 
 # Their import imports the ORM, and hooks go into them, or they are what is called: where a program begins with one,
 # it is completed first. A program that calls `sessionwatch.install` itself gets our installation then.
-_FIRST = ("sqlalchemy.ext.asyncio", "sqlalchemy.ext.mutable", "sessionwatch.watch", "sessionwatch.installation")
+_FIRST = (
+    "sqlalchemy.ext.asyncio",
+    "sqlalchemy.ext.mutable",
+    "sessionwatch.watch.watch",
+    "sessionwatch.watch.installation",
+)
 
 
 def start(raw: str) -> None:
@@ -78,7 +83,7 @@ def _import_ours(name: str) -> Any:
 
 
 def _install(settings: dict[str, Any]) -> None:
-    module, sinks = _import_ours("installation"), _import_ours("sinks")
+    module, sinks = _import_ours("watch.installation"), _import_ours("output.sinks")
     atexit.register(_at_exit, module, settings["folder"])
     module.install(log=False, gives_way=True, sink=Collector(sinks.OpenFile, **settings))
     _note(settings["folder"], event="watching")

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, loading, strategies, writeonly
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from ..model import Finding, FindingError
-from ..tracker import Tracker
-from ..watchdog import Watchdog
+from ..record.tracker import Tracker
+from ..record.watchdog import Watchdog
 from . import (
     aio,
     changes,

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .. import callsite
-from ..tracker import KEY, Tracker
+from ..frames import callsite
+from ..record.tracker import KEY, Tracker
 from .closing import Exit, scope_codes, scope_of
 from .patch import unseen
 from .sessions import WITH

@@ -11,10 +11,11 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState, attributes, make_transient
 
-from .. import callsite, suppress
-from ..events import DetachedWrite
-from ..scope import Unit, current_unit
-from ..tracker import Tracker
+from ..frames import callsite
+from ..record.events import DetachedWrite
+from ..record.tracker import Tracker
+from ..units.scope import Unit, current_unit
+from ..watch import suppress
 from .ownership import LIVE, foreign, is_detached, ownership
 from .patch import unseen
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session, scoped_session
 
-from .. import callsite, suppress
-from ..callsite import Caller, Wanted, looked_at
-from ..events import Overlap, SessionEnded, Write
-from ..ledger import SessionRecord, recognised
-from ..tracker import Tracker
+from ..frames import callsite
+from ..frames.callsite import Caller, Wanted, looked_at
+from ..record.events import Overlap, SessionEnded, Write
+from ..record.ledger import SessionRecord, recognised
+from ..record.tracker import Tracker
+from ..watch import suppress
 from .failures import tell as tell_failure
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap

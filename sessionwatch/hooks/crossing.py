@@ -19,11 +19,11 @@ from sqlalchemy.orm import RelationshipDirection
 from sqlalchemy.orm.base import PassiveFlag
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
-from .. import callsite
-from ..events import ChangedTwice, GivenAway
-from ..ledger import SessionRecord
+from ..frames import callsite
 from ..model import Mark
-from ..tracker import KEY, Tracker
+from ..record.events import ChangedTwice, GivenAway
+from ..record.ledger import SessionRecord
+from ..record.tracker import KEY, Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _ATTACH = "_before_attach"  # of Session: where a second session is refused

@@ -16,12 +16,12 @@ from typing import Any
 from sqlalchemy.exc import PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
-from .. import callsite
-from ..events import ErrorSwallowed
-from ..ledger import SessionRecord
+from ..frames import callsite
 from ..model import FindingError, Mark
-from ..sql import summary, text_write
-from ..tracker import KEY, Tracker
+from ..record.events import ErrorSwallowed
+from ..record.ledger import SessionRecord
+from ..record.sql import summary, text_write
+from ..record.tracker import KEY, Tracker
 
 _COMMITS = ("_commit_impl", "_commit_twophase_impl", "_prepare_twophase_impl")
 _REFUSES = "no further SQL can be emitted within this transaction"

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from .. import callsite
-from ..events import InheritedConnection
-from ..ledger import SessionRecord
-from ..sql import summary
-from ..tracker import Tracker
+from ..frames import callsite
+from ..record.events import InheritedConnection
+from ..record.ledger import SessionRecord
+from ..record.sql import summary
+from ..record.tracker import Tracker
 from .patch import unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message

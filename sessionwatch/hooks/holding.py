@@ -9,10 +9,11 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from .. import callsite, suppress
-from ..ledger import SessionRecord
-from ..tracker import KEY, Tracker
-from ..watchdog import Watchdog
+from ..frames import callsite
+from ..record.ledger import SessionRecord
+from ..record.tracker import KEY, Tracker
+from ..record.watchdog import Watchdog
+from ..watch import suppress
 from .patch import unseen
 from .writes import driver_commits
 

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy.exc import MissingGreenlet, StatementError
 from sqlalchemy.orm import InstanceState
 
-from .. import callsite
-from ..events import ImplicitRead
-from ..tracker import Tracker
+from ..frames import callsite
+from ..record.events import ImplicitRead
+from ..record.tracker import Tracker
 from .ownership import allowances, foreign
 from .patch import become, patch_error
 from .unloaded import facts

@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy.orm.attributes import InstrumentedAttribute
 
-from .. import callsite
-from ..events import RepeatedGet, RepeatedLoad
-from ..ledger import SessionRecord
+from ..frames import callsite
 from ..model import Finding
-from ..tracker import KEY, Tracker
+from ..record.events import RepeatedGet, RepeatedLoad
+from ..record.ledger import SessionRecord
+from ..record.tracker import KEY, Tracker
 from .patch import unseen
 from .unloaded import facts
 

@@ -18,10 +18,10 @@ from sqlalchemy.orm import ColumnProperty, Mapper
 from sqlalchemy.orm.base import LoaderCallableStatus
 from sqlalchemy.orm.mapper import _all_registries  # private: there is no public list of mappers
 
-from .. import callsite
-from ..events import ChangedInPlace
-from ..ledger import SessionRecord
-from ..tracker import KEY, Tracker
+from ..frames import callsite
+from ..record.events import ChangedInPlace
+from ..record.ledger import SessionRecord
+from ..record.tracker import KEY, Tracker
 from .patch import listen, unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message

@@ -17,12 +17,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session, SessionTransaction
 
-from .. import callsite
-from ..events import Actor, Overlap
-from ..ledger import SessionRecord
+from ..frames import callsite
+from ..frames.tasks import all_tasks, awaited_at, current_task, driven, outwards, suspended
 from ..model import Mark, RawSite, Site
-from ..tracker import Tracker
-from .tasks import all_tasks, awaited_at, current_task, driven, outwards, suspended
+from ..record.events import Actor, Overlap
+from ..record.ledger import SessionRecord
+from ..record.tracker import Tracker
 
 # What asyncpg, psycopg, aiomysql and pymysql say of a connection that is busy with another one's work.
 _BUSY = ("another operation", "another command", "another coroutine", "Packet sequence number wrong")

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import Column
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
-from .. import callsite, suppress
-from ..ledger import Known
+from ..frames import callsite
 from ..model import Mark, Ownership, RawSite, Site
-from ..tracker import KEY, Tracker
+from ..record.ledger import Known
+from ..record.tracker import KEY, Tracker
+from ..watch import suppress
 from .patch import unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import event
 
 from ..patching import patch, unseen
-from ..tracker import Tracker
+from ..record.tracker import Tracker
 
 __all__ = ["become", "listen", "patch", "patch_error", "unseen"]
 

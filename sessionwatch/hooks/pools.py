@@ -17,7 +17,7 @@ from sqlalchemy import pool as pools
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
-from ..tracker import KEY, MANY, Queue, Tracker, queue
+from ..record.tracker import KEY, MANY, Queue, Tracker, queue
 from .patch import listen, unseen
 
 COUNT, MAX, PENDING, TIMEOUTS = (

@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from .. import callsite
-from ..events import DetachedRead, DetachedTouch
-from ..tracker import Tracker
+from ..frames import callsite
+from ..record.events import DetachedRead, DetachedTouch
+from ..record.tracker import Tracker
 from .ownership import foreign, ownership
 from .patch import become, patch_error, unseen
 from .unloaded import facts

@@ -24,11 +24,11 @@ from sqlalchemy.orm import ColumnProperty, InstanceState
 from sqlalchemy.orm.base import LoaderCallableStatus
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
-from .. import callsite
-from ..events import Reattached
-from ..ledger import Known, SessionRecord
+from ..frames import callsite
 from ..model import Mark, Site
-from ..tracker import KEY, Tracker
+from ..record.events import Reattached
+from ..record.ledger import Known, SessionRecord
+from ..record.tracker import KEY, Tracker
 from .changes import PendingWrites
 from .ownership import Owner, described, is_detached, owner
 from .patch import patch_error, unseen

@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from .. import callsite
-from ..events import SessionReused
-from ..ledger import SessionRecord
-from ..tracker import KEY, Tracker
+from ..frames import callsite
+from ..record.events import SessionReused
+from ..record.ledger import SessionRecord
+from ..record.tracker import KEY, Tracker
 from .patch import unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message

@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy.orm import Session
 
-from .. import callsite
-from ..events import Misconfigured
+from ..frames import callsite
 from ..model import Mark
-from ..tracker import KEY, Tracker
+from ..record.events import Misconfigured
+from ..record.tracker import KEY, Tracker
 from .patch import unseen
 from .writes import net_change
 

@@ -10,11 +10,11 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
-from .. import callsite
-from ..events import Blocked
-from ..ledger import SessionRecord
-from ..sql import summary
-from ..tracker import KEY, Tracker
+from ..frames import callsite
+from ..record.events import Blocked
+from ..record.ledger import SessionRecord
+from ..record.sql import summary
+from ..record.tracker import KEY, Tracker
 from .failures import before_statement, failed
 from .failures import refused as refused_after_failure
 from .forks import inherited

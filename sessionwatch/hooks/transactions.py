@@ -7,9 +7,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .. import callsite
-from ..tracker import KEY, Tracker
-from ..watchdog import Watchdog
+from ..frames import callsite
+from ..record.tracker import KEY, Tracker
+from ..record.watchdog import Watchdog
 from .crossing import drop
 from .failures import before_commit as failed_before
 from .holding import begun

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from .. import activation, callsite
-from ..callsite import Raw, looked_at
-from ..events import Commit, SplitCommit
-from ..ledger import SessionRecord
+from ..frames import activation, callsite
+from ..frames.callsite import Raw, looked_at
 from ..model import Mark, RawSite
-from ..tracker import Tracker
+from ..record.events import Commit, SplitCommit
+from ..record.ledger import SessionRecord
+from ..record.tracker import Tracker
 from .writes import is_temporary
 
 __tracebackhide__ = True  # pytest: the story is in the message

@@ -8,10 +8,10 @@ import linecache
 from types import CodeType, FrameType
 from typing import Any
 
-from .. import callsite
-from ..events import Step
+from ..frames import callsite
 from ..model import by_instruction
-from ..tracker import Tracker
+from ..record.events import Step
+from ..record.tracker import Tracker
 from .ownership import described, owner
 
 _LONGEST_PATH = 4  # steps; a longer one is no option that anybody would write

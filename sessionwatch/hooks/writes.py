@@ -14,11 +14,11 @@ from sqlalchemy.orm.interfaces import ONETOMANY
 from sqlalchemy.orm.mapper import _all_registries  # private: the mapped class of a table has no public look-up
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
-from .. import callsite
-from ..events import Write
-from ..ledger import Entry, SessionRecord
+from ..frames import callsite
 from ..model import RawSite
-from ..sql import commits_implicitly, ends_transaction, temporary_table, text_write
+from ..record.events import Write
+from ..record.ledger import Entry, SessionRecord
+from ..record.sql import commits_implicitly, ends_transaction, temporary_table, text_write
 
 _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREATE, ALTER, DROP and TRUNCATE
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..events import Step, UnloadedRead
 from ..model import Ownership
+from ..record.events import Step, UnloadedRead
 
 WHAT = {
     "relationship": "a lazy load",

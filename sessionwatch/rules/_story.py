@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..callsite import is_user
-from ..events import Holder
+from ..frames.callsite import is_user
 from ..model import Evidence, Mark, Ownership, Site
-from ..sql import summary
+from ..record.events import Holder
+from ..record.sql import summary
 
 BEFORE_INSTALL = "opened before sessionwatch was installed"
 FORGOTTEN = "the session's record is no longer kept"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import Blocked
 from ..model import Evidence, Finding, Rule, Setting
+from ..record.events import Blocked
 from ._story import opened, primary, seen, session_json
 
 PAGE = """

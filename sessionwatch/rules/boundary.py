@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import Crossed
 from ..model import Evidence, Finding, Rule
+from ..record.events import Crossed
 from ._story import history, listed, primary, seen, session_of
 
 PAGE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import Misconfigured
 from ..model import Evidence, Finding, Rule
+from ..record.events import Misconfigured
 from ._story import primary, seen
 
 PAGE = """

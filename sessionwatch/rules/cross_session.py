@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import ChangedTwice, GivenAway
 from ..model import Evidence, Finding, Rule
+from ..record.events import ChangedTwice, GivenAway
 from ._story import listed, opened, primary, seen, session_json
 
 PAGE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import Actor, Overlap
 from ..model import Evidence, Finding, Rule
+from ..record.events import Actor, Overlap
 from ._story import LIVE_ON, opened, session_json
 
 PAGE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import DetachedTouch
 from ..model import Finding, Rule, Setting
+from ..record.events import DetachedTouch
 from ._story import history, primary, seen, session_of
 
 PAGE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import DetachedWrite
 from ..model import Finding, Rule
+from ..record.events import DetachedWrite
 from ._story import history, primary, seen, session_of
 
 PAGE = """

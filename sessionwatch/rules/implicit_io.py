@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import ImplicitRead
 from ..model import Finding, Ownership, Rule
+from ..record.events import ImplicitRead
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
 from ._story import history, primary, seen, session_of
 

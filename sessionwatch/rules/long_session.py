@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import TransactionOverdue
 from ..model import Finding, Rule, Setting
+from ..record.events import TransactionOverdue
 from ._story import held, primary, session_json
 
 PAGE = """

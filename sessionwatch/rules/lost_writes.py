@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..callsite import is_user
-from ..events import SessionEnded, Write
+from ..frames.callsite import is_user
 from ..model import Evidence, Finding, Rule, Setting, Site
+from ..record.events import SessionEnded, Write
 from ._story import counted, listed, opened, seen, session_json
 
 PAGE = """

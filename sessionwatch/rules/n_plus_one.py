@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import RepeatedGet, RepeatedLoad
 from ..model import Finding, Ownership, Rule, Setting
+from ..record.events import RepeatedGet, RepeatedLoad
 from ._loader_options import expired_by_commit, needs_option, option, query
 from ._story import history, opened, primary, seen, session_json, session_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import SessionEnded
 from ..model import Evidence, Finding, Mark, Rule
+from ..record.events import SessionEnded
 from ._story import executed, holds, opened, primary, session_json
 
 PAGE = """

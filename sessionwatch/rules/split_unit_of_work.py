@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import Commit, SplitCommit
 from ..model import Evidence, Finding, Rule
+from ..record.events import Commit, SplitCommit
 from ._story import BEFORE_INSTALL, primary, seen, session_json
 
 PAGE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import ErrorSwallowed
 from ..model import Evidence, Finding, Rule
+from ..record.events import ErrorSwallowed
 from ._story import opened, primary, seen, session_json
 
 PAGE = """

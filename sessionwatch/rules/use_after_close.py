@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..events import SessionReused
 from ..model import Evidence, Finding, Rule, Setting, function_of
+from ..record.events import SessionReused
 from ._story import LIVE_ON, opened, primary, seen, session_json
 
 PAGE = """

@@ -15,10 +15,10 @@ from opentelemetry import _logs
 from opentelemetry._logs import NoOpLogger, SeverityNumber
 from opentelemetry.trace import SpanContext
 
-from .. import sinks
 from .._version import __version__
-from ..messages import render
 from ..model import Finding, exportable
+from ..output import sinks
+from ..output.messages import render
 from .spans import context_of
 from .table import SCHEMA_URL, SCOPE
 

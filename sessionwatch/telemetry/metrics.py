@@ -20,8 +20,8 @@ from typing import Any
 from opentelemetry import context
 from opentelemetry.metrics import get_meter_provider
 
-from ..ledger import SessionRecord
-from ..tracker import Queue, Tracker
+from ..record.ledger import SessionRecord
+from ..record.tracker import Queue, Tracker
 from .batches import record as record_batch
 from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider
 from .table import (

@@ -16,9 +16,9 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.trace import TraceFlags
 
-from ..ledger import SessionRecord
 from ..model import Finding
-from ..tracker import Tracker
+from ..record.ledger import SessionRecord
+from ..record.tracker import Tracker
 from . import spans
 from .logs import Logs
 from .spans import Found, Spans

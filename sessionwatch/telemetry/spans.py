@@ -18,8 +18,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 
 from .._version import __version__
-from ..ledger import SessionRecord
 from ..model import Finding, RawSite, by_instruction, exportable
+from ..record.ledger import SessionRecord
 from .table import SCHEMA_URL, SCOPE
 
 NAME = "sessionwatch.session"

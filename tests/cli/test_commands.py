@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sessionwatch import rules
-from sessionwatch.cli import split_program
+from sessionwatch.command.cli import split_program
 from tests.cli.programs import Place
 
 LOSE = "import shop\nshop.lose(shop.make_engine())\n"
@@ -98,7 +98,7 @@ def test_start_is_light(place: Place) -> None:
     place.write("job.py", "")
     text = place.python("-X", "importtime", "-m", "sessionwatch", "run", "--", "true").err
     imported = {line.rpartition("|")[2].strip() for line in text.splitlines() if line.startswith("import time:")}
-    assert "sessionwatch.run" in imported
+    assert "sessionwatch.command.run" in imported
     for name in ("sqlalchemy", "asyncio", "rich", "wrapt", "opentelemetry", "greenlet", "click", "logging"):
         assert name not in imported
 

@@ -88,7 +88,8 @@ def test_missing_module_is_pythons_to_report(job: Place) -> None:
 @pytest.mark.parametrize("option", ["-I", "-E", "-S"])
 def test_isolated_interpreter(job: Place, option: str) -> None:
     """An interpreter that was told to ignore its environment can't be entered, and that is said."""
-    main = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from sessionwatch.cli import main; sys.exit(main())"
+    main = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); "
+    main += "from sessionwatch.command.cli import main; sys.exit(main())"
     paths = ":".join([job.env["PYTHONPATH"], *sys.path[1:]])
     outcome = job.python(option, "-c", main, paths, "run", "job.py")
     assert (outcome.status, outcome.out) == (2, "")

@@ -287,7 +287,7 @@ def test_program_whose_environment_lacks_sessionwatch(place: Place) -> None:
     place.write("job.py", "import sys; before = list(sys.path)\nimport shop; assert sys.path == before\n" + LOSES)
     env = {"PYTHONPATH": str(packages)}
     assert place.execute(python, "-c", "import sessionwatch", env=env).status == 1
-    main = "import os, sys; sys.path.insert(0, {!r}); from sessionwatch.cli import main; sys.exit(main())"
+    main = "import os, sys; sys.path.insert(0, {!r}); from sessionwatch.command.cli import main; sys.exit(main())"
     arguments = ["run", "--output", "report.txt", "--fail", "job.py"]
     outcome = place.execute(python, "-c", main.format(str(ROOT)), *arguments, env=env)
     assert (outcome.status, outcome.err) == (1, "sessionwatch: 1 finding (1 lost-writes); see report.txt\n")

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sessionwatch import report
+from sessionwatch.output import report
 from tests.cli.programs import LOST_LINE, Place
 
 SCHEMA = json.loads((resources.files("sessionwatch") / "schema.json").read_text())

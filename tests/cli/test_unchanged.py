@@ -49,7 +49,7 @@ def both(place: Place, bare: list[object], watched: list[object], **options: obj
 def hosted(place: Place, python_path: str, *argv: object) -> Outcome:
     """Run sessionwatch with a PYTHONPATH that its own process was not started with."""
     main = "import os, sys; os.environ['PYTHONPATH'], sys.argv[1:2] = sys.argv[1], []; sys.path.insert(0, {root!r})"
-    main = main.format(root=place.env["PYTHONPATH"]) + "; from sessionwatch.cli import main; sys.exit(main())"
+    main = main.format(root=place.env["PYTHONPATH"]) + "; from sessionwatch.command.cli import main; sys.exit(main())"
     return place.python("-c", main, python_path, "run", "--output", "report.txt", *argv)
 
 

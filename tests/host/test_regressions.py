@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, DynamicMapped, Mapped, Session, Writ
 from sqlalchemy.orm.exc import ObjectDeletedError
 
 import sessionwatch
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 
 CUSTOM_INSTRUMENTATION = """
 import sessionwatch
@@ -125,7 +125,7 @@ def test_uninstall_after_the_program_removed_every_listener() -> None:
     code = (
         "import sessionwatch; from sqlalchemy.orm import Session, events; before = Session.__init__\n"
         "watch = sessionwatch.install(); events.SessionEvents._clear(); watch.uninstall()\n"
-        "assert sessionwatch.installation.current() is None and Session.__init__ is before"
+        "assert sessionwatch.watch.installation.current() is None and Session.__init__ is before"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 
 
 class Clock:

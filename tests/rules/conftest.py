@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from sessionwatch import uninstall, watching
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.rules.shops import async_shop, shop  # noqa: F401 (fixtures)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessionwatch import Finding
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 
 
 def line(marker: str) -> int:

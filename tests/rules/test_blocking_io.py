@@ -12,11 +12,12 @@ from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, sessionmaker
 
-from sessionwatch import FindingError, allow, install, messages, uninstall, watching
-from sessionwatch.events import Blocked
+from sessionwatch import FindingError, allow, install, uninstall, watching
 from sessionwatch.model import Mark
+from sessionwatch.output import messages
+from sessionwatch.record.events import Blocked
 from sessionwatch.rules import blocking_io
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Item, Order
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import FindingError, assert_no_instances, boundary, messages, uninstall, unit_of_work, watching
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError, assert_no_instances, boundary, uninstall, unit_of_work, watching
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

@@ -15,8 +15,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqlalchemy.pool import StaticPool
 
 import sessionwatch
-from sessionwatch import FindingError, messages, uninstall, watching
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError, uninstall, watching
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.rules.models import Customer, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only

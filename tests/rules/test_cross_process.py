@@ -17,8 +17,9 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from sessionwatch import FindingError, allow, messages, uninstall, watching
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError, allow, uninstall, watching
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.places import is_idle, line
 
 pytestmark = [

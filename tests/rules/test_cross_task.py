@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
-from sessionwatch import FindingError, allow, messages
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError, allow
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

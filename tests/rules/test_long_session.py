@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import Finding, allow, messages, unit_of_work
+from sessionwatch import Finding, allow, unit_of_work
 from sessionwatch.model import Evidence
-from sessionwatch.watch import Watch
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.clock import Clock
 from tests.rules.models import Item, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only

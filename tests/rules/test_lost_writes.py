@@ -25,8 +25,9 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from sessionwatch import FindingError, messages
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Employee, Item, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

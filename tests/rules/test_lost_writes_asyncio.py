@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 
-from sessionwatch import FindingError, messages
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Item, Order, Tag, seed_async
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sessionwatch import FindingError
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Base, Customer, Order, Tag, create
 from tests.rules.places import evidence_line, is_idle, line, only
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, make_transient, scoped_session, sessionmaker
 
 from sessionwatch import uninstall, watching
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Item, Order, Tag, seed
 from tests.rules.places import is_idle, only
 

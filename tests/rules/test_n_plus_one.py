@@ -32,8 +32,8 @@ from sqlalchemy.pool import QueuePool
 
 import sessionwatch
 from sessionwatch import FindingError
-from sessionwatch.messages import render
-from sessionwatch.watch import Watch
+from sessionwatch.output.messages import render
+from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.rules.models import Customer, Employee, Item, Order, Person
 from tests.rules.places import evidence_line, is_idle, labels, line, only

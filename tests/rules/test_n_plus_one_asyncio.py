@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 import sessionwatch
 from sessionwatch import FindingError
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.places import evidence_line, is_idle, line, only
 
 RULE = "n-plus-one"

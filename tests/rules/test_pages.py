@@ -22,7 +22,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 import sessionwatch
 from sessionwatch import Finding, rules
 from sessionwatch.model import Site
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.backends import enforce_foreign_keys
 from tests.rules import models
 from tests.rules.clock import Clock

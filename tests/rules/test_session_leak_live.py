@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import messages
-from sessionwatch.watch import Watch
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.clock import Clock
 from tests.rules.models import Order, Tag
 from tests.rules.places import is_idle, labels, line, only

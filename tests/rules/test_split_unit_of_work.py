@@ -19,10 +19,11 @@ from sqlalchemy import Engine, create_engine, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sessionwatch import FindingError, allow, messages, uninstall, unit_of_work, watching
-from sessionwatch.adapters.asgi import UnitOfWorkMiddleware
+from sessionwatch import FindingError, allow, uninstall, unit_of_work, watching
 from sessionwatch.hooks.units import database_of
-from sessionwatch.watch import Watch
+from sessionwatch.output import messages
+from sessionwatch.units.asgi import UnitOfWorkMiddleware
+from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.rules.models import Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only

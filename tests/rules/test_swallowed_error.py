@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import FlushError, StaleDataError
 
-from sessionwatch import Finding, FindingError, allow, messages
-from sessionwatch.watch import Watch
+from sessionwatch import Finding, FindingError, allow
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Item, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

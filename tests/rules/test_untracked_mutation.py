@@ -33,8 +33,8 @@ from sqlalchemy.pool import QueuePool
 import sessionwatch
 from sessionwatch import FindingError
 from sessionwatch.hooks.mutation import fingerprint
-from sessionwatch.messages import render
-from sessionwatch.watch import Watch
+from sessionwatch.output.messages import render
+from sessionwatch.watch.watch import Watch
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 
 RULE = "untracked-mutation"

@@ -17,8 +17,9 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sessionwatch import FindingError, messages, uninstall, unit_of_work, watching
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError, uninstall, unit_of_work, watching
+from sessionwatch.output import messages
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 

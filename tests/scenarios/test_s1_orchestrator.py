@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from sessionwatch import assert_no_instances, dto
-from sessionwatch.installation import current
+from sessionwatch.watch.installation import current
 from tests.rules.clock import Clock
 from tests.scenarios.database import connect_asyncio, create_tables
 from tests.scenarios.harness import assert_as_marked, bare, every_rule, listed, named, watched

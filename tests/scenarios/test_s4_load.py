@@ -13,7 +13,7 @@ from sqlalchemy import URL, event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from sessionwatch import uninstall, watching
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.scenarios.database import create_tables
 from tests.scenarios.s4_task_manager.models import Base, Step, Task
 from tests.scenarios.s4_task_manager.repaired import TaskManager, service

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from sessionwatch import uninstall, watching
 from sessionwatch.telemetry.instruments import TOTALS, Totals
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.shops import async_shop, shop  # noqa: F401 (fixtures)
 from tests.telemetry.readings import Readings
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch.telemetry.table import METRICS
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Item, Order
 from tests.telemetry.readings import Readings
 
@@ -115,7 +115,7 @@ def test_durations_and_statements_are_measured(
 ) -> None:
     """Seconds of a clock that never goes back, and the number of statements at the cursor."""
     now = 100.0
-    monkeypatch.setattr("sessionwatch.ledger.perf_counter", lambda: now)
+    monkeypatch.setattr("sessionwatch.record.ledger.perf_counter", lambda: now)
     monkeypatch.setattr("sessionwatch.hooks.sessions.perf_counter", lambda: now)
     monkeypatch.setattr("time.time", lambda: 0.0)  # the clock on the wall was put back
     session = Session(shop)

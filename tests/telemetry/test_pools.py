@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
 from sessionwatch.hooks.pools import name_of
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.telemetry.readings import Readings
 
 COUNT, MAX, PENDING, TIMEOUTS, WAIT, USE = (

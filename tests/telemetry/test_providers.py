@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.telemetry.programs import run
 from tests.telemetry.readings import Readings, values_of
 

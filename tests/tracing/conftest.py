@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
-from sessionwatch import installation as one
 from sessionwatch import uninstall
-from sessionwatch.watch import Watch
+from sessionwatch.watch import installation as one
+from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.tracing.otel import Otel
 

@@ -19,8 +19,9 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch import ConfigError, installation
+from sessionwatch import ConfigError
 from sessionwatch.instrumentor import INSTRUMENTS, SessionwatchInstrumentor
+from sessionwatch.watch import installation
 from tests.cli.conftest import place  # noqa: F401 (fixture)
 from tests.cli.programs import LOST_LINE, Outcome, Place
 from tests.rules.models import Order

@@ -17,10 +17,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from sessionwatch import sinks, unit_of_work
+from sessionwatch import unit_of_work
 from sessionwatch.model import Finding, Site
+from sessionwatch.output import sinks
 from sessionwatch.telemetry.logs import REPEAT, Logs
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.cli.programs import ROOT
 from tests.rules.models import Order
 from tests.rules.places import line

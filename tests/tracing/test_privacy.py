@@ -28,9 +28,10 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlalchemy.pool import NullPool
 
 import sessionwatch
-from sessionwatch import FindingError, rules, sql
-from sessionwatch.adapters.asgi import UnitOfWorkMiddleware
-from sessionwatch.watch import Watch
+from sessionwatch import FindingError, rules
+from sessionwatch.record import sql
+from sessionwatch.units.asgi import UnitOfWorkMiddleware
+from sessionwatch.watch.watch import Watch
 from tests.rules.clock import Clock
 from tests.rules.test_cross_task import held
 from tests.tracing.conftest import Installer
@@ -213,7 +214,7 @@ def split_unit_of_work(engine: Engine, shape: int) -> None:
 
 
 def long_session(engine: Engine, shape: int) -> None:
-    watch = sessionwatch.installation.current()
+    watch = sessionwatch.watch.installation.current()
     assert watch is not None
     with Session(engine) as session:
         first(session)
@@ -235,7 +236,7 @@ def swallowed_error(engine: Engine, shape: int) -> None:
 
 def cross_process(engine: Engine, shape: int) -> None:
     """This process is taken for a child that was forked after its connection was made."""
-    watch = sessionwatch.installation.current()
+    watch = sessionwatch.watch.installation.current()
     assert watch is not None
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

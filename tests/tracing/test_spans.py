@@ -27,7 +27,7 @@ import sessionwatch
 from sessionwatch import FindingError, _version
 from sessionwatch.telemetry import signals
 from sessionwatch.telemetry.table import SCHEMA_URL
-from sessionwatch.watch import Watch
+from sessionwatch.watch.watch import Watch
 from tests.rules.conftest import async_shop  # noqa: F401 (fixture)
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import line

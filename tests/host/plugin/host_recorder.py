@@ -55,7 +55,7 @@ class Witness:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         self.tests += 1
-        module = sys.modules.get("sessionwatch.installation")
+        module = sys.modules.get("sessionwatch.watch.installation")
         watch = module.current() if module else None
         if watch is not None:
             self.watched += 1

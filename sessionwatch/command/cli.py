@@ -1,0 +1,398 @@
+"""The ``sessionwatch`` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..model import LEVELS, MODES, ConfigError, SessionwatchError, project_path, project_root, shown_path
+
+FAILED = 2  # the exit status of every mistake in how we are called
+
+OVERVIEW = """\
+Finds where SQLAlchemy sessions lose data, leak, or are used after their end.
+
+  sessionwatch run shop.py --port 8000          an unmodified script
+  sessionwatch run -m shop.worker               a module, as with python -m
+  sessionwatch run -- uvicorn shop:app          any command that runs Python
+  sessionwatch demo                             a small program with bugs, and what is said about them
+  sessionwatch explain lost-writes              what a finding means, and what to do about it
+"""
+
+RUN_USAGE = "sessionwatch run [OPTIONS] (SCRIPT | -m MODULE | -- COMMAND) [ARGUMENTS ...]"
+
+RUN = """\
+Run a program as it is, and report about its sessions on stderr when it has ended.
+
+The program keeps its arguments, its output, its exit status and its signals. Processes that it starts
+(workers, pools, subprocesses) are watched as well. Options stand in front of the program; whatever
+follows it is its own.
+"""
+
+RUN_EXAMPLES = """\
+examples:
+  sessionwatch run shop.py --port 8000
+  sessionwatch run -m shop.worker
+  sessionwatch run -- gunicorn --workers 2 shop:app
+  sessionwatch run --fail -- pytest -q                     in CI: exit status 1 where there is a finding
+  sessionwatch run --format json --output findings.jsonl shop.py
+  sessionwatch run --rules session-leak=off,detached-touch=log shop.py
+
+exit status: the program's own; 2 where the program can't be started. --fail turns a 0 into 1 where there is a
+finding, and else into 2 where a process could not be watched.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"sessionwatch: error: {message}\n(see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: that of this process); the exit status."""
+    try:
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except SessionwatchError as error:
+        print(f"sessionwatch: error: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # as in `sessionwatch rules | head -1`; Python flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    match arguments:
+        case []:
+            _parser().print_help(sys.stderr)
+            return FAILED
+        case ["run", *rest]:
+            return _run(rest)
+        case ["demo", *rest]:
+            from .. import demo
+
+            return demo.main(rest)
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="sessionwatch", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("run", help="run a program and report about its sessions")
+    commands.add_parser("demo", help="run a small order service with its bugs, then repaired")
+    _add_rules(commands)
+    _add_explain(commands)
+    _add_config(commands)
+    _add_check(commands)
+    _add_report(commands)
+    _add_baseline(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from .._version import __version__
+
+        print(f"sessionwatch {__version__}")
+        parser.exit()
+
+
+# -- run --------------------------------------------------------------------------------------------
+
+
+def _run_parser() -> Parser:
+    parser = Parser(
+        prog="sessionwatch run",
+        usage=RUN_USAGE,
+        description=RUN,
+        epilog=RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--mode", metavar="MODE", help=f"{' | '.join(MODES)} (default: as configured, else log)")
+    parser.add_argument(
+        "--rules",
+        metavar="RULE=LEVEL,...",
+        action="append",
+        default=[],
+        help=f"set rules to {' | '.join(LEVELS)}",
+    )
+    _add_format(parser)
+    parser.add_argument("--output", metavar="FILE", help="where the report goes (default: stderr)")
+    parser.add_argument(
+        "--fail",
+        action="store_true",
+        help="exit status 1 instead of 0 where there is a finding, 2 where a process could not be watched",
+    )
+    parser.add_argument("--unused-allows", action="store_true", help="list allowances that matched nothing")
+    return parser
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _run_parser()
+    own, kind, program = split_program(arguments, _with_value(parser))
+    options = parser.parse_args(own)
+    from . import run
+
+    return run.run(
+        run.Options(
+            mode=options.mode,
+            rules=tuple(options.rules),
+            format=options.format,
+            output=options.output,
+            fail=options.fail,
+            unused_allows=options.unused_allows,
+        ),
+        kind,
+        program,
+    )
+
+
+def _with_value(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions if action.nargs is None for name in action.option_strings}
+
+
+def split_program(arguments: Sequence[str], with_value: set[str]) -> tuple[list[str], Any, list[str]]:
+    """Our own options, what kind of program follows ("script", "module", "command"), the program.
+
+    ``with_value`` names our options that take a value. By hand, because argparse would look for options
+    of ours among the program's.
+    """
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        own = list(arguments[:position])
+        if argument in ("-m", "--"):
+            return own, "module" if argument == "-m" else "command", list(arguments[position + 1 :])
+        if argument == "-" or not argument.startswith("-"):
+            return own, "script", list(arguments[position:])
+        position += 2 if argument in with_value else 1
+    return list(arguments), "script", []
+
+
+# -- rules, explain, config, report -----------------------------------------------------------------
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for tools")
+
+
+def _add_rules(commands: Any) -> None:
+    parser = commands.add_parser("rules", help="list the rules, and what each one is set to in each mode")
+    _add_format(parser)
+    parser.set_defaults(command=_rules)
+
+
+def _rules(options: argparse.Namespace) -> int:
+    from .. import rules
+
+    rows = [
+        {
+            "rule": rule.slug,
+            "severity": rule.severity,
+            **{mode: rule.level_in(mode) for mode in MODES},
+            "summary": rule.summary,
+        }
+        for rule in rules.ALL
+    ]
+    if options.format == "json":
+        _print_json(rows)
+    else:
+        _print_table([list(rows[0]), *(list(row.values()) for row in rows)])
+    return 0
+
+
+def _add_explain(commands: Any) -> None:
+    parser = commands.add_parser("explain", help="the page of one rule: what it reports, why, how to repair it")
+    parser.add_argument("rule", metavar="RULE")
+    parser.set_defaults(command=_explain)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from ..output import messages
+
+    print(messages.explain(options.rule), end="")
+    return 0
+
+
+def _add_config(commands: Any) -> None:
+    parser = commands.add_parser("config", help="the configuration that applies here, and where each value comes from")
+    _add_format(parser)
+    parser.set_defaults(command=_config)
+
+
+def _config(options: argparse.Namespace) -> int:
+    from .. import config, rules
+
+    effective = config.load(rules.ALL, rules.PLANNED)
+    plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source")}
+    values: dict[str, Any] = {
+        **plain,
+        **{f"rules.{slug}": level for slug, level in effective.levels.items()},
+        **{f"settings.{name}": value for name, value in effective.settings.items()},
+    }
+    if options.format == "json":
+        _print_json({name: {"value": value, "from": effective.origins[name]} for name, value in values.items()})
+    else:
+        rows = [[name, _shown(value), effective.origins[name]] for name, value in values.items()]
+        _print_table([["name", "value", "from"], *rows])
+    return 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+CHECK = """\
+Look at the settings of an engine or a sessionmaker, without running the program.
+
+  sessionwatch check shop.db:SessionLocal        a sessionmaker or async_sessionmaker, with its engine
+  sessionwatch check shop.db:engine              an engine, sync or asyncio
+  sessionwatch check shop:state.Session          an attribute of an attribute
+
+It imports the module, with the working directory on the path, and says what `sessionwatch explain config`
+describes: expire_on_commit under asyncio, autoflush, SQLite's foreign keys (for which it connects), one
+connection for all threads.
+"""
+CHECKED = "exit status: 0 nothing to report, 1 findings, 2 the object can't be imported or is something else"
+
+
+def _add_check(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    text = "the settings of an engine or a sessionmaker"
+    parser = commands.add_parser("check", help=text, description=CHECK, epilog=CHECKED, formatter_class=raw)
+    parser.add_argument("target", metavar="MODULE:OBJECT")
+    _add_format(parser)
+    parser.set_defaults(command=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    import json
+
+    from .. import config, rules
+    from ..output import report
+    from . import check
+
+    settings = config.load(rules.ALL, rules.PLANNED)
+    with project_root(settings.root):
+        found = check.check(options.target, settings.baseline)
+        records = [finding.as_json() for finding in found]
+    if options.format == "json":
+        sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
+    elif records:
+        sys.stdout.write(report.text(report.merge(records), colour=report.wants_colour(sys.stdout)))
+    else:
+        print(f"{options.target}: nothing to report")
+    return 1 if any(not finding.allowed for finding in found) else 0
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser("report", help="show the findings of a file that run --format json has written")
+    parser.add_argument("findings", metavar="FINDINGS.jsonl")
+    parser.set_defaults(command=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ..output import report
+
+    records = _findings(options.findings)
+    sys.stdout.write(report.text(report.merge(records), colour=report.wants_colour(sys.stdout)))
+    return 0
+
+
+def _findings(path: str) -> list[dict[str, Any]]:
+    from ..output import report
+
+    try:
+        records = report.read(path)
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    report.check(records, path)
+    return records
+
+
+BASELINE = """\
+Keep the findings that a code base is known to have in a file, so that only new ones count.
+
+  sessionwatch run --format json --output findings.jsonl shop.py
+  sessionwatch baseline update findings.jsonl      take these findings as known
+  pytest --sessionwatch-update-baseline            the same with those of the tests
+  sessionwatch baseline show                       list them
+  sessionwatch baseline prune findings.jsonl       drop those that no longer happen
+
+It is in use where it is configured: `baseline` below [tool.sessionwatch] in pyproject.toml, SESSIONWATCH_BASELINE, or
+sessionwatch_baseline in the pytest configuration. A finding is known by its rule, subject, file and function: another
+one of the same kind in the same function is known, too. It does not matter in which folder of the project one starts.
+prune keeps what is known of rules that were off in the mode of the run.
+"""
+
+
+def _add_baseline(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser("baseline", help="findings that are known", description=BASELINE, formatter_class=raw)
+    parser.add_argument("action", choices=("update", "show", "prune"))
+    parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="?", help="needed by update and prune")
+    parser.add_argument("--baseline", metavar="FILE", help="default: as configured, else sessionwatch-baseline.json")
+    parser.set_defaults(command=_baseline)
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from .. import config, rules
+    from ..watch import baseline
+
+    settings = config.load(rules.ALL, rules.PLANNED)
+    path = options.baseline or settings.baseline or shown_path(os.path.join(settings.root, baseline.DEFAULT))
+    known = baseline.read(path)
+    if options.action == "show":
+        _print_table([["rule", "place", "subject"], *(_row(entry) for entry in known.values())])
+        return 0
+    if options.findings is None:
+        raise ConfigError(f"baseline {options.action} needs FINDINGS.jsonl, as `run --format json` writes it")
+    records = _findings(options.findings)
+    told: list[str] = []
+    if options.action == "update":
+        records.sort(key=lambda record: not record.get("allowed"))  # one that is not, at another line, counts
+        found = {record["fingerprint"]: record for record in records}
+        entries = [*(record for record in found.values() if not record.get("allowed")), *known.values()]
+    else:
+        levels = {mode: config.load(rules.ALL, rules.PLANNED, keywords={"mode": mode}).levels for mode in MODES}
+        entries, told = baseline.prune(known.values(), records, levels, settings.mode)
+    print(f"{path}: {baseline.write(path, entries)} known findings (before: {len(known)})")
+    for line in told:
+        print(line)
+    if settings.baseline is None and not baseline.named_by_pytest(os.getcwd(), settings.root):
+        with project_root(settings.root):
+            line = f'baseline = "{project_path(path)}"'
+        print(f"not in use yet; for that, add to pyproject.toml, below [tool.sessionwatch]: {line}")
+    return 0
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    place = f"{entry['path'] or 'unknown place'} in {entry['function'] or '?'}"
+    return [entry["rule"] or "?", place, entry["subject"] or "?"]
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,259 @@
+"""``sessionwatch run``: start a program as it is, and report when it has ended.
+
+The program runs in a child process that is Python itself, so its arguments, ``__main__``, tracebacks and
+exit status are Python's own. The watch gets into it, and into every process that it starts, by the
+``sitecustomize`` in the folder ``autostart``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, Literal, NamedTuple
+
+from .. import config, rules
+from ..model import ConfigError
+from ..output import messages, report
+from ..watch import baseline
+from .process import end_like, supervise
+
+AUTOSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "autostart")
+
+NOT_WATCHED = 2  # the exit status of --fail for a process that could not be watched
+
+Kind = Literal["script", "module", "command"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for in front of the program."""
+
+    mode: str | None = None
+    rules: tuple[str, ...] = ()
+    format: str = "text"
+    output: str | None = None
+    fail: bool = False
+    unused_allows: bool = False
+
+
+class Command(NamedTuple):
+    """What to start; ``executable`` where ``argv[0]`` is only its name."""
+
+    argv: list[str]
+    executable: str | None = None
+
+
+class Files(NamedTuple):
+    """Where watched processes write: findings to one file; notes about themselves, and counts, to a folder."""
+
+    folder: str
+    findings: str
+
+    @property
+    def notes(self) -> str:
+        return os.path.join(self.folder, "notes.jsonl")
+
+
+def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
+    """Run ``program`` under the watch; the exit status to end with.
+
+    Ends this process by the signal that ended the program, where one did. Raises `ConfigError` and other
+    `SessionwatchError` for what can be known to be wrong before the program starts.
+    """
+    if options.mode is not None:
+        config.check_mode(options.mode, "--mode")
+    levels = config.parse_pairs(",".join(options.rules), "--rules")
+    settings = config.load(rules.ALL, rules.PLANNED, keywords={"rules": levels}, keywords_from="--rules")
+    missing = baseline.absent(settings.baseline)
+    if missing:
+        _say(f"sessionwatch: {missing}")
+    command = find_command(kind, program)
+    with _opened(options.output) as target, _private_folder() as folder:
+        files = _files(options, folder)
+        status = supervise(command.argv, _environment(options, files), command.executable)
+        failure = _afterwards(options, files, target)
+    if status < 0:
+        return end_like(-status)
+    return failure if options.fail and status == 0 else status
+
+
+# -- what to start ----------------------------------------------------------------------------------
+
+
+def find_command(kind: Kind, program: Sequence[str]) -> Command:
+    """The command line that runs ``program`` as it would run without sessionwatch."""
+    if not program or not program[0]:
+        raise ConfigError("nothing to run: give a SCRIPT, -m MODULE or -- COMMAND")
+    if kind == "command":
+        return _console_script(program)
+    if kind == "module":
+        return Command([*_interpreter(), "-m", *program])
+    if program[0] != "-" and not os.path.exists(program[0]):
+        hint = f"; it is a command: sessionwatch run -- {program[0]} ..." if shutil.which(program[0]) else ""
+        raise ConfigError(f"no such script: {program[0]}{hint}")
+    return Command([*_interpreter(), *program])
+
+
+def _console_script(program: Sequence[str]) -> Command:
+    name, *arguments = program
+    found = shutil.which(name)
+    if found:
+        return Command([name, *arguments], found)
+    beside = shutil.which(name, path=os.path.dirname(sys.executable))  # an environment that is not activated
+    if beside and not os.path.dirname(name):
+        return Command([beside, *arguments])
+    if os.path.isfile(name):
+        raise ConfigError(f"{name} is not executable; to run it with Python: sessionwatch run {name} ...")
+    raise ConfigError(f"no such command: {name}")
+
+
+def _interpreter() -> list[str]:
+    if not sys.executable:
+        raise ConfigError("Python does not know where its own program is (sys.executable is empty)")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise ConfigError("sessionwatch gets into a program by PYTHONPATH: run it without Python's -I, -E and -S")
+    return [sys.executable, *_interpreter_options()]
+
+
+def _interpreter_options() -> list[str]:
+    """What stands between ``python`` and ``-m sessionwatch``: meant for the program, such as ``-X dev``."""
+    head = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    if head[-1:] == ["sessionwatch"] and len(head) > 1:
+        *head, last = head[:-1]
+    elif head and head[-1].endswith("msessionwatch"):
+        *head, last = [*head[:-1], head[-1].removesuffix("sessionwatch")]
+    else:
+        return []
+    return head if last == "-m" else [*head, last.removesuffix("m")]
+
+
+# -- what watched processes are told ----------------------------------------------------------------
+
+
+def _files(options: Options, folder: str) -> Files:
+    findings = os.path.join(folder, "findings.jsonl")
+    if options.format == "json" and options.output and os.path.isfile(options.output):
+        findings = os.path.abspath(options.output)
+    files = Files(folder, findings)
+    for path in (files.findings, files.notes):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    return files
+
+
+def _environment(options: Options, files: Files) -> dict[str, str]:
+    """The environment, with what ``autostart`` is to know, and ``--mode`` and ``--rules`` as settings."""
+    path = os.environ.get("PYTHONPATH")
+    told = {
+        "SESSIONWATCH_RUN": json.dumps(files._asdict()),
+        "PYTHONPATH": f"{AUTOSTART}{os.pathsep}{path}" if path else AUTOSTART,  # an empty part would be a folder
+    }
+    if options.mode is not None:
+        told["SESSIONWATCH_MODE"] = options.mode
+    if options.rules:  # behind what is there: the last word on a rule counts
+        told["SESSIONWATCH_RULES"] = ",".join([os.environ.get("SESSIONWATCH_RULES", ""), *options.rules])
+    return {**os.environ, **told}
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="sessionwatch-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _complete(files: Files) -> None:
+    """Add the last line of each finding whose process ended before it could write its final count."""
+    records = report.read(files.findings, strict=False)
+    last = {(item["pid"], *report.key(item)): item for item in records}
+    with open(files.findings, "a", encoding="ascii") as stream:
+        for place, count in _counts(files.folder):
+            record = last.get(place)
+            if record and count > record["count"]:
+                message = messages.counted(record["rule"], record["message"], count) or record["message"]
+                last[place] = {**record, "message": message, "count": count}
+                stream.write(json.dumps(last[place]) + "\n")
+
+
+def _counts(folder: str) -> Iterator[tuple[tuple[int, str, int, bool], int]]:
+    for name in sorted(os.listdir(folder)):
+        prefix, _, pid = name.partition("counts-")
+        if prefix or not pid:
+            continue
+        with open(os.path.join(folder, name), encoding="ascii") as rows:
+            for row in rows:
+                # zeros: another thread never got to its row
+                fingerprint, line, allowed, count = row.strip("\0").split()
+                yield (int(pid), fingerprint, int(line), allowed == "1"), int(count)
+
+
+# -- what people are told ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(output: str | None) -> Iterator[IO[str] | None]:
+    """``--output``, emptied before the program starts, so that a mistake is told at once."""
+    if output is None:
+        yield None
+        return
+    try:
+        target = open(output, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (see below)
+    except OSError as error:
+        raise ConfigError(f"can't write {output}: {error.strerror}") from error
+    with target:
+        yield target
+
+
+def _afterwards(options: Options, files: Files, target: IO[str] | None) -> int:
+    """Report; what ``--fail`` makes of a 0: 1 for a finding that nothing allows, 2 where nobody can know of one.
+
+    Nothing here may cost the program its exit status.
+    """
+    try:
+        _complete(files)
+        seen = report.merge(report.read(files.findings, strict=False))
+        notes = report.read(files.notes, strict=False)
+        _tell(options, files, target, seen, notes)
+        found = any(item.allowed is None for item in seen)
+        return 1 if found else NOT_WATCHED if report.failures(notes) else 0
+    except Exception as error:
+        _say(f"sessionwatch: the report can't be made: {type(error).__name__}: {error}")
+        return NOT_WATCHED
+
+
+def _tell(
+    options: Options, files: Files, target: IO[str] | None, seen: list[report.Seen], notes: list[report.Record]
+) -> None:
+    stream = target or sys.stderr
+    if options.format == "text":
+        _write(stream, report.text(seen, notes, colour=report.wants_colour(stream), unused=options.unused_allows))
+    elif not (target and os.path.samefile(files.findings, target.fileno())):
+        _write(stream, _content(files.findings))
+    for line in report.failures(notes) if options.fail and (target or options.format == "json") else ():
+        _say(line)
+    if options.fail and target:
+        _say(f"{report.totals(seen)}; see {options.output}")
+
+
+def _write(stream: IO[str] | None, text: str) -> None:
+    """To ``--output`` or to stderr, which nobody may read any more, or which the caller closed (None)."""
+    with suppress(OSError, ValueError):
+        if stream is not None:
+            stream.write(text)
+            stream.flush()
+
+
+def _say(line: str) -> None:
+    _write(sys.stderr, line + "\n")
+
+
+def _content(path: str) -> str:
+    with open(path, encoding="utf-8") as stream:
+        return stream.read()

@@ -1,0 +1,1 @@
+"""What users call in their own code about plain data: boundaries, and whether a row was stored."""

@@ -1,0 +1,153 @@
+"""Which call of which function asked for a session: the unit of work where nothing declares one.
+
+A call is told from later ones of the same function by a token on its frame, which is gone when the call is
+over; a frame's address would be used again, and a frame itself would keep the function's variables alive.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+from ..model import by_instruction, line_of
+from . import callsite
+
+_DEEPEST = 6  # functions of the user's that are looked at, outwards
+_GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR: they hand a session out
+_RESUMED = _GENERATOR | 0x80 | 0x100  # and coroutines: who called them may change
+_LEAVING = ("RETURN", "RAISE", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_ABSOLUTE")  # nothing follows below
+_TESTS = ("test", "setup", "setUp", "asyncSetUp")
+
+
+class Token:
+    """Lies on a frame in the place of a trace function. ``commits``: what sessions that it asked for have committed.
+
+    Python calls it only if a tracer begins meanwhile; it then stays where it is and does nothing.
+    """
+
+    __slots__ = ("commits", "outer", "told")
+
+    def __init__(self) -> None:
+        self.commits: list[tuple[Any, int, int, Any]] = []  # database, offset of the call, distance, what
+        self.told = False
+        self.outer: tuple[tuple[Token, int], ...] | None = None  # the calls around a plain function's, for its length
+
+    def __call__(self, *_: object) -> Token:
+        return self
+
+
+class Asking(NamedTuple):
+    """A call that asked for a session: the frame's token, its code, and the instruction that it was at."""
+
+    token: Token
+    code: CodeType
+    lasti: int
+    outermost: bool
+
+
+def callers(frame: FrameType | None) -> tuple[tuple[Token, int], ...]:
+    """The calls of the user's functions at and outside ``frame``, innermost first.
+
+    Empty under a debugger or a tracer: their trace functions are not to be replaced.
+    """
+    if sys.gettrace() is not None:
+        return ()
+    frames = callsite.user_frames(frame, 1)
+    if frames:
+        token = frames[0].f_trace
+        if type(token) is Token and token.outer is not None:  # no look at the rest for a call that opens many sessions
+            return ((token, frames[0].f_lasti), *token.outer)
+    found = []
+    for outer in callsite.user_frames(frame, _DEEPEST):
+        token = outer.f_trace
+        if token is None:
+            token = outer.f_trace = Token()
+        elif type(token) is not Token:
+            return ()
+        found.append((token, outer.f_lasti))
+    if found and not frames[0].f_code.co_flags & _RESUMED:
+        found[0][0].outer = tuple(found[1:])
+    return tuple(found)
+
+
+def asking(frame: FrameType | None, opened: tuple[tuple[Token, int], ...]) -> list[Asking]:
+    """The innermost two of the calls that are still running, without generators, which only hand the session out."""
+    found: list[Asking] = []
+    if not opened:
+        return found
+    places = dict(opened)
+    running = callsite.user_frames(frame, _DEEPEST)
+    for outer in running:
+        token = outer.f_trace
+        if type(token) is Token and token in places and not outer.f_code.co_flags & _GENERATOR:
+            found.append(Asking(token, outer.f_code, places[token], outer is running[-1]))
+            if len(found) == 2:
+                break
+    return found
+
+
+def together(asking: list[Asking], database: Any, session: int, what: Any) -> tuple[Asking, Any] | None:
+    """Note a commit; the call that asked for this session and, from another line, for an earlier one, if any.
+
+    That is the function that asked itself or through a provider, or the one that called two such functions.
+    """
+    found = None
+    for distance, call in enumerate(asking):
+        commits = call.token.commits
+        earlier = [kept for kept in commits if kept[0] == database and kept[3].session != session]
+        if earlier and found is None:
+            found = (call, earlier[-1]) if _is_one_unit(call, distance, earlier) else (call, None)
+        commits[:] = [kept for kept in commits if kept[:2] != (database, call.lasti)]
+        commits.append((database, call.lasti, distance, what))
+    if found is None or found[1] is None:
+        return None
+    found[0].token.told = True
+    return found[0], found[1][3]
+
+
+def _is_one_unit(call: Asking, distance: int, earlier: list[Any]) -> bool:
+    if call.token.told:
+        return False
+    _, lasti, before, _ = earlier[-1]
+    itself = distance == before == 0
+    lines = {line_of(call.code, place) for _, place, _, _ in earlier}
+    if line_of(call.code, call.lasti) in lines:
+        return False
+    if call.outermost and (not itself or call.code.co_name.startswith(_TESTS)):
+        return False  # a program's main() is a sequence of units, and a test plays several parts
+    return not (_in_a_loop(call.code, lasti) or _in_a_loop(call.code, call.lasti))
+
+
+@by_instruction
+def _in_a_loop(code: CodeType, place: int) -> bool:
+    """Whether an instruction is within a loop: each of its rounds may be a unit."""
+    following = _following(code)
+    start = max(offset for offset in following if offset <= max(place, 0))  # a call's offset may be its cache's
+    seen: set[int] = set()
+    ahead = [*following[start]]
+    while ahead:
+        offset = ahead.pop()
+        if offset not in seen:
+            seen.add(offset)
+            ahead += following.get(offset, ())
+    return start in seen
+
+
+def _following(code: CodeType) -> dict[int, list[int]]:
+    """Where the code may go on after each of its instructions. An await, which jumps back too, is no loop."""
+    bytecode = dis.Bytecode(code)
+    steps = list(bytecode)
+    following: dict[int, list[int]] = {}
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        jumps = step.opcode in dis.hasjrel or step.opcode in dis.hasjabs
+        goes = [step.argval] if jumps and "NO_INTERRUPT" not in step.opname else []
+        if after is not None and not step.opname.startswith(_LEAVING):
+            goes.append(after.offset)
+        following[step.offset] = goes
+    for entry in getattr(bytecode, "exception_entries", ()):  # undocumented: without it, fewer loops are known
+        for offset in following:
+            if entry.start <= offset < entry.end:
+                following[offset].append(entry.target)
+    return following

@@ -1,0 +1,80 @@
+"""Where a thread or a task is at this moment, asked from another thread.
+
+Frames are looked at and let go at once, and their locals are never read: that would keep what the program
+has dropped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+from ..model import RawSite
+from . import callsite
+
+_AWAITED = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Whereabouts:
+    """``site`` is the innermost place of the user's code; None where no code of the user's runs there.
+
+    ``gone``: the thread has ended, the task is done. ``busy``: inside a call of SQLAlchemy's.
+    ``related``: one of the codes that were asked for is on the stack.
+    """
+
+    site: RawSite | None = None
+    gone: bool = False
+    busy: bool = False
+    related: bool = False
+
+
+def of_thread(ident: int, codes: frozenset[CodeType]) -> Whereabouts:
+    """What the thread with that identifier does now."""
+    frame = sys._current_frames().get(ident)
+    return Whereabouts(gone=True) if frame is None else _seen(_outwards(frame), codes)
+
+
+def of_task(task: Any, ident: int, codes: frozenset[CodeType]) -> Whereabouts:
+    """What an asyncio task does or waits for now; ``ident`` is the thread of its loop, ``task`` None if collected."""
+    if task is None or task.done():
+        return Whereabouts(gone=True)
+    awaited = list(_awaited(task.get_coro()))
+    running = any(getattr(waiting, "cr_running", False) for waiting, _ in awaited)
+    seen = _seen((frame for _, frame in reversed(awaited)), codes)
+    if running:  # what it calls, no coroutine knows
+        now = of_thread(ident, codes)
+        return Whereabouts(now.site or seen.site, False, now.busy or seen.busy, now.related or seen.related)
+    return seen
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None and callsite.kind_of(frame) != callsite.STOP:
+        yield frame
+        frame = frame.f_back
+
+
+def _awaited(waiting: Any) -> Iterator[tuple[Any, FrameType]]:
+    """A coroutine and what it waits for, outermost first."""
+    while waiting is not None:
+        inner = None
+        for frame_name, await_name in _AWAITED:
+            frame = getattr(waiting, frame_name, None)
+            if frame is not None:
+                yield waiting, frame
+                inner = getattr(waiting, await_name, None)
+        waiting = inner
+
+
+def _seen(frames: Iterator[FrameType], codes: frozenset[CodeType]) -> Whereabouts:
+    site, busy, related = None, False, False
+    for frame in frames:  # the innermost first
+        code = frame.f_code
+        related = related or code in codes
+        if site is None and callsite.kind_of(frame) == callsite.USER:
+            site = RawSite(code, frame.f_lasti)
+        busy = busy or (site is None and str(frame.f_globals.get("__name__", "")).startswith("sqlalchemy."))
+    return Whereabouts(site, False, busy, related)

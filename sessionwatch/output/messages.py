@@ -1,0 +1,100 @@
+"""Finding -> text: headline, evidence newest first, one fix that can be pasted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .. import rules
+from ..model import Evidence, Finding, Mark
+from ..record.events import Holder
+from ..rules import _story
+
+_BOLD, _RED, _YELLOW, _DIM, _RESET = "\033[1m", "\033[31m", "\033[33m", "\033[2m", "\033[0m"
+
+
+def headline(finding: Finding, colour: bool = False) -> str:
+    """``slug: what happened``, in one line."""
+    slug = finding.rule
+    if colour:
+        slug = f"{_BOLD}{_RED if finding.severity == 'fault' else _YELLOW}{slug}{_RESET}"
+    return f"{slug}: {finding.message}"
+
+
+def render(finding: Finding, colour: bool = False) -> str:
+    """The whole story, several lines, without a newline at its end."""
+    evidence = finding.evidence
+    if finding.unit and finding.unit != finding.subject:
+        evidence = (*evidence, Evidence("during", None, note=finding.unit))
+    lines = [headline(finding, colour), *_table(evidence, colour)]
+    lines.extend(_indented("fix: ", finding.fix))
+    if finding.allowed:
+        lines.append(f"  allowed: {finding.allowed}")
+    lines.append(f"  more: sessionwatch explain {finding.rule}")
+    return "\n".join(lines)
+
+
+def counted(slug: str, message: str, count: int) -> str | None:
+    """The message of a finding with its final count; None where a message of this rule has no count in it."""
+    for rule in rules.ALL:
+        if rule.slug == slug and rule.counted is not None:
+            return rule.counted(message, count)
+    return None
+
+
+def holders(held: list[Holder], checked_out: int) -> str:
+    """Who holds the connections of a pool that has none left, several lines, the oldest transaction first."""
+    shown = f"{checked_out} connection{'' if checked_out == 1 else 's'} checked out"
+    lines = [f"sessionwatch: the pool had {shown}, {len(held)} of them by sessions in a transaction"]
+    for holder in held:
+        lines.append(f"  session {holder.record.label}, in a transaction for {holder.seconds:.1f} s")
+        lines.extend("  " + line for line in _table(_story.held(holder)))
+    return "\n".join(lines)
+
+
+def _table(evidence: Iterable[Evidence], colour: bool = False) -> list[str]:
+    lines = []
+    rows = [(item.label, _place(item), _detail(item)) for item in evidence]
+    widest = max((len(label) for label, _, _ in rows), default=0)
+    detailed = max((len(place) for _, place, detail in rows if detail), default=0)
+    for label, place, detail in rows:
+        line = f"  {label:<{widest}}  {place}"
+        if detail:
+            line = f"{line:<{widest + 4 + detailed}}     {_DIM if colour else ''}{detail}{_RESET if colour else ''}"
+        lines.append(line)
+    return lines
+
+
+def place(mark: Mark) -> str:
+    """``file:line in function`` of a mark."""
+    return _place(Evidence("", mark.site.resolve() if mark.site is not None else None))
+
+
+def explain(slug: str) -> str:
+    """The rule's page, as Markdown. Raises `sessionwatch.ConfigError` for an unknown rule."""
+    rule = rules.find(slug)
+    return f"# {rule.slug}\n\n{rule.summary}\n\n{rule.page.strip()}\n"
+
+
+def _indented(label: str, text: str) -> list[str]:
+    first, *rest = text.splitlines() or [""]
+    return [f"  {label}{first}", *(f"  {' ' * len(label)}{line}" for line in rest)]
+
+
+def _place(item: Evidence) -> str:
+    if item.site is None:
+        return item.note or "place unknown"
+    return f"{item.site.shown_path}:{item.site.line} in {item.site.function}"
+
+
+def _detail(item: Evidence) -> str:
+    parts = []
+    if item.session:
+        parts.append(f"session {item.session}")
+    if item.note and item.site is not None:
+        glue = " " if item.note.endswith(" here") or item.note.startswith("by ") else ", "
+        parts = [f"{parts[0]}{glue}{item.note}" if parts else item.note]
+    if item.task:
+        parts.append(f"task {item.task}")
+    elif item.thread and item.thread != "MainThread":
+        parts.append(f"thread {item.thread}")
+    return ", ".join(parts)

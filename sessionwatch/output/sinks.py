@@ -1,0 +1,126 @@
+"""Where findings go: the log, a JSON Lines file, a callback. Sinks know no rules."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..model import ConfigError, Finding, exportable
+from .messages import counted, render
+
+Sink = Callable[[Finding, bool], None]  # the finding, and whether it is the first of its kind
+
+logger = logging.getLogger("sessionwatch")
+
+
+class Story:
+    """The text of a finding, made only if a record of it is formatted; ``finding`` is the finding itself."""
+
+    __slots__ = ("finding",)
+
+    def __init__(self, finding: Finding) -> None:
+        self.finding = finding
+
+    def __str__(self) -> str:
+        return render(self.finding)
+
+
+def log(finding: Finding, first: bool) -> None:
+    """One record of the logger ``sessionwatch``, level WARNING, for the first of each kind.
+
+    It stands at the place that the finding points to, and ``record.args[0].finding`` is the finding. Its other
+    attributes are strings and numbers, which OpenTelemetry's handlers export as they are.
+    """
+    if first and not finding.allowed and logger.isEnabledFor(logging.WARNING):
+        site = finding.site
+        path, line, function = (site.path, site.line, site.function) if site else ("(unknown file)", 0, None)
+        about = {name: value for name, value in finding.attributes().items() if not name.startswith("code.")}
+        arguments: tuple[Any, ...] = (Story(finding),)
+        logger.handle(
+            logger.makeRecord(
+                logger.name, logging.WARNING, exportable(path), line, "%s", arguments, None, function, about
+            )
+        )
+
+
+class OpenFile:
+    """A file that is kept open; opened again where the program has closed it.
+
+    Daemons close every file that is open, and the number may be a socket of theirs by now.
+    """
+
+    def __init__(self, path: str, flags: int, mode: int = 0o600) -> None:
+        self._path, self._flags, self._mode = path, os.O_WRONLY | os.O_CLOEXEC | flags, mode
+        self._number, self._what = -1, os.stat_result(range(10))
+
+    def number(self) -> int:
+        """The file descriptor. Raises `OSError`."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._number), self._what):
+                return self._number
+        self._number = os.open(self._path, self._flags, self._mode)
+        self._what = os.fstat(self._number)
+        return self._number
+
+    def close(self) -> None:
+        """Close the file, unless the program has done so."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._number), self._what):
+                os.close(self._number)
+        self._number = -1
+
+
+class JsonLines:
+    """Appends findings to a file, one JSON object a line, each line written at once.
+
+    A finding is written when it is first seen and, if its count grew, once more by `close`. Several
+    processes may append to one file. Raises `sessionwatch.ConfigError` if it can't be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self._file: OpenFile | None = OpenFile(self.path, os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            self._file.number()
+        except OSError as error:
+            raise ConfigError(f"output {path} can't be written: {error.strerror}") from error
+        self._written: dict[tuple[Any, ...], tuple[Finding, int]] = {}  # by `Finding.key`
+
+    def __call__(self, finding: Finding, first: bool) -> None:
+        key = finding.key
+        if first:
+            self._write_grown(key)
+            self._write(finding)
+        self._written.setdefault(key, (finding, finding.count if first else 0))
+
+    def forget(self) -> None:
+        """In a forked child: what the parent saw is the parent's to write."""
+        self._written.clear()
+
+    def flush(self) -> None:
+        """Write the final counts of findings that were seen more than once."""
+        for key in list(self._written):
+            self._write_grown(key)
+
+    def close(self) -> None:
+        """Write the final counts and close the file."""
+        try:
+            self.flush()
+        finally:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _write_grown(self, key: tuple[Any, ...]) -> None:
+        finding, count = self._written.pop(key, (None, 0))
+        if finding is not None and finding.count != count:
+            self._write(finding, counted(finding.rule, finding.message, finding.count))
+
+    def _write(self, finding: Finding, message: str | None = None) -> None:
+        if self._file is not None:
+            line = json.dumps({**finding.as_json(), "message": message or finding.message}, ensure_ascii=True) + "\n"
+            os.write(self._file.number(), line.encode("ascii"))

@@ -1,0 +1,1 @@
+"""Who opened, used and closed which session: records, counters, events, the watchdog. Knows no SQLAlchemy."""

@@ -1,0 +1,330 @@
+"""Events: what the hooks tell the rules. Plain data, built on slow paths only; no event knows SQLAlchemy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from ..model import Finding, Mark, Ownership, Site
+
+LoadKind = Literal["relationship", "collection", "deferred", "expired", "unloaded", "inherited"]
+
+
+class Event:
+    """Base of all events. One with an ``error`` that is not None gets the finding's story added to it as a note."""
+
+    __slots__ = ()
+
+
+class Step(NamedTuple):
+    """One attribute on the way from a query's class to what was read; ``kind`` says how it is loaded."""
+
+    model: str  # the class that defines it
+    attribute: str
+    kind: LoadKind
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Write:
+    """Rows that a session wrote and did not commit (or objects that it never flushed).
+
+    ``subject`` is a class name or a table name; ``what`` says which of both it is. ``count`` is the
+    number of objects or rows, None where the database did not say.
+    """
+
+    subject: str
+    what: Literal["object", "row", "pending"]
+    verb: str  # "inserted", "updated", "deleted", "added", "changed", "written"
+    count: int | None
+    mark: Mark | None
+    temporary: bool = False  # a temporary table
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Holder:
+    """Who holds a transaction: who began it, and what that thread or task does at this moment."""
+
+    record: Any  # ledger.SessionRecord
+    began: Mark
+    now: Site | None
+    gone: bool  # the thread has ended, the task is done
+    busy: bool  # inside a call of SQLAlchemy's
+    related: bool  # still in the function that opened the session, or that ran its first or last statement
+    seconds: float  # how long the transaction has been open
+
+
+class Commit(NamedTuple):
+    """Writes that a session committed to one database."""
+
+    session: int  # what tells the session from others
+    label: str
+    opened: Mark | None
+    written: Mark | None  # the first of them
+    committed: Mark | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Actor:
+    """A thread or an asyncio task: where it is now, and where it was made (None where that is not the user's code)."""
+
+    kind: Literal["task", "thread"]
+    name: str
+    now: Site | None
+    created: Site | None = None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class SessionEnded(Event):
+    """A session was closed, collected, abandoned, or is still open when its unit or the program ends."""
+
+    record: Any  # ledger.SessionRecord
+    how: Literal["closed", "reset", "invalidated", "collected", "unit", "exit", "abandoned"]
+    ended: Mark | None  # the call that ended it; None for collection and exit
+    in_framework: bool  # the caller of close() is library code, not the user's
+    writes: tuple[Write, ...]  # not committed, not rolled back; newest last
+    holds_connection: bool
+    in_transaction: bool
+    seconds_open: float  # how long its transaction has been open
+    holder: Holder | None = None  # of one that was abandoned
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class SessionReused(Event):
+    """A session began work again after the scope that owned it had ended."""
+
+    record: Any  # ledger.SessionRecord, of the life that ended
+    used: Mark | None
+    error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class InstanceEvent(Event):
+    """Something happened to an instance that belongs to no session any more."""
+
+    model: str
+    attribute: str
+    mark: Mark | None
+    ownership: Ownership | None
+    via: Site | None = None  # the library line that touched it, where the user's own is further away
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class UnloadedRead(InstanceEvent):
+    """A read that needs the database. ``kind`` says what was not there, ``base`` where an inherited mapping begins."""
+
+    kind: LoadKind = "unloaded"
+    base: str = ""
+    path: tuple[Step, ...] = ()  # from the class that the query asked for; the last one is what was read
+    recursive: bool = False  # the path goes round: a tree
+    record: Any = None  # ledger.SessionRecord of the session that holds or held it
+    queried: bool = True  # False for an object that the session made, not a query
+    by_get: bool = False  # its query was a call of get() or get_one(), which take loader options by another way
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DetachedRead(UnloadedRead):
+    """A read that needs the database, on an instance without a session."""
+
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ImplicitRead(UnloadedRead):
+    """A read that needs the database under asyncio, where nothing awaited it."""
+
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class RepeatedLoad(UnloadedRead):
+    """One attribute was loaded by a query of its own for one instance after another, from one line.
+
+    ``count`` is how many queries that makes. ``told`` receives the finding, whose count grows with the loads to come.
+    """
+
+    count: int = 0
+    told: list[Finding] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class RepeatedGet(Event):
+    """Instances of one class were fetched by their keys one after another, from one line. As `RepeatedLoad`."""
+
+    record: Any  # ledger.SessionRecord
+    model: str
+    key: str  # the attribute of the primary key; of the first column, if there are more
+    mark: Mark
+    count: int
+    told: list[Finding] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DetachedTouch(InstanceEvent):
+    """A read of a loaded value. ``is_key``: the attribute is (part of) the primary key."""
+
+    is_key: bool = False
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DetachedWrite(InstanceEvent):
+    """A change that no session will save. ``verb``: changed, appended to, removed from, deleted."""
+
+    verb: str = "changed"
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Crossed(Event):
+    """Instances of mapped classes crossed a boundary. ``places``: path, class and state of each."""
+
+    how: Literal["argument", "result", "value"]
+    function: str  # that is declared to be the boundary; empty for a value
+    declared: Site | None
+    mark: Mark | None
+    places: tuple[tuple[str, str, str], ...]
+    ownership: Ownership | None  # of the first one
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Misconfigured(Event):
+    """A setting that leads to faults took effect. ``made``: what has the setting; ``used``: where it took effect."""
+
+    kind: Literal["expire", "foreign-keys", "static", "autoflush"]
+    subject: str
+    made: Mark | None
+    used: Mark | None
+    other: Mark | None = None  # the other thread's statement; the first add() that is pending
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Reattached(Event):
+    """An instance of a session that ended was given to another one, with harm.
+
+    ``kind``: stale (older values went over the row's), revived (its row is gone), deleted (it was deleted itself),
+    duplicate (the session holds another instance of the row), unmatched (an UPDATE found no row), outdated (of an
+    older version).
+    """
+
+    model: str
+    kind: Literal["stale", "revived", "deleted", "duplicate", "unmatched", "outdated"]
+    attributes: tuple[str, ...]
+    record: Any  # ledger.SessionRecord, of the session that receives it
+    mark: Mark | None  # the call that gives it
+    verb: str  # "added" or "merged"
+    ownership: Ownership | None  # of the session that had it before
+    flushed: Mark | None = None
+    present: Site | None = None  # the query of the instance that the session holds already
+    error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class GivenAway(Event):
+    """An instance that belongs to one session was given to another one; SQLAlchemy refuses by itself."""
+
+    model: str
+    record: Any  # ledger.SessionRecord, of the session that it was given to
+    holder: Any  # of the session that it belongs to; None if that one is not watched
+    mark: Mark | None
+    loaded: Site | None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ChangedTwice(Event):
+    """One row was changed in two sessions that were open at the same time. The second one is flushing."""
+
+    model: str
+    attributes: tuple[str, ...]
+    record: Any  # ledger.SessionRecord, of the session that flushes
+    mark: Mark | None
+    other: Any  # of the other session; None if that one is gone
+    other_attributes: tuple[str, ...]
+    other_mark: Mark | None  # its flush; None if it has not flushed yet
+    loaded: Site | None  # the query of the second one's copy
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ChangedInPlace(Event):
+    """A value was changed in place, and the commit that has just flushed did not write it."""
+
+    model: str
+    attribute: str
+    kind: Literal["dict", "list", "set", "object"]
+    type: str  # of the column, as it is written in a mapping
+    record: Any  # ledger.SessionRecord
+    mark: Mark | None  # the commit
+    loaded: Site | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Overlap(Event):
+    """A second thread or task came into a session that a first one was still inside of.
+
+    ``did`` says what the second one did. ``stories`` receives the text of the finding.
+    """
+
+    record: Any  # ledger.SessionRecord
+    second: Actor
+    first: Actor
+    did: str
+    error: BaseException | None = None  # SQLAlchemy's or the driver's own, where they refuse by themselves
+    stories: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Blocked(Event):
+    """A statement of a sync dialect ran on a thread whose event loop was running."""
+
+    record: Any | None  # ledger.SessionRecord; None for a connection without a session
+    mark: Mark
+    statement: str  # operation and table
+    milliseconds: float
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ErrorSwallowed(Event):
+    """A database error was neither rolled back nor on its way out when its session went on.
+
+    ``did`` says what the session did then: "ran SELECT orders", "was committed", "was closed", "was used again".
+    """
+
+    record: Any  # ledger.SessionRecord
+    statement: str  # operation and table, or COMMIT
+    kind: str  # the exception's class
+    failed: Mark
+    did: str
+    later: Mark | None
+    error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class InheritedConnection(Event):
+    """A forked child used a connection that was opened before the fork."""
+
+    record: Any | None  # ledger.SessionRecord; None for a connection without a session
+    statement: str  # operation and table
+    used: Mark
+    connected: Mark | None
+    parent: int  # process id
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class SplitCommit(Event):
+    """A second session committed writes to a database within one unit.
+
+    ``unit`` is its name; None where the unit is one call of ``function``.
+    """
+
+    record: Any  # ledger.SessionRecord, of the second session
+    first: Commit
+    second: Commit
+    unit: str | None
+    function: str | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class TransactionOverdue(Event):
+    """A transaction is open for too long, or nothing happened in it for too long; ``limit`` is in seconds."""
+
+    holder: Holder
+    why: Literal["open", "idle"]
+    limit: float

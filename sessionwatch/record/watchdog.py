@@ -1,0 +1,263 @@
+"""The watchdog: a thread that sees what is wrong while it happens, because nothing calls us then.
+
+It exists only once a transaction began while a rule that needs it is on. While one is open it looks at
+them now and then; while none is, it waits without a time-out, and the next that begins wakes it. No
+statement pays for it: it samples the records' counters, so that times are measured to within a sample.
+It holds sessions' records for a moment only, and never a session: whoever drops a session last ends it,
+and some drivers' connections may be ended by the thread that made them only.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+from types import CodeType
+from typing import Any, NamedTuple
+
+from ..frames import whereabouts
+from ..model import Mark
+from .events import Event, Holder, SessionEnded, TransactionOverdue
+from .ledger import SessionRecord
+
+_GENERATOR, _COROUTINE = 0x220, 0x80  # flags of code objects
+_PATIENCE = 2.0  # seconds to wait for the thread to end
+_LEAST = 0.01  # seconds; a limit of nothing must not become a loop without a pause
+
+
+class Holding(NamedTuple):
+    """One open transaction of a session: who began it, since when (seconds of the clock), and what it holds.
+
+    A session's record keeps it as a plain tuple, which is cheaper: most transactions end before anybody looks.
+    """
+
+    watchdog: Watchdog
+    since: float
+    ident: int  # of the thread
+    thread: str
+    task: Any  # a weak reference, None outside of a task
+    task_name: str | None
+    allowances: Any
+    pools: tuple[Any, ...]  # that its connections are from
+    transactional: bool  # not in AUTOCOMMIT
+
+
+class Look:
+    """What the watchdog has seen of an open transaction, from its first look on."""
+
+    __slots__ = ("at_rest", "counted", "record", "reported", "seen", "since")
+
+    def __init__(self, record: weakref.ref[SessionRecord], since: float) -> None:
+        self.record = record
+        self.since = self.counted = self.at_rest = since
+        self.seen: tuple[int, int] = (-1, 0)  # statements and chunks at the last look
+        self.reported: tuple[str, ...] = ()  # the rules that know of it
+
+
+def began(record: SessionRecord, holding: Holding) -> Mark:
+    """Where a transaction began, and in which thread and task."""
+    return Mark(record.began_at, holding.thread, holding.task_name)
+
+
+class Watchdog:
+    """Samples the open transactions. ``seconds`` and ``idle`` are the limits; ``clock`` gives seconds."""
+
+    def __init__(
+        self,
+        emit: Callable[[Event, Any], object],
+        ended: Callable[[SessionRecord, float, tuple[str, ...]], None],
+        failed: Callable[[str], None],
+        seconds: float,
+        idle: float,
+    ) -> None:
+        self.clock: Callable[[], float] = perf_counter
+        self.parked = True  # nothing is open: whoever begins has to wake it
+        self._emit, self._ended, self._failed = emit, ended, failed
+        self._seconds, self._idle = max(seconds, _LEAST), max(idle, _LEAST)
+        self._step = min(self._seconds, self._idle) / 2
+        # By the number of the record: the hook of the transaction's begin puts in the reference alone.
+        self.holdings: dict[int, weakref.ref[SessionRecord] | Look] = {}
+        self._looking = threading.RLock()
+        self._signal = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    # -- what the hooks tell --------------------------------------------------------------------------
+
+    def ended(self, record: SessionRecord, since: float) -> None:
+        """A record's transaction is over."""
+        look = self.holdings.pop(record.number, None)
+        if type(look) is Look and look.reported and not record.muted:
+            self._ended(record, self.clock() - since, look.reported)
+
+    def wake(self) -> None:
+        """Start the thread, or end its wait."""
+        self.parked = False
+        if self._thread is not None:
+            self._signal.set()
+            return
+        if sys.is_finalizing():  # a session in somebody's __del__: a thread would never come to run
+            return
+        self._stopping = False
+        self._signal.clear()
+        self._thread = threading.Thread(target=self._run, name="sessionwatch", daemon=True)
+        with suppress(RuntimeError):  # the interpreter is about to end, or has no more threads to give
+            self._thread.start()
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the thread and wait for it; the next transaction that begins starts another."""
+        thread, self._thread = self._thread, None
+        self._stopping = True
+        self._signal.set()
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_PATIENCE)
+        self.parked = True
+
+    def renew(self) -> None:
+        """In a forked child: there is no thread, and what is open is the parent's."""
+        self._thread, self._looking, self._signal = None, threading.RLock(), threading.Event()
+        self.holdings.clear()
+        self.parked = True
+
+    def _run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # signals are for the program's own threads
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mine = self._signal
+        wait: float | None = self._step
+        while not self._stopping and self._signal is mine:
+            if wait is None:
+                self.parked = True
+                wait = self.tick()  # one may have begun before it could see that
+                if wait is None:
+                    mine.wait()
+                    wait = self._step
+                self.parked = False
+                if not self._stopping:
+                    mine.clear()
+            elif not mine.wait(wait):
+                wait = self.tick()
+            elif not self._stopping:
+                mine.clear()
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    def tick(self) -> float | None:
+        """Look at every open transaction once: seconds until the next look, None where nothing can be due."""
+        with self._looking:
+            now = self.clock()
+            dues = [self._guarded(number, now) for number in list(self.holdings)]
+        waits = [due - now for due in dues if due is not None]
+        return max(self._step / 10, min(self._step, *waits)) if waits else None
+
+    def _guarded(self, number: int, now: float) -> float | None:
+        try:
+            look = self.holdings.get(number)
+            record, holding = _held(look)
+            if look is None or record is None or holding is None or record.muted:
+                self.holdings.pop(number, None)
+                return None
+            if not isinstance(look, Look) or look.since != holding.since:
+                look = self.holdings[number] = Look(weakref.ref(record), holding.since)
+                if record.held is None:  # it ended meanwhile
+                    self.holdings.pop(number, None)
+            return self._look(record, holding, look, now)
+        except Exception:
+            self._failed("watchdog")
+            return None
+
+    def _look(self, record: SessionRecord, holding: Holding, look: Look, now: float) -> float | None:
+        """Report what is due; when the next thing can be due, None for never."""
+        progress = record.statements, record.moves
+        if record.executing or progress != look.seen:
+            if progress[1] != look.seen[1]:
+                look.counted = now  # a stream takes the time that it takes
+            look.seen, look.at_rest = progress, now
+        quiet = now - look.at_rest
+        if record.streaming and quiet < self._seconds:
+            return look.at_rest + self._seconds
+        if holding.transactional and not look.reported:
+            return self._look_at_time(record, holding, look, now, quiet)
+        if record.connections and not record.leaked:
+            return self._look_at_holder(record, holding, look, now, quiet)
+        return None
+
+    def _look_at_time(self, record: SessionRecord, holding: Holding, look: Look, now: float, quiet: float) -> float:
+        why: Any = "idle" if quiet >= self._idle else "open" if now - look.counted >= self._seconds else None
+        if why is None:
+            return min(look.at_rest + self._idle, look.counted + self._seconds)
+        holder = self.holder(record, holding)
+        if why == "idle" and holder.busy:  # fetching or flushing
+            look.at_rest = now
+            return now + self._idle
+        look.reported += ("long-session",)
+        limit = self._idle if why == "idle" else self._seconds
+        self._emit(TransactionOverdue(holder, why, limit), (*record.allowances, *holding.allowances))
+        return now + self._step
+
+    def _look_at_holder(
+        self, record: SessionRecord, holding: Holding, look: Look, now: float, quiet: float
+    ) -> float | None:
+        if quiet < self._seconds:
+            return look.at_rest + self._seconds
+        holder = self.holder(record, holding)
+        if not (holder.gone and _owned_alone(record, holder.began)):
+            return now + self._seconds
+        event = SessionEnded(record, "abandoned", None, True, (), True, True, holder.seconds, holder)
+        self._emit(event, (*record.allowances, *holding.allowances))
+        record.leaked = True
+        look.reported += ("session-leak",)
+        return None
+
+    # -- who holds it ---------------------------------------------------------------------------------
+
+    def holder(self, record: SessionRecord, holding: Holding) -> Holder:
+        """Who holds a transaction, and where they are now."""
+        mark = began(record, holding)
+        places = (record.opened.site if record.opened else None, mark.site, record.last_site)
+        codes: frozenset[CodeType] = frozenset(place.code for place in places if place is not None)
+        if holding.task is not None:
+            now = whereabouts.of_task(holding.task(), holding.ident, codes)
+        else:
+            now = whereabouts.of_thread(holding.ident, codes)
+        site = now.site.resolve() if now.site is not None else None
+        busy = now.busy or record.executing
+        return Holder(record, mark, site, now.gone, busy, now.related, self.clock() - holding.since)
+
+    def holders(self, pool: int | None = None) -> list[Holder]:
+        """Everybody who is in a transaction now, the oldest first; ``pool``: the id() of the only pool that counts."""
+        return self._holders(lambda look, holding: pool is None or pool in map(id, holding.pools))
+
+    def reported(self, slug: str) -> list[Holder]:
+        """Those of `holders` that the rule was told of."""
+        return self._holders(lambda look, holding: isinstance(look, Look) and slug in look.reported)
+
+    def _holders(self, counts: Callable[[Any, Holding], bool]) -> list[Holder]:
+        found = []
+        for look in list(self.holdings.values()):
+            record, holding = _held(look)
+            if record is not None and holding is not None and not record.muted and counts(look, holding):
+                found.append(self.holder(record, holding))
+        return sorted(found, key=lambda holder: -holder.seconds)
+
+
+def _held(look: weakref.ref[SessionRecord] | Look | None) -> tuple[SessionRecord | None, Holding | None]:
+    """The record of an entry, if it is still there, and what it holds."""
+    reference = look.record if isinstance(look, Look) else look
+    record = reference() if reference is not None else None
+    held = record.held if record is not None else None
+    return record, Holding(*held) if held is not None else None
+
+
+def _owned_alone(record: SessionRecord, began: Mark) -> bool:
+    """Whether nobody else is known who could close it: no other opener, and no generator that goes on later."""
+    opened = record.opened
+    if opened is None or (opened.thread, opened.task) != (began.thread, began.task):
+        return False
+    flags = opened.site.code.co_flags if opened.site is not None else _GENERATOR
+    return not flags & _GENERATOR or bool(flags & _COROUTINE)

@@ -1,0 +1,132 @@
+"""A request or a websocket of an ASGI application is a unit of work, until the application's call has returned.
+
+That is after the teardown of dependencies and after background tasks, whatever the framework's version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ..patching import unseen
+from .naming import NO_ROUTE, asgi_route, method_of
+from .scope import FrameworkUnit, failed, process_ends
+
+__tracebackhide__ = True  # pytest: the story is in the message
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class UnitOfWorkMiddleware:
+    """ASGI 3 middleware: each request and each websocket is a unit of work. The end of the lifespan exports what waits.
+
+    Args:
+        app: the application.
+        route: returns the template of the route of a scope, None where there is none, for frameworks that
+            leave it elsewhere than Starlette, FastAPI and Litestar do.
+
+    Not needed for those three under `sessionwatch.install`: they are found by themselves. Both together are
+    one unit a request.
+    """
+
+    def __init__(self, app: App, route: Callable[[Scope], str | None] = asgi_route) -> None:
+        self.app = app
+        self.route = route
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope.get("type") not in ("http", "websocket"):
+            await self.app(scope, receive, _lifespan(scope, send))
+            return
+        unit = request(scope, self.route)
+        try:
+            with unit:
+                await self.app(scope, receive, send)
+        except BaseException as error:
+            unseen(error)
+            raise
+        finally:
+            unit.end()
+
+
+def _lifespan(scope: Scope, send: Any) -> Any:
+    """``send`` of a lifespan that tells of its end: uvicorn then ends the process by the signal that it got itself."""
+    if scope.get("type") != "lifespan":
+        return send
+
+    async def sending(message: Any) -> None:
+        if message.get("type") in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            process_ends(over=False)
+        await send(message)
+
+    return sending
+
+
+def request(scope: Scope, route: Callable[[Scope], str | None] = asgi_route) -> FrameworkUnit:
+    """The unit of a request. A websocket serves many messages, each of which may have a session of its own."""
+    websocket = scope["type"] == "websocket"
+    method = "WEBSOCKET" if websocket else method_of(scope.get("method"))
+
+    def name() -> str | None:
+        template = route(scope)
+        return f"{method} {template}" if template is not None else None
+
+    key = ("asgi", id(scope.get("headers")))  # middlewares copy the scope; the headers stay the same list
+    return FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key, "many" if websocket else "one")
+
+
+def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
+    """``__call__`` of a framework's application class."""
+
+    def make(original: Any) -> Any:
+        async def __call__(self: Any, scope: Scope, receive: Any, send: Any) -> None:  # noqa: N807
+            if not is_active() or scope.get("type") not in ("http", "websocket"):
+                await original(self, scope, receive, _lifespan(scope, send))
+                return
+            unit = request(scope)
+            try:
+                with unit:
+                    await original(self, scope, receive, send)
+            except BaseException as error:
+                unseen(error)
+                raise
+            finally:
+                unit.end()
+
+        return __call__
+
+    return make
+
+
+def wrap_background(attribute: str) -> Callable[[Callable[[], bool]], Callable[[Any], Any]]:
+    """``BackgroundTask.__call__``: work after the response is a unit of its own, with its own sessions."""
+
+    def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
+        def make(original: Any) -> Any:
+            async def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+                if not is_active():
+                    return await original(self, *args, **kwargs)
+                unit = FrameworkUnit("task", f"background task {_called(self, attribute)}")
+                try:
+                    with unit:
+                        return await original(self, *args, **kwargs)
+                except BaseException as error:
+                    unseen(error)
+                    raise
+                finally:
+                    unit.end()
+
+            return __call__
+
+        return make
+
+    return wrap
+
+
+def _called(task: Any, attribute: str) -> str:
+    try:
+        function = getattr(task, attribute)
+        function = getattr(function, "func", function)  # functools.partial
+        return str(getattr(function, "__qualname__", type(function).__qualname__)).rpartition("<locals>.")[2]
+    except Exception:
+        failed("a unit's name")
+        return "(no name)"

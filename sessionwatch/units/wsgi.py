@@ -1,0 +1,151 @@
+"""A request of a WSGI application is a unit of work, until its response is exhausted or closed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..patching import unseen
+from .naming import NO_ROUTE, method_of
+from .scope import FrameworkUnit, current_unit, failed
+
+__tracebackhide__ = True  # pytest: the story is in the message
+Environ = dict[str, Any]
+App = Callable[[Environ, Any], Iterable[bytes]]
+
+
+class UnitOfWorkMiddleware:
+    """WSGI middleware: each request is a unit of work.
+
+    Args:
+        app: the application.
+        route: returns the template of the route of an environ, None where there is none.
+
+    Not needed for Flask under `sessionwatch.install`: it is found by itself. Both together are one unit a
+    request.
+    """
+
+    def __init__(self, app: App, route: Callable[[Environ], str | None] = lambda environ: None) -> None:
+        self.app = app
+        self.route = route
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        return serve(self.app, environ, start_response, self.route)
+
+
+class Body:
+    """A response's body that ends its unit where it ends itself. The unit is current while its parts are made."""
+
+    def __init__(self, unit: FrameworkUnit, body: Iterable[bytes]) -> None:
+        self._unit = unit
+        self._body = body
+        self._parts = iter(body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            with self._unit:
+                return next(self._parts)
+        except BaseException as error:
+            self._unit.end()
+            unseen(error)
+            raise
+
+    def close(self) -> None:
+        try:
+            with self._unit:
+                close = getattr(self._body, "close", None)
+                if close is not None:
+                    close()
+        finally:
+            self._unit.end()
+
+    def __del__(self) -> None:  # some test clients neither read nor close what they don't need
+        if not sys.is_finalizing():
+            self._unit.end()
+
+
+def serve(app: App, environ: Environ, start_response: Any, route: Callable[[Environ], str | None]) -> Iterable[bytes]:
+    """Call the application in a unit."""
+    method = method_of(environ.get("REQUEST_METHOD"))
+
+    def name() -> str | None:
+        template = route(environ)
+        return f"{method} {template}" if template is not None else None
+
+    key = ("wsgi", id(environ.get("wsgi.input")))  # middlewares copy the environ; the input stays the same object
+    unit = FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key)
+    mine = unit.unit
+    try:
+        with unit:
+            body = app(environ, start_response)
+    except BaseException as error:
+        unit.end()
+        unseen(error)
+        raise
+    if mine is None:
+        return body
+    mine.request = None  # the call has returned: what comes now in this thread is another request
+    if isinstance(body, (list, tuple, bytes)) or _is_file(body, environ):
+        unit.end()
+        return body
+    try:
+        return Body(unit, body)
+    except Exception:  # nothing that can be iterated: the server's error
+        unit.end()
+        return body
+
+
+def _is_file(body: object, environ: Environ) -> bool:
+    """Whether the server sends the body by itself, as long as it is not wrapped."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+
+def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
+    """``__call__`` of a framework's application class."""
+
+    def make(original: Any) -> Any:
+        def __call__(self: Any, environ: Environ, start_response: Any) -> Any:  # noqa: N807
+            if not is_active():
+                return original(self, environ, start_response)
+            try:
+                return serve(original.__get__(self), environ, start_response, lambda environ: None)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return __call__
+
+    return make
+
+
+def wrap_dispatch(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
+    """``Flask.full_dispatch_request``: the route is known here, and not any more when the request has ended."""
+
+    def make(original: Any) -> Any:
+        def full_dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if is_active():
+                try:
+                    _name()
+                except Exception:
+                    failed("Flask.full_dispatch_request")
+            try:
+                return original(self, *args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return full_dispatch_request
+
+    def _name() -> None:
+        unit = current_unit()
+        request = sys.modules["flask"].request
+        if unit is not None and request.url_rule is not None:
+            name = f"{method_of(request.method)} {request.url_rule.rule}"
+            unit.ask(lambda: name)
+
+    return make

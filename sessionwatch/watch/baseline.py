@@ -1,0 +1,125 @@
+"""The baseline: findings that a code base is known to have, so that only new ones count.
+
+A JSON file, sorted, one finding a line, made to be committed and reviewed. A finding is recognised by
+its fingerprint, which has no line number in it: the baseline survives edits above a place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..model import MODES, ConfigError, Finding, Level, Mode
+
+FIELDS = ("fingerprint", "rule", "subject", "path", "function")
+DEFAULT = "sessionwatch-baseline.json"
+
+# where pytest looks for its configuration
+_PYTESTS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+
+Entry = dict[str, Any]
+
+
+def entry(finding: Finding) -> Entry:
+    """What the baseline keeps of a finding; its path is seen from the project's root."""
+    path = finding.site.project_path if finding.site else None
+    return {**{name: getattr(finding, name) for name in FIELDS}, "path": path}
+
+
+def read(path: str) -> dict[str, Entry]:
+    """The entries of a baseline file by fingerprint; none if the file does not exist yet.
+
+    Raises `sessionwatch.ConfigError` if it can't be read or is no baseline.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            data: Any = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"baseline {path} can't be read: {error}") from error
+    items = data.get("findings") if isinstance(data, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "fingerprint" in item for item in items):
+        raise ConfigError(f"baseline {path} can't be read: it is not a baseline of sessionwatch")
+    return {str(item["fingerprint"]): {**dict.fromkeys(FIELDS), **item} for item in items}
+
+
+def absent(path: str | None) -> str | None:
+    """What to say of a baseline that is configured and is not there: its name may have been mistyped."""
+    if path is None or os.path.exists(path):
+        return None
+    return f"the baseline {path} does not exist yet: no finding is known by it"
+
+
+def named_by_pytest(folder: str, root: str) -> bool:
+    """Whether pytest's configuration names a baseline, in ``folder`` or above it, up to ``root``."""
+    folders = itertools.takewhile(lambda above: above.is_relative_to(root), (Path(folder), *Path(folder).parents))
+    return any(_mentions(above / name, "sessionwatch_baseline") for above in folders for name in _PYTESTS)
+
+
+def _mentions(path: Path, word: str) -> bool:
+    try:
+        return word in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def prune(
+    known: Iterable[Entry],
+    records: Sequence[Mapping[str, Any]],
+    levels: Mapping[Mode, Mapping[str, Level]],
+    configured: Mode,
+) -> tuple[list[Entry], list[str]]:
+    """The entries that stay, and what to say of those that stay though nothing among ``records`` is theirs.
+
+    Their rules were off: by ``levels``, the configuration mode by mode, none of the records' modes has them on.
+    Without records, it is the ``configured`` mode that counts.
+    """
+    found, told = ({record[name] for record in records} for name in ("fingerprint", "rule"))
+    modes = [mode for mode in MODES if mode in {record.get("mode") for record in records}] or [configured]
+    kept: list[Entry] = []
+    off: dict[tuple[Mode, ...], list[str]] = {}  # a rule an entry, by the modes that have it on
+    for item in known:
+        slug = item["rule"]
+        on = tuple(mode for mode in MODES if levels[mode].get(slug, "off") != "off")
+        if item["fingerprint"] in found:
+            kept.append(item)
+        elif slug in levels[configured] and slug not in told and not set(on).intersection(modes):
+            kept.append(item)
+            off.setdefault(on, []).append(slug)
+    way = (
+        "prune them with a file of a run in"
+        if records
+        else "the file is empty: set SESSIONWATCH_MODE if its run was in"
+    )
+    return kept, [_why(slugs, modes, f"{way} {' or '.join(on)}" if on else "") for on, slugs in off.items()]
+
+
+def _why(slugs: list[str], modes: list[Mode], way: str) -> str:
+    names = ", ".join(dict.fromkeys(slugs))
+    if not way:
+        return f"kept {len(slugs)} of rules that are switched off: {names}"
+    return f"kept {len(slugs)} of rules that are off in mode {' and '.join(modes)}: {names} ({way})"
+
+
+def write(path: str, entries: Iterable[Mapping[str, Any]]) -> int:
+    """Write a baseline file; returns how many findings it has.
+
+    Raises `sessionwatch.ConfigError` if it can't be written.
+    """
+    unique = {item["fingerprint"]: {name: item.get(name) for name in FIELDS} for item in entries}
+    order = sorted(unique.values(), key=lambda item: [str(item[name]) for name in ("rule", "path", "fingerprint")])
+    lines = ",\n".join("  " + json.dumps(item) for item in order)
+    text = f'{{"schema": 1, "findings": [\n{lines}\n]}}\n' if lines else '{"schema": 1, "findings": []}\n'
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"baseline {path} can't be written: {error.strerror}") from error
+    return len(order)

@@ -1,0 +1,555 @@
+"""Composition: configuration, hooks, rules, suppressions and sinks make one `Watch`; see `installation`."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.orm.session import _sessions  # private: the live sessions, as close_all_sessions() finds them
+
+from .. import config, hooks, rules
+from ..frames import callsite
+from ..hooks import changes, closing, ownership
+from ..hooks.pools import Pools
+from ..hooks.settings import Settings
+from ..model import Evidence, Finding, FindingError, Mode, Ownership, Rule, project_root
+from ..output import sinks
+from ..output.messages import holders, render
+from ..record.events import Event
+from ..record.ledger import Ledger, SessionRecord
+from ..record.tracker import KEY, Tracker
+from ..record.watchdog import Watchdog
+from ..telemetry.metrics import Metrics, Pairs, Source
+from ..units import auto
+from ..units.scope import Unit, on_process_end, on_unit_end
+from . import suppress, target
+from .suppress import Allowance, Suppressions
+
+if TYPE_CHECKING:
+    from ..telemetry.signals import Signals
+
+logger = logging.getLogger("sessionwatch")
+
+
+class Watch:
+    """One installation. Also a context manager that uninstalls at its end."""
+
+    def __init__(
+        self,
+        settings: config.Config,
+        *,
+        log: bool = True,
+        gives_way: bool = False,
+        providers: Mapping[str, Any] | None = None,
+        uninstall: Callable[[Watch], None],
+    ) -> None:
+        self.config = settings
+        self.log = log
+        self.gives_way = gives_way  # not made by the program: an installation of its own replaces it
+        self.providers = dict(providers or {})  # of OpenTelemetry, where not the global ones
+        self.signals: Signals | None = None  # in mode telemetry
+        self.replaced: Watch | None = None  # which one gave way to this
+        self._uninstall = uninstall
+        self.findings: list[Finding] = []  # distinct ones, in the order they happened; ``count`` grows
+        self.allowed: list[Finding] = []  # those that an allowance or the baseline covers
+        self.tracker = Tracker(
+            self._handle,
+            Ledger(settings.settings["history.sessions"], settings.settings["history.loads"]),
+            target.wants(settings.target),
+        )
+        self.tracker.when_collected = closing.collected
+        self.tracker.when_pool_ran_dry = self._pool_ran_dry
+        self._pending = changes.PendingWrites(self.tracker)
+        self._pools = Pools(self.tracker)
+        self._settings = Settings(self.tracker)  # what was told of them is told, whatever mode is switched to
+        limits = (settings.settings[f"long-session.{name}"] for name in ("seconds", "idle"))
+        self.watchdog = Watchdog(self.tracker.emit, self._taken_back, self.tracker.failed, *limits)
+        self.telemetry = Metrics(self._source(), _pairs(settings))
+        if "meter_provider" in self.providers:
+            self.telemetry.use(self.providers["meter_provider"])
+        self._suppressions = Suppressions(settings.baseline)
+        self._lock = threading.RLock()
+        self._known: dict[tuple[str, int, int, bool], Finding] = {}
+        self._overflow = 0
+        self._output = sinks.JsonLines(settings.output) if settings.output else None
+        self._subscribers: list[sinks.Sink] = []
+        self._dispatch: dict[type, list[tuple[Rule, dict[str, Any]]]] = {}
+        self._exiting = False
+        self._hooked = contextlib.ExitStack()
+        self._undo = contextlib.ExitStack()
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    def start(self, before: Watch | None = None) -> None:
+        """Put everything in its place, with the subscribers of the one ``before``; undone where that fails half way."""
+        self._subscribers += before._subscribers if before is not None else []
+        try:
+            self._start()
+        except BaseException:
+            self._hooked.close()
+            self._undo.close()
+            raise
+
+    def _start(self) -> None:
+        self._undo.enter_context(project_root(self.config.root))
+        callsite.treat_as_user(self.config.source)
+        self._switch_off_what_cannot_work()
+        self.rehook()
+        self._undo.enter_context(on_unit_end(self._unit_ended, self.tracker.failed))
+        self._undo.enter_context(on_process_end(self._process_ends))
+        atexit.register(self._at_exit)
+        self._undo.callback(atexit.unregister, self._at_exit)
+        self.telemetry.start()
+
+    def _source(self) -> Source:
+        return Source(
+            self.tracker,
+            mode=lambda: self.config.mode,
+            rules=lambda: [slug for slug, level in self.config.levels.items() if level != "off"],
+            open_records=lambda: [record for record in map(_open, list(_sessions.values())) if record is not None],
+            at_exit=self._at_exit,
+            pools=self._pools.read,
+        )
+
+    def rehook(self) -> None:
+        """Install what the enabled rules need, and build the table of who handles which event."""
+        self._hooked.close()
+        enabled = [rule for rule in rules.ALL if self.config.levels[rule.slug] != "off"]
+        self._dispatch = {}
+        for rule in enabled:
+            for kind in rule.events:
+                self._dispatch.setdefault(kind, []).append((rule, self.config.rule_settings(rule.slug)))
+        counting = self.config.mode == "telemetry"
+        self._signal(counting)
+        slugs = frozenset(rule.slug for rule in enabled)
+        self.tracker.activations = not counting and self.config.levels["split-unit-of-work"] != "off"
+        context = hooks.Context(
+            self.tracker,
+            self._pending,
+            self._pools,
+            self._settings,
+            sites=not counting,
+            loads=self._too_many_loads(),
+            rules=slugs,
+            watchdog=self.watchdog,
+        )
+        self._hooked = hooks.install(context, slugs, everything=counting)
+        if enabled or counting:
+            self._hooked.enter_context(auto.frameworks())
+        if not slugs & hooks.HELD:
+            self.watchdog.stop()
+
+    def _signal(self, on: bool) -> None:
+        """Begin or end to make spans and log records: OpenTelemetry is imported for that, and not before."""
+        if self.signals is not None:
+            if on:
+                return
+            self.signals.flush()
+        self.signals = None
+        if on:
+            from ..telemetry.signals import Signals
+
+            self.signals = Signals(
+                self.tracker, log=self.log, providers=self.providers, on_provider=self._exit_before_others
+            )
+        self.tracker.discreet = on
+        self.tracker.when_opened = self.signals.opened if self.signals is not None else None
+        self.tracker.when_ended = self.signals.ended if self.signals is not None else None
+
+    def _too_many_loads(self) -> int:
+        slug = rules.n_plus_one.RULE.slug
+        return rules.n_plus_one.threshold(self.config.rule_settings(slug), self.config.levels[slug])
+
+    def _switch_off_what_cannot_work(self) -> None:
+        enabled = [slug for slug, level in self.config.levels.items() if level != "off"]
+        lost = hooks.missing(enabled)
+        for slug, name in lost.items():
+            self.config.levels[slug] = "off"
+            self.config.origins[f"rules.{slug}"] = f"off, because this SQLAlchemy has no {name} as it is known"
+        for name in dict.fromkeys(lost.values()):
+            slugs = ", ".join(slug for slug in lost if lost[slug] == name)
+            logger.warning("sessionwatch: this SQLAlchemy has no %s as it is known; off: %s", name, slugs)
+
+    def uninstall(self) -> None:
+        """Restore everything exactly. Calling it again does nothing."""
+        self._uninstall(self)
+
+    def stop(self) -> None:
+        """Take everything out again: what `uninstall` does to this watch, once."""
+        self.drain()
+        self._signal(False)
+        self.tracker.active = False
+        self.watchdog.stop()
+        self.telemetry.stop()
+        self._hooked.close()
+        self._undo.close()
+        self._pending.forget()
+        for session in list(_sessions.values()):
+            record = session.__dict__.pop(KEY, None)
+            if record is not None:
+                record.muted = True
+        if self._output is not None:
+            with self.tracker.guarded("output"):
+                self._output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.uninstall()
+
+    @contextlib.contextmanager
+    def switched(self, mode: Mode) -> Iterator[Watch]:
+        """Another mode for the length of a block: levels that were set by hand stay as they are."""
+        before = dict(self.config.levels), self.config.mode
+        for rule in rules.ALL:
+            if self.config.origins.get(f"rules.{rule.slug}", "").startswith("default"):
+                self.config.levels[rule.slug] = rule.level_in(mode)
+        self.config.mode = mode
+        self.rehook()
+        try:
+            yield self
+        finally:
+            self.config.levels, self.config.mode = before
+            self.rehook()
+
+    # -- what was found -------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Report what waits for an end: changes to detached instances that no session took."""
+        self._pending.report()
+
+    def clear(self) -> None:
+        """Forget every finding so far."""
+        with self._lock:
+            self.findings.clear()
+            self.allowed.clear()
+            self._known.clear()
+
+    def has_open_sessions(self) -> bool:
+        """Whether a session that is in a transaction, or an async one, has not been closed."""
+        for session in list(_sessions.values()):
+            record = session.__dict__.get(KEY)
+            if record is not None and record.closed_how is None and record.began is not None:
+                return True
+        return False
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether an allowance of this context, the line's comment or the baseline covers a finding."""
+        return self._suppressions.reason(finding, suppress.active()) is not None
+
+    def subscribe(self, sink: sinks.Sink) -> Callable[[], None]:
+        """Call ``sink(finding, first)`` for each occurrence, allowed ones too; returns the undo."""
+        self._subscribers.append(sink)
+        return lambda: self._subscribers.remove(sink) if sink in self._subscribers else None
+
+    def unused_allowances(self) -> list[Allowance]:
+        """Allowances that matched nothing so far."""
+        return self._suppressions.unused()
+
+    def used_allowances(self) -> list[Allowance]:
+        """Allowances that covered a finding so far."""
+        return self._suppressions.used()
+
+    def status(self) -> dict[str, Any]:
+        """What is installed, where each value came from, and what was counted."""
+        tracker, settings = self.tracker, self.config
+        by_rule: Counter[str] = Counter()
+        for finding in list(self.findings):
+            by_rule[finding.rule] += finding.count
+        return {
+            "installed": tracker.active,
+            "mode": {"value": settings.mode, "from": settings.origins["mode"]},
+            "rules": {
+                slug: {"value": level, "from": settings.origins[f"rules.{slug}"]}
+                for slug, level in settings.levels.items()
+            },
+            "settings": {
+                name: {"value": value, "from": settings.origins[f"settings.{name}"]}
+                for name, value in settings.settings.items()
+            },
+            "output": {"value": settings.output, "from": settings.origins["output"]},
+            "baseline": {"value": settings.baseline, "from": settings.origins["baseline"]},
+            "sessions": {
+                "opened": {kind: n for kind, n in tracker.opened_by_kind.items() if n},
+                "closed": {
+                    f"{outcome}, {kind}": ends.count
+                    for kind, by_outcome in tracker.ends.items()
+                    for outcome, ends in by_outcome.items()
+                    if ends.count
+                },
+                "active": sum(1 for session in list(_sessions.values()) if _open(session) is not None),
+            },
+            "overdue": {
+                slug: [holder.record.label for holder in self.watchdog.reported(slug)]
+                for slug in sorted(hooks.HELD)
+                if settings.levels[slug] != "off"
+            },
+            "statements": tracker.totals["statements"],
+            "flushes": tracker.totals["flushes"],
+            "rows_written": sum(tracker.written.copy().values()),
+            "findings": dict(by_rule),
+            "findings_not_kept": self._overflow,
+            "allowed": sum(finding.count for finding in list(self.allowed)),
+            "internal_errors": dict(tracker.internal_errors),
+            "telemetry": self.telemetry.status(),
+        }
+
+    def owner_of(self, instance: object) -> Ownership | None:
+        """Who owned ``instance``; None if nothing is known of it, or it is not a mapped instance."""
+        state = getattr(instance, "_sa_instance_state", None)
+        if state is None:
+            return None
+        owner = ownership.ownership(self.tracker, state)
+        return owner if owner.session is not None or owner.loaded is not None else None
+
+    # -- from event to finding ------------------------------------------------------------------------
+
+    def _handle(self, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
+        raised: Exception | None = None
+        for rule, settings in self._dispatch.get(type(event), ()):
+            try:
+                found = list(rule.check(event, settings))
+            except Exception:
+                self._drop(rule)
+                continue
+            for finding in found:
+                error = self._record(finding, event, allowances)
+                raised = raised or error
+        return raised
+
+    def _drop(self, rule: Rule) -> None:
+        for kind, handlers in self._dispatch.items():
+            self._dispatch[kind] = [handler for handler in handlers if handler[0] is not rule]
+        self.config.origins[f"rules.{rule.slug}"] = "dropped after an internal error"
+        self.tracker.failed(f"rule {rule.slug}")
+
+    def _record(self, finding: Finding, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
+        finding.mode = self.config.mode
+        finding.level = self.config.levels[finding.rule]
+        finding.trace_id, finding.span_id = _trace_ids() if not self.tracker.collecting else (None, None)
+        finding.allowed = self._suppressions.reason(finding, allowances)
+        if not finding.allowed:
+            self.tracker.found[finding.rule, finding.mode] += 1
+        finding, first = self._count(finding)
+        if first and not finding.allowed:
+            comment = self._suppressions.mistake(finding)
+            if comment is not None:
+                finding.evidence = (*finding.evidence, comment)
+        told: list[Finding] | None = getattr(event, "told", None)
+        if told is not None:
+            told.append(finding)
+        error = getattr(event, "error", None)
+        if error is not None and not finding.allowed:
+            error.add_note(render(finding))
+        stories = getattr(event, "stories", None)  # for an error that may follow from it
+        if stories is not None and not finding.allowed:
+            stories.append(render(finding))
+        if self.signals is not None and first is not None and not finding.allowed:
+            with self.tracker.guarded("telemetry"):
+                self.signals.found(finding, first, _session_of(event))
+        for sink in self._sinks() if first is not None else ():
+            try:
+                sink(finding, bool(first))
+            except Exception:
+                self.tracker.failed(f"sink {getattr(sink, '__qualname__', type(sink).__name__)}")
+        if finding.level != "raise" or finding.allowed:
+            return None
+        return _error(finding)
+
+    def _count(self, finding: Finding) -> tuple[Finding, bool | None]:
+        """The finding that is kept for this one, and whether it is the first; None if there is no room for it."""
+        with self._lock:
+            key = finding.key
+            known = self._known.get(key)
+            if known is not None:
+                known.count += finding.count
+                return known, False
+            if len(self._known) >= self.config.settings["history.findings"]:
+                self._overflow += 1  # only counted
+                return finding, None
+            self._known[key] = finding
+            (self.allowed if finding.allowed else self.findings).append(finding)
+            return finding, True
+
+    def _sinks(self) -> list[sinks.Sink]:
+        chosen: list[sinks.Sink] = [*self._subscribers]
+        if self.log and self.signals is None:
+            chosen.append(sinks.log)
+        if self._output is not None:
+            chosen.append(self._output)
+        if self.config.on_finding is not None:
+            chosen.append(self._call_back)
+        return chosen
+
+    def _call_back(self, finding: Finding, first: bool) -> None:
+        if first and not finding.allowed and self.config.on_finding is not None:
+            self.config.on_finding(finding)
+
+    # -- what happens at this moment ------------------------------------------------------------------
+
+    def _taken_back(self, record: SessionRecord, seconds: float, slugs: tuple[str, ...]) -> None:
+        """A transaction that was reported while it was open has ended: say how long it took."""
+        with self.tracker.guarded("watchdog"), self._lock:
+            found = [item for item in self._known.values() if item.rule in slugs and _is_of(item, record)]
+            for finding in found:
+                note = f"the transaction of session {record.label} ended after {seconds:.1f} s"
+                finding.evidence = (Evidence("ended", None, note=note), *finding.evidence)
+                if self._output is not None:
+                    self._output(finding, False)  # written again at the end
+            hidden = {item.rule for item in found if item.allowed}
+            for slug in slugs if self.log else ():
+                if self.config.levels[slug] != "off" and slug not in hidden:
+                    logger.info("%s: the transaction of session %s ended after %.1f s", slug, record.label, seconds)
+
+    def _pool_ran_dry(self, error: BaseException, pool: int, checked_out: int) -> None:
+        """A pool timed out: its error, and the log, say who holds its connections."""
+        story = holders(self.watchdog.holders(pool), checked_out)
+        error.add_note(story)
+        if self.log:
+            logger.warning("%s", story)
+
+    # -- ends -----------------------------------------------------------------------------------------
+
+    def _unit_ended(self, unit: Unit) -> Exception | None:
+        raised = self._pending.report(unit) if self._pending.waiting else []
+        still_open = [record for record in unit.records() if record.closed_how is None]
+        if still_open:
+            raised += self._left_open(still_open)
+        if self.signals is not None:
+            self.signals.flush(most=50)
+        return raised[0] if raised else None
+
+    def _left_open(self, records: list[SessionRecord]) -> list[Exception]:
+        """Report those sessions of an ended unit that have a connection; returns what is to be raised."""
+        raised: list[Exception] = []
+        with self.tracker.guarded("unit_of_work"):
+            records = _left_to_the_unit(records)
+        for record in records:
+            if record.closed_how is None and record.connections:
+                with self.tracker.guarded("unit_of_work"):
+                    event = closing.still_open(None, record, "unit")
+                    error = self.tracker.emit(event, record.allowances)
+                    record.leaked = True
+                    raised += [error] if error is not None else []
+        return raised
+
+    def _exit_before_others(self) -> None:
+        """Have our exit run before that of an SDK which was set up after us: the last one registered is the first."""
+        if self.tracker.active and not self._exiting:
+            atexit.unregister(self._at_exit)
+            atexit.register(self._at_exit)
+
+    def _at_exit(self) -> None:
+        """The program ends: what waits is reported, and what is still open."""
+        self._exiting = True
+        if not self.tracker.active:
+            return
+        with self.tracker.guarded("exit"):
+            self.drain()
+            for session in list(_sessions.values()):
+                record = session.__dict__.get(KEY)
+                if record is not None and record.closed_how is None and not record.muted:
+                    event = closing.still_open(session, record, "exit")
+                    self.tracker.emit(event, record.allowances)
+                    if self.signals is not None:
+                        self.signals.ended(record, record.outcome(bool(event.writes), event.holds_connection))
+                    record.muted = True
+            if self.signals is not None:
+                self.signals.flush()
+        if self._output is not None:
+            with self.tracker.guarded("output"):
+                self._output.flush()
+        self.watchdog.stop()
+
+    def _process_ends(self, over: bool) -> None:
+        """The process, or the framework that it served, ends without Python's exit, or may do so."""
+        if over:
+            self._at_exit()
+        if self.signals is not None:
+            self.signals.force_flush(self.telemetry.provider())
+
+    def forked(self) -> None:
+        """In a forked child: what the parent found and opened is the parent's."""
+        self._lock = threading.RLock()
+        self.tracker.renew()
+        self._pools.renew()
+        self.telemetry.forked(child=True)
+        self.watchdog.renew()
+        self.clear()
+        self._pending.forget()
+        if self.signals is not None:
+            self.signals.forget()
+        if self._output is not None:
+            self._output.forget()
+        for session in list(_sessions.values()):
+            record = session.__dict__.get(KEY)
+            if record is not None:
+                record.muted = True
+                record.inside = None  # a thread that the child does not have
+
+
+def import_first(mode: Mode) -> None:
+    """Import what an installation needs, before it begins.
+
+    Whoever waits for the end of an import may install then: in this thread, in the midst of ours; in another one,
+    where we wait for its import, and it for us.
+    """
+    hooks.import_all()
+    if mode == "telemetry":
+        from ..telemetry import signals  # noqa: F401
+
+
+def _pairs(settings: config.Config) -> Pairs | None:
+    return Pairs(settings.settings["telemetry.models_cap"]) if settings.settings["telemetry.models"] else None
+
+
+def _open(session: Any) -> SessionRecord | None:
+    """The record of a session that is open and is counted."""
+    record: SessionRecord | None = session.__dict__.get(KEY)
+    return record if record is not None and record.closed_how is None and not record.muted else None
+
+
+def _is_of(finding: Finding, record: SessionRecord) -> bool:
+    return finding.session is not None and finding.session["id"] == record.label
+
+
+def _left_to_the_unit(records: list[SessionRecord]) -> list[SessionRecord]:
+    """The open sessions of an ended unit, without those of tasks that it began and that outlive it."""
+    here = callsite.task_name()
+    if here is None:
+        return records
+    others = callsite.running_tasks() - {here}
+    left = [record for record in records if record.opening is not None and record.opening[3] in others]
+    for record in left:
+        record.unit = None  # it is theirs
+    return [record for record in records if record not in left]
+
+
+def _session_of(event: Event) -> SessionRecord | None:
+    """The record of the session that an event is about; None where that is not known, or it has ended long since."""
+    record = getattr(event, "record", None) or getattr(getattr(event, "holder", None), "record", None)
+    return record if isinstance(record, SessionRecord) else None
+
+
+def _error(finding: Finding) -> FindingError:
+    kind = hooks.DetachedFindingError if finding.rule in ("detached-access", "detached-touch") else FindingError
+    finding.raised = True
+    return kind(finding, render(finding))
+
+
+def _trace_ids() -> tuple[str | None, str | None]:
+    """The current span's ids, as 32 and 16 hexadecimal digits, where the program uses OpenTelemetry."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None, None
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None, None
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
