@@ -1,4 +1,4 @@
-"""asyncio's tasks: where they wait, and who waits for them."""
+"""asyncio's tasks: where they wait, and who waits for them. The greenlets of gevent and eventlet."""
 
 from __future__ import annotations
 
@@ -33,6 +33,35 @@ def all_tasks() -> list[Any]:
         except RuntimeError:  # another thread made one meanwhile
             continue
     return []
+
+
+# -- greenlets ----------------------------------------------------------------------------------------
+
+
+def current_greenlet() -> Any:
+    """The running greenlet where gevent or eventlet run the program, else None."""
+    modules = sys.modules
+    if "gevent" not in modules and "eventlet" not in modules:
+        return None
+    greenlet = modules.get("greenlet")
+    return greenlet.getcurrent() if greenlet is not None else None
+
+
+def in_greenlet() -> bool:
+    """Whether this is a greenlet, not a thread of its own: a thread's first one has no parent."""
+    greenlet = sys.modules.get("greenlet")
+    return greenlet is not None and greenlet.getcurrent().parent is not None
+
+
+def of_this_thread(greenlet: Any) -> bool:
+    """Whether a greenlet belongs to the thread that asks."""
+    return _root(greenlet) is _root(sys.modules["greenlet"].getcurrent())
+
+
+def _root(greenlet: Any) -> Any:
+    while greenlet.parent is not None:
+        greenlet = greenlet.parent
+    return greenlet
 
 
 # -- where a task waits -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from ..model import RawSite
-from . import callsite
+from . import callsite, tasks
 
 _AWAITED = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
@@ -39,7 +39,12 @@ def of_thread(ident: int, codes: frozenset[CodeType]) -> Whereabouts:
 
 
 def of_task(task: Any, ident: int, codes: frozenset[CodeType]) -> Whereabouts:
-    """What an asyncio task does or waits for now; ``ident`` is the thread of its loop, ``task`` None if collected."""
+    """What an asyncio task, or a greenlet, does or waits for now.
+
+    ``ident`` is the thread of its loop, ``task`` None if collected.
+    """
+    if task is not None and hasattr(task, "gr_frame"):
+        return _of_greenlet(task, ident, codes)
     if task is None or task.done():
         return Whereabouts(gone=True)
     awaited = list(_awaited(task.get_coro()))
@@ -49,6 +54,16 @@ def of_task(task: Any, ident: int, codes: frozenset[CodeType]) -> Whereabouts:
         now = of_thread(ident, codes)
         return Whereabouts(now.site or seen.site, False, now.busy or seen.busy, now.related or seen.related)
     return seen
+
+
+def _of_greenlet(greenlet: Any, ident: int, codes: frozenset[CodeType]) -> Whereabouts:
+    """What a greenlet does now. Its frames may be read in its own thread only: elsewhere they change meanwhile."""
+    if greenlet.dead:
+        return Whereabouts(gone=True)
+    if tasks.of_this_thread(greenlet):
+        return _seen(_outwards(greenlet.gr_frame or sys._getframe()), codes)  # the running one has none
+    frame = sys._current_frames().get(ident) if greenlet.parent is None else None
+    return _seen(_outwards(frame), codes)
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

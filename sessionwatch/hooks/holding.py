@@ -10,6 +10,7 @@ from threading import get_ident
 from typing import Any
 
 from ..frames import callsite
+from ..frames.tasks import current_greenlet
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
@@ -32,7 +33,7 @@ def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection:
         record.held = (*known, (*pools, engine.pool), transactional)
         return
     ident = get_ident()
-    task, name = (None, None) if _get_running_loop() is None else _task()
+    task, name = (_greenlet(), None) if _get_running_loop() is None else _task()
     record.held = (
         watchdog, watchdog.clock(), ident, callsite.thread_name(), task, name, suppress.active(),
         (engine.pool,), transactional,
@@ -41,6 +42,12 @@ def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection:
     watchdog.holdings[record.number] = reference
     if watchdog.parked:
         watchdog.wake()
+
+
+def _greenlet() -> Any:
+    """A weak reference to the greenlet in which gevent or eventlet run this; None in a plain thread."""
+    running = current_greenlet()
+    return weakref.ref(running) if running is not None else None
 
 
 def _task() -> tuple[Any, str | None]:

@@ -19,7 +19,7 @@ from time import perf_counter
 from types import CodeType
 from typing import Any, NamedTuple
 
-from ..frames import whereabouts
+from ..frames import tasks, whereabouts
 from ..model import Mark
 from .events import Event, Holder, SessionEnded, TransactionOverdue
 from .ledger import SessionRecord
@@ -39,11 +39,31 @@ class Holding(NamedTuple):
     since: float
     ident: int  # of the thread
     thread: str
-    task: Any  # a weak reference, None outside of a task
+    task: Any  # a weak reference to the task, or to the greenlet of gevent or eventlet; None in a plain thread
     task_name: str | None
     allowances: Any
     pools: tuple[Any, ...]  # that its connections are from
     transactional: bool  # not in AUTOCOMMIT
+
+
+class Bell:
+    """Ends the wait of one thread. A bare lock: the collector may make a program ring it at any moment, and what
+    `threading.Event` is made of can't be entered twice by one thread.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for one ring, with a limit if given: whether it rang."""
+        return self._lock.acquire(timeout=-1 if seconds is None else seconds)
+
+    def ring(self) -> None:
+        with suppress(RuntimeError, ValueError):  # it rings already; the second is gevent's
+            self._lock.release()
 
 
 class Look:
@@ -82,9 +102,9 @@ class Watchdog:
         # By the number of the record: the hook of the transaction's begin puts in the reference alone.
         self.holdings: dict[int, weakref.ref[SessionRecord] | Look] = {}
         self._looking = threading.RLock()
-        self._signal = threading.Event()
+        self._bell = Bell()  # one for each thread: whose bell is not this one any more ends
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._green = False  # it is a greenlet
 
     # -- what the hooks tell --------------------------------------------------------------------------
 
@@ -98,52 +118,51 @@ class Watchdog:
         """Start the thread, or end its wait."""
         self.parked = False
         if self._thread is not None:
-            self._signal.set()
+            self._bell.ring()
             return
         if sys.is_finalizing():  # a session in somebody's __del__: a thread would never come to run
             return
-        self._stopping = False
-        self._signal.clear()
-        self._thread = threading.Thread(target=self._run, name="sessionwatch", daemon=True)
+        self._bell = bell = Bell()
+        self._thread = threading.Thread(target=self._run, args=(bell,), name="sessionwatch", daemon=True)
         with suppress(RuntimeError):  # the interpreter is about to end, or has no more threads to give
             self._thread.start()
 
     # -- life -----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End the thread and wait for it; the next transaction that begins starts another."""
+        """End the thread and wait for it; the next transaction that begins starts another.
+
+        Under gevent and eventlet it is a greenlet of the caller's thread: to wait would run the program's others.
+        """
         thread, self._thread = self._thread, None
-        self._stopping = True
-        self._signal.set()
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+        bell, self._bell = self._bell, Bell()
+        bell.ring()
+        if thread is not None and not self._green and thread is not threading.current_thread() and thread.is_alive():
             thread.join(_PATIENCE)
         self.parked = True
 
     def renew(self) -> None:
         """In a forked child: there is no thread, and what is open is the parent's."""
-        self._thread, self._looking, self._signal = None, threading.RLock(), threading.Event()
+        self._thread, self._looking, self._bell = None, threading.RLock(), Bell()
         self.holdings.clear()
         self.parked = True
 
-    def _run(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):  # signals are for the program's own threads
+    def _run(self, mine: Bell) -> None:
+        self._green = tasks.in_greenlet()
+        if hasattr(signal, "pthread_sigmask") and not self._green:  # signals are for the program's own threads
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        mine = self._signal
         wait: float | None = self._step
-        while not self._stopping and self._signal is mine:
+        while self._bell is mine:
             if wait is None:
                 self.parked = True
                 wait = self.tick()  # one may have begun before it could see that
                 if wait is None:
                     mine.wait()
                     wait = self._step
-                self.parked = False
-                if not self._stopping:
-                    mine.clear()
+                if self._bell is mine:
+                    self.parked = False
             elif not mine.wait(wait):
                 wait = self.tick()
-            elif not self._stopping:
-                mine.clear()
 
     # -- looking --------------------------------------------------------------------------------------
 
