@@ -1,0 +1,57 @@
+"""The format ``html``: one file without a network, drawn by a script inside of it.
+
+Everything that comes from the program is data in it: a block of JSON that no browser runs, from which the script
+makes text nodes. A policy in the file allows its own script and style, by their hashes, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+from .html_data import Data
+from .timeline import Json
+
+_SCRIPTS = ("1_data.js", "2_glyphs.js", "3_axis.js", "4_picture.js", "5_list.js", "6_filters.js", "7_page.js")
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def page(
+    findings: Sequence[Json], about: Json, recording: Iterable[Json] | None = None, rank: Sequence[str] = ()
+) -> str:
+    """The whole report as the text of one HTML file.
+
+    Args:
+        findings: merged ones, as they are written to JSON Lines.
+        about: ``command``, ``began``, ``seconds``, ``facts`` (a list of strings) of the run; any may be missing.
+        recording: the lines of the recording, where one was made.
+        rank: the rules' slugs, most important first.
+    """
+    data = Data(findings, recording, rank)
+    root = data.root(about)
+    faults = sum(one["severity"] == "fault" for one in data.causes)
+    title = f"{faults} faults, {len(data.causes) - faults} pieces of advice: sessionwatch report"
+    script = '"use strict";(() => {\n' + "\n".join(map(_asset, _SCRIPTS)) + "\n})();"
+    style = _asset("style.css")
+    filled = {
+        "title": html.escape(title),
+        "style": style,
+        "style_hash": _hash(style),
+        "script": script,
+        "script_hash": _hash(script),
+        "data": json.dumps(root, ensure_ascii=True, separators=(",", ":")).translate(_ESCAPES),
+    }
+    return re.sub(r"\{([a-z_]+)\}", lambda found: filled[found[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath("html_page", name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
