@@ -85,7 +85,8 @@ def _import_ours(name: str) -> Any:
 def _install(settings: dict[str, Any]) -> None:
     module, sinks = _import_ours("watch.installation"), _import_ours("output.sinks")
     atexit.register(_at_exit, module, settings["folder"])
-    module.install(log=False, gives_way=True, sink=Collector(sinks.OpenFile, **settings))
+    collector = Collector(sinks.OpenFile, settings["folder"], settings["findings"])
+    module.install(log=False, gives_way=True, sink=collector, recording=settings.get("recording"))
     _note(settings["folder"], event="watching")
 
 

@@ -27,6 +27,8 @@ AUTOSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 
 NOT_WATCHED = 2  # the exit status of --fail for a process that could not be watched
 
+RECORDED = ("html", "trace")  # formats that show what sessions did
+
 Kind = Literal["script", "module", "command"]
 
 
@@ -50,10 +52,14 @@ class Command(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Where watched processes write: findings to one file; notes about themselves, and counts, to a folder."""
+    """Where watched processes write: findings to one file; notes about themselves, and counts, to a folder.
+
+    ``recording``: what sessions did, where the format shows it.
+    """
 
     folder: str
     findings: str
+    recording: str | None = None
 
     @property
     def notes(self) -> str:
@@ -140,7 +146,8 @@ def _files(options: Options, folder: str) -> Files:
     findings = os.path.join(folder, "findings.jsonl")
     if options.format == "json" and options.output and os.path.isfile(options.output):
         findings = os.path.abspath(options.output)
-    files = Files(folder, findings)
+    recording = os.path.join(folder, "recording.jsonl") if options.format in RECORDED else None
+    files = Files(folder, findings, recording)
     for path in (files.findings, files.notes):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
     return files

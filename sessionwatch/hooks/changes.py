@@ -6,6 +6,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -50,8 +51,9 @@ class PendingWrites:
         mark = callsite.mark(frame)
         if (key, mark.site) not in kept[3]:
             owner = ownership(self.tracker, state)
-            event = DetachedWrite(state.class_.__name__, key, mark, owner, verb=verb)
-            kept[3][key, mark.site] = (event, suppress.active(), current_unit())
+            unit = current_unit()
+            event = DetachedWrite(state.class_.__name__, key, mark, owner, verb=verb, made=perf_counter(), unit=unit)
+            kept[3][key, mark.site] = (event, suppress.active(), unit)
 
     def taken(self, state: Any) -> None:
         """The instance was added or merged into a session, saved in bulk, or made transient."""

@@ -104,7 +104,7 @@ class Data:
         }
 
     def _name(self, findings: list[dict[str, object]]) -> None:
-        """Letters and numbers for this report, and links that last: a fingerprint, with the line where it is not one."""
+        """Letters and numbers for this report, and links that last: by fingerprint."""
         used: set[str] = set()
         for place, cause in enumerate(self.causes):
             for n, index in enumerate(cause["findings"] if isinstance(cause["findings"], list) else (), 1):

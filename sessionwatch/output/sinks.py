@@ -74,6 +74,12 @@ class OpenFile:
         self._number = -1
 
 
+def appending(path: str) -> Callable[[bytes], object]:
+    """Appends whole lines to a file that other processes may write, too. Raises `OSError` when it is called."""
+    file = OpenFile(os.path.abspath(path), os.O_APPEND | os.O_CREAT)
+    return lambda line: os.write(file.number(), line)
+
+
 class JsonLines:
     """Appends findings to a file, one JSON object a line, each line written at once.
 

@@ -211,7 +211,7 @@ class _Builder:
             lane = self._lane(pid, line, unit)
             self._made.blocks[unit] = Block(lane, self._made.lanes[lane].name, when, when)
         lane = self._lane(pid, line, unit)
-        if one.closed is not None and when > one.closed and text(line, "how") != "ended":
+        if one.closed is not None and when > one.closed and line.get("late") is True:
             self._made.links.append(Link("touch", index, session, when, lane, unit))
             return
         about = text(mapping(self._findings[index].get("session")) or {}, "id")  # the first one's, in the evidence

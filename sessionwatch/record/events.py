@@ -167,9 +167,14 @@ class DetachedTouch(InstanceEvent):
 
 @dataclass(slots=True, eq=False, repr=False)
 class DetachedWrite(InstanceEvent):
-    """A change that no session will save. ``verb``: changed, appended to, removed from, deleted."""
+    """A change that no session will save. ``verb``: changed, appended to, removed from, deleted.
+
+    It is told later than it was made: ``made``, in seconds of `time.perf_counter`, in the unit of work ``unit``.
+    """
 
     verb: str = "changed"
+    made: float | None = None
+    unit: Any = None  # scope.Unit
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -328,3 +333,7 @@ class TransactionOverdue(Event):
     holder: Holder
     why: Literal["open", "idle"]
     limit: float
+
+
+# What may come after the session of an instance, or the scope of a session, has ended.
+LATE = (InstanceEvent, SessionReused, Reattached)

@@ -141,6 +141,7 @@ class SessionRecord(_Life):
     unplaced = False  # nobody has looked for that place yet
     moves = 0  # chunks fetched in the transaction so far
     streaming = False  # the last one was not empty
+    life: Any = None  # what it did and when, while there is a recording: recording.Life
     parent: Any  # the context of the span that was current when it was opened, in telemetry
     found: tuple[Any, ...]  # what its own span is to say of its findings, in telemetry
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from .. import config, rules
 from ..model import ConfigError, Finding, Mode
+from ..output import sinks
+from ..record.recording import Recording
 from ..telemetry.metrics import forked_without
 from ..units.scope import process_ends
 from . import baseline
@@ -31,6 +33,7 @@ def install(
     sink: Callable[[Finding, bool], None] | None = None,
     providers: Mapping[str, Any] | None = None,
     mode_by_default: tuple[Mode, str] | None = None,
+    recording: str | None = None,
     **keywords: Any,
 ) -> Watch:
     """Install, or return what is installed already. See `sessionwatch.install`.
@@ -38,7 +41,7 @@ def install(
     ``gives_way``: for `sessionwatch run` and OpenTelemetry's instrumentor, which must not change what an
     installation of the program's own does. That one takes its place, with its subscribers, and hands it back when
     it is uninstalled. ``sink``: a subscriber of the installation that is returned. ``mode_by_default``: for where no
-    mode is configured, and who says so.
+    mode is configured, and who says so. ``recording``: a file for what sessions do, for the formats that show it.
     """
     settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
     missing = baseline.absent(settings.baseline)
@@ -53,7 +56,8 @@ def install(
         else:
             if before is not None:
                 providers = providers or before.providers
-            watch = Watch(settings, log=log, gives_way=gives_way, providers=providers, uninstall=remove)
+            kept = Recording(sinks.appending(recording)) if recording is not None else None
+            watch = Watch(settings, log=log, gives_way=gives_way, providers=providers, recording=kept, uninstall=remove)
             watch.replaced = before
             _put(watch, before)
         if sink is not None:
@@ -89,7 +93,14 @@ def remove(watch: Watch) -> None:
             _current = None
         if watch.replaced is not None and _begins is None:
             before = watch.replaced
-            again = Watch(before.config, log=before.log, gives_way=True, providers=before.providers, uninstall=remove)
+            again = Watch(
+                before.config,
+                log=before.log,
+                gives_way=True,
+                providers=before.providers,
+                recording=before.recording,
+                uninstall=remove,
+            )
             again.replaced = before.replaced
             _put(again, before)
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm.session import _sessions  # private: the live sessions, as c
 
 from .. import config, hooks, rules
 from ..frames import callsite
-from ..hooks import changes, closing, ownership
+from ..hooks import changes, closing, ownership, recorded
 from ..hooks.pools import Pools
 from ..hooks.settings import Settings
 from ..model import Evidence, Finding, FindingError, Mode, Ownership, Rule, project_root
@@ -23,6 +23,7 @@ from ..output import sinks
 from ..output.messages import holders, render
 from ..record.events import Event
 from ..record.ledger import Ledger, SessionRecord
+from ..record.recording import Recording
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from ..telemetry.metrics import Metrics, Pairs, Source
@@ -47,12 +48,14 @@ class Watch:
         log: bool = True,
         gives_way: bool = False,
         providers: Mapping[str, Any] | None = None,
+        recording: Recording | None = None,
         uninstall: Callable[[Watch], None],
     ) -> None:
         self.config = settings
         self.log = log
         self.gives_way = gives_way  # not made by the program: an installation of its own replaces it
         self.providers = dict(providers or {})  # of OpenTelemetry, where not the global ones
+        self.recording = recording  # where a report's picture was asked for
         self.signals: Signals | None = None  # in mode telemetry
         self.replaced: Watch | None = None  # which one gave way to this
         self._uninstall = uninstall
@@ -89,6 +92,7 @@ class Watch:
     def start(self, before: Watch | None = None) -> None:
         """Put everything in its place, with the subscribers of the one ``before``; undone where that fails half way."""
         self._subscribers += before._subscribers if before is not None else []
+        self.recording = self.recording or (before.recording if before is not None else None)
         try:
             self._start()
         except BaseException:
@@ -127,6 +131,8 @@ class Watch:
                 self._dispatch.setdefault(kind, []).append((rule, self.config.rule_settings(rule.slug)))
         counting = self.config.mode == "telemetry"
         self._signal(counting)
+        if self.recording is not None:
+            self._record_sessions(self.recording)
         slugs = frozenset(rule.slug for rule in enabled)
         self.tracker.activations = not counting and self.config.levels["split-unit-of-work"] != "off"
         context = hooks.Context(
@@ -140,6 +146,8 @@ class Watch:
             watchdog=self.watchdog,
         )
         self._hooked = hooks.install(context, slugs, everything=counting)
+        if self.recording is not None:
+            self._hooked.callback(recorded.follow(self.recording, self.tracker))
         if enabled or counting:
             self._hooked.enter_context(auto.frameworks())
         if not slugs & hooks.HELD:
@@ -161,6 +169,22 @@ class Watch:
         self.tracker.discreet = on
         self.tracker.when_opened = self.signals.opened if self.signals is not None else None
         self.tracker.when_ended = self.signals.ended if self.signals is not None else None
+
+    def _record_sessions(self, recording: Recording) -> None:
+        """Let the recording hear of each session, and then the signals."""
+        signals = self.signals
+
+        def opened(record: SessionRecord) -> None:
+            recording.opened(record)
+            if signals is not None:
+                signals.opened(record)
+
+        def ended(record: SessionRecord, outcome: str) -> None:
+            recording.closed(record, outcome)
+            if signals is not None:
+                signals.ended(record, outcome)
+
+        self.tracker.when_opened, self.tracker.when_ended = opened, ended
 
     def _too_many_loads(self) -> int:
         slug = rules.n_plus_one.RULE.slug
@@ -337,7 +361,11 @@ class Watch:
         finding.allowed = self._suppressions.reason(finding, allowances)
         if not finding.allowed:
             self.tracker.found[finding.rule, finding.mode] += 1
+        about = finding.session["id"] if finding.session else None  # of this occurrence
         finding, first = self._count(finding)
+        if self.recording is not None and first is not None:
+            with self.tracker.guarded("recording"):
+                self.recording.found(finding, about, _session_of(event), event)
         if first and not finding.allowed:
             comment = self._suppressions.mistake(finding)
             if comment is not None:
@@ -424,6 +452,9 @@ class Watch:
             raised += self._left_open(still_open)
         if self.signals is not None:
             self.signals.flush(most=50)
+        if self.recording is not None:
+            with self.tracker.guarded("recording"):
+                self.recording.unit_ended(unit)
         return raised[0] if raised else None
 
     def _left_open(self, records: list[SessionRecord]) -> list[Exception]:
@@ -460,9 +491,13 @@ class Watch:
                     self.tracker.emit(event, record.allowances)
                     if self.signals is not None:
                         self.signals.ended(record, record.outcome(bool(event.writes), event.holds_connection))
+                    if self.recording is not None:
+                        self.recording.left_open(record)
                     record.muted = True
             if self.signals is not None:
                 self.signals.flush()
+            if self.recording is not None:
+                self.recording.finish()
         if self._output is not None:
             with self.tracker.guarded("output"):
                 self._output.flush()
@@ -484,6 +519,8 @@ class Watch:
         self.watchdog.renew()
         self.clear()
         self._pending.forget()
+        if self.recording is not None:
+            self.recording.forked()
         if self.signals is not None:
             self.signals.forget()
         if self._output is not None:
