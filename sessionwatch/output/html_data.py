@@ -95,7 +95,7 @@ class Data:
             "id": letters(place),
             "rule": text(first, "rule"),
             "severity": _severity(first),
-            "title": text(first, "message"),
+            "title": text(first, "message")[:1].upper() + text(first, "message")[1:],
             "place": self._site(first),
             "fix": what,
             "code": code,
@@ -264,12 +264,12 @@ def _names(one: Json, name: str, first: object = None) -> list[str]:
 def _fix(fix: str) -> tuple[str, str]:
     """What to do in a few words, and the code of it, if the fix has any."""
     line = fix.partition("\n")[0]
-    quoted = re.search(r"`([^`]+)`", line)
     words, colon, rest = line.partition(": ")
-    if quoted:
-        return (words if colon and "`" not in words else line.replace("`", "")), quoted[1]
-    code = rest if colon and re.search(r"[().=]", rest) else ""
-    return (words if code else line).rstrip(":;"), code.rstrip(";")
+    quoted = re.search(r"`([^`]+)`", fix)
+    if quoted is None and not (colon and re.search(r"[().=]", rest)):
+        return line.rstrip(":;,"), ""
+    code = quoted[1] if quoted is not None else rest.partition(", or ")[0].rstrip(";,")
+    return (words if colon and "`" not in words else line.replace("`", "")).rstrip(":;,"), code
 
 
 def _duration(seconds: float) -> str:

@@ -1,23 +1,19 @@
 /* The axis of time. A pause in which nothing happens is folded to a break that names its length. */
-const PAUSE = 50; /* ms */
-function axis(times) {
-  const points = uniq(times).sort((a, b) => a - b);
-  const first = points[0], last = points.at(-1);
-  const gaps = [];
-  for (let i = 1; i < points.length; i += 1) {
-    if (points[i] - points[i - 1] >= PAUSE) gaps.push([points[i - 1], points[i]]);
-  }
-  gaps.sort((a, b) => b[1] - b[0] - (a[1] - a[0]));
-  let busy = last - first;
+const PAUSE = 50; /* ms; in a short run, a tenth of it */
+/* ``least``: the part of the whole that a pause must take to be folded; ``tail``: room behind the last moment. */
+function axis(times, { least = 0.02, tail = 0 } = {}) {
+  const points = uniq(times).sort((a, b) => a - b), first = points[0], all = points.at(-1) - first;
+  const pause = Math.max(Math.min(PAUSE, all / 10), all * least);
   const folded = [];
-  for (const gap of gaps.slice(0, 40)) {
-    if (gap[1] - gap[0] < busy * 0.12) break;
-    folded.push(gap);
-    busy -= gap[1] - gap[0];
+  for (let i = 1; i < points.length; i += 1) {
+    if (points[i] - points[i - 1] >= pause) folded.push([points[i - 1], points[i]]);
   }
-  busy = Math.max(busy, 0.001);
+  folded.sort((a, b) => b[1] - b[0] - (a[1] - a[0])).splice(40);
+  let busy = folded.reduce((left, gap) => left - (gap[1] - gap[0]), all);
+  if (busy < all * 0.002) busy = all * 0.002 || 0.001;
+  const last = points.at(-1) + busy * tail;
   folded.sort((a, b) => a[0] - b[0]);
-  const pad = Math.min(busy * 0.012, PAUSE / 3), wide = busy * 0.016;
+  const pad = Math.min(busy * 0.012, pause / 3), wide = busy * 0.016;
   const segments = [];
   let from = first - pad, u = 0;
   for (const gap of folded) {

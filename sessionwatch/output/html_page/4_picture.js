@@ -175,7 +175,12 @@ function draw(host, options) {
   }
   for (const [x, yy] of [...dense.values()].slice(0, 1500)) middle.push(s("rect", { class: "dens", x, y: yy + bar - 5, width: 1.5, height: 5 }));
   drawn.sort((a, b) => a.lane - b.lane || a.t[0] - b.t[0]);
-  for (const one of drawn) middle.push(sessionBar(one, { X, W, bar, id, scene, dim: dimmed(one.f), top: top.get(one), upper, pins, lit: options.lit, left }));
+  const ends = new Map(); /* of the bar before, on each row: a label needs room */
+  for (const one of drawn) {
+    const row = top.get(one), room = X(one.t[0]) - (ends.get(row) ?? left - 60);
+    ends.set(row, X(one.t[1] ?? P.span[1]));
+    middle.push(sessionBar(one, { X, W, bar, id, scene, dim: dimmed(one.f), top: row, upper, pins, lit: options.lit, left, labelled: room > one.id.length * 6.4 + 9 }));
+  }
 
   for (const link of links) {
     const pieces = linkShape(link, { X, W, bar, id, scene, top, ringTop, pins, left, lit: options.lit });
@@ -215,7 +220,7 @@ function spread(pins) {
   return [...rows.values()].flat();
 }
 
-function sessionBar(one, { X, W, bar, id, scene, dim, top, upper, pins, lit, left }) {
+function sessionBar(one, { X, W, bar, id, scene, dim, top, upper, pins, lit, left, labelled }) {
   const leak = one.t[1] === null, x0 = X(one.t[0]), x1 = leak ? W + 20 : Math.max(X(one.t[1]), x0 + 3), mid = top + bar / 2, g = [];
   const wide = (a, b) => Math.max(1.5, (b === null ? W + 20 : X(b)) - X(a)).toFixed(1);
   if (leak) g.push(s("path", { class: "bx leak", d: `M${x1} ${top}H${x0 + 4}q-4 0-4 4v${bar - 8}q0 4 4 4H${x1}` }));
@@ -243,9 +248,9 @@ function sessionBar(one, { X, W, bar, id, scene, dim, top, upper, pins, lit, lef
   if (!leak) g.push(at("close", x1, mid, bar / 18));
   if (lost) g.push(at("lost", x1, my, 1.05));
   if (leak) g.push(at("leak", W - 14, top - 7));
-  if (scene || one.f.length) upper.push(s("text", { class: `s id${dim ? " dim" : ""}`, x: (x0 - 5).toFixed(1), y: mid + 4, "text-anchor": "end" }, one.id));
+  if (labelled && (scene || one.f.length)) upper.push(s("text", { class: `s id${dim ? " dim" : ""}`, x: (x0 - 5).toFixed(1), y: mid + 4, "text-anchor": "end" }, one.id));
   if (scene && lost) upper.push(s("text", { class: "red", x: (x1 + 12).toFixed(1), y: mid + 4 }, "nothing committed"));
-  if (scene && leak) upper.push(s("text", { class: "red", x: (Math.max(x0, X(one.marks.at(-1)?.[2] ?? one.t[0])) + 14).toFixed(1), y: top - 3 }, one.held.some((held) => held[1] === null) ? "never closed, connection still held" : "never closed"));
+  if (scene && leak) upper.push(s("text", { class: "red", x: Math.min(Math.max(x0, X(one.marks.at(-1)?.[2] ?? one.t[0])) + 14, W - 246).toFixed(1), y: top - 3 }, one.held.some((held) => held[1] === null) ? "never closed, connection still held" : "never closed"));
   const linked = new Set(P.links.filter((link) => link.s === one.index && link.kind !== "pin").map((link) => link.f));
   const anchor = lost && writes.length ? X(writes[0][1]) : x0 + 14;
   const shownPins = one.f.filter((f) => state.shown.has(f) && !linked.has(f)).slice(0, 4);
@@ -269,7 +274,7 @@ function linkShape(link, { X, W, bar, id, scene, top, ringTop, pins, left, lit }
       if (scene) out.push(s("text", { class: finding.severity === "fault" ? "red" : "amb", x: (far ? (x0 + x1) / 2 + 16 : Math.min(x1 + 13, W - 150)).toFixed(1), y: far ? (y0 + y1) / 2 - 7 : y1 + 4 }, `${time(link.t - session.t[1])} after the close`));
     }
     out.push(at("touch", x1, y1, 1.1));
-    if (!scene) pins.push({ f: link.f, x: Math.max(x1, left + 14), y: ring - 28 + 6, dim });
+    if (!scene) pins.push({ f: link.f, x: Math.max(x1, left + 14), y: ring - 28, dim });
   }
   if (link.kind === "both" && home !== undefined) {
     const y0 = home + bar / 2;
@@ -280,7 +285,7 @@ function linkShape(link, { X, W, bar, id, scene, top, ringTop, pins, left, lit }
     }
     out.push(at("both", x1, y0, 1.1));
     if (scene) out.push(s("text", { class: "red", x: (x1 + 14).toFixed(1), y: home - 8 }, "two at once"));
-    else pins.push({ f: link.f, x: Math.max(x1 + 2, left + 14), y: (ring ?? home) - 28 + 6, dim });
+    else pins.push({ f: link.f, x: Math.max(x1 + 2, left + 14), y: (ring ?? home) - 28, dim });
   }
   if (link.kind === "pair") {
     const other = P.sessions[link.s2], y2 = other && top.get(other);

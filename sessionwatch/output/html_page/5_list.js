@@ -16,16 +16,17 @@ function sceneOf(finding) {
   const around = sessions.filter((one) => one.block !== null).map((one) => P.blocks[one.block]);
   const from = Math.min(...timesOf(sessions, keep, around)), to = Math.max(...timesOf(sessions, keep, around));
   const near = P.sessions.filter((one) => !chosen.has(one.index) && sessions.some((mine) => mine.lane === one.lane) && one.t[0] >= from && one.t[0] <= to);
-  const all = [...sessions, ...near.slice(0, 8)].sort((a, b) => a.t[0] - b.t[0]);
-  const last = to + (to - from || 1) * 0.22;
-  return { links: keep, sessions: all, times: [...timesOf(all, keep, around), last] };
+  const within = P.sessions.filter((one) => one.block !== null && !chosen.has(one.index) && !near.includes(one) && keep.some((link) => link.block === one.block));
+  keep.forEach((link) => { if (link.block !== null) around.push(P.blocks[link.block]); });
+  const all = [...sessions, ...near.slice(0, 8), ...within.slice(0, 4)].sort((a, b) => a.t[0] - b.t[0]);
+  return { links: keep, sessions: all, times: timesOf(all, keep, around) };
 }
 
 function drawScene(host) {
   const finding = F[+host.dataset.scene], found = sceneOf(finding);
   if (!found) return;
-  const scale = axis(found.times);
-  draw(host, { scene: finding, sessions: found.sessions, links: found.links, scale, view: [0, scale.length], lit: null });
+  const scale = axis(found.times, { least: 0.4, tail: 0.24 });
+  draw(host, { scene: finding, sessions: found.sessions, links: found.links, scale, view: [-0.05 * scale.length, scale.length], lit: null });
 }
 
 function sourceOf(finding) {
@@ -38,6 +39,7 @@ function sourceOf(finding) {
     const hit = n === site[1], first = finding.evidence.find((e) => R.sites[e[1]]?.[0] === site[0] && R.sites[e[1]]?.[1] === n);
     rows.push(h("div", { class: hit ? "hit" : null }, h("u", {}, first ? glyph(evidenceShape(first[0], first === finding.evidence[0]), 13) : null, String(n)), known[n] || " "));
   }
+  while (rows.length && !rows.at(-1).lastChild.textContent.trim()) rows.pop();
   if (!rows.length) return h("p", { class: "gone" }, "The source was not there when this report was made.");
   return h("div", { class: "src m", tabindex: 0, role: "region", "aria-label": `Source of ${finding.id}` }, rows);
 }
@@ -120,7 +122,7 @@ function causeRow(cause, number) {
       h("span", { class: `bdg ${cause.severity}${cause.id.length > 2 ? " long" : ""}` }, h("span", {}, cause.id)),
       h("span", {}, h("span", { class: "vh" }, `${cause.severity}: `), h("span", { class: "h" }, cause.title), h("span", { class: "sub" }, cause.severity === "fault" ? "" : `${cause.severity}, `, h("b", { class: "m" }, cause.rule), ` ${told}`)),
       h("span", { class: "fx" }, h("span", {}, `${siteText(cause.place)}: ${cause.fix}`), cause.code ? h("span", { class: "m" }, cause.code) : null),
-      [places, units, tests, seen].map((n) => h("span", { class: "r", "aria-hidden": "true" }, grouped(n))),
+      [places, units, tests, seen].map((n) => h("span", { class: n ? "r" : "r zero", "aria-hidden": "true" }, grouped(n))),
       h("span", { class: "num" }, `${plural(places, "place")}, ${plural(units, "unit")}, ${plural(tests, "test")}, seen ${plural(seen, "time")}`),
       h("span", { class: "stc" }, h("span", { class: `st ${kind}` }, words))),
     open ? h("div", { class: "open" }, tabs(cause, findings), findings.filter((finding) => finding.index === state.finding).map((finding) => story(finding, cause))) : null);

@@ -84,7 +84,7 @@ function open(index, link = true) {
   if (link) {
     try { history.replaceState(null, "", finding ? `#${finding.anchor}` : "#"); } catch { /* not everywhere for files */ }
   }
-  paint(finding ? finding.c : before);
+  paint(link ? (finding ? finding.c : before) : null);
 }
 
 function step(by) {
