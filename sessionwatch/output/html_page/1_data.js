@@ -37,8 +37,9 @@ const lineText = (index) => {
 const byAnchor = new Map();
 F.forEach((finding) => byAnchor.set(finding.anchor, finding));
 const ofCause = (cause) => cause.findings.map((index) => F[index]);
+const SECONDS = 2000; /* ms, from which on times are told in seconds */
 const time = (ms) => {
-  if (Math.abs(ms) >= 10000) return `${(ms / 1000).toFixed(1)} s`;
+  if (Math.abs(ms) >= SECONDS) return `${(ms / 1000).toFixed(2)} s`;
   return `${Math.abs(ms) < 10 ? +ms.toFixed(1) : grouped(Math.round(ms))} ms`;
 };
 const stateOf = (finding) => (finding.allowed !== null ? "allowed" : finding.known ? "known" : "new");

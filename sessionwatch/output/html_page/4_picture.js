@@ -122,8 +122,8 @@ function draw(host, options) {
   found.forEach(([x, t], n) => {
     if (x < left - 1 || x > W) return;
     lower.push(s("path", { class: "grid", d: `M${x.toFixed(1)} ${scene ? 4 : 22}V${H}` }));
-    const label = scale.last >= 10000 ? (t / 1000).toFixed(step < 1000 ? (step < 100 ? 2 : 1) : 0) : grouped(+t.toFixed(1));
-    if (!scene) lower.push(s("text", { class: "s", x: x.toFixed(1), y: 15, "text-anchor": x > W - 34 ? "end" : "middle" }, label + (n === found.length - 1 ? (scale.last >= 10000 ? " s" : " ms") : "")));
+    const label = scale.last >= SECONDS ? (t / 1000).toFixed(step < 1000 ? (step < 100 ? (step < 10 ? 3 : 2) : 1) : 0) : grouped(+t.toFixed(1));
+    if (!scene) lower.push(s("text", { class: "s", x: x.toFixed(1), y: 15, "text-anchor": x > W - 34 ? "end" : "middle" }, label + (n === found.length - 1 ? (scale.last >= SECONDS ? " s" : " ms") : "")));
   });
   scale.segments.slice(1).forEach((segment, n) => {
     const before = scale.segments[n], a = X(before[1]), b = X(segment[0]);
