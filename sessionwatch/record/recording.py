@@ -55,7 +55,7 @@ class Life:
     def mark(self, kind: str, now: float, place: RawSite | None) -> None:
         """Note what it does; one line that does the same again and again makes one mark."""
         newest = self.marks[-1] if self.marks else None
-        if newest is not None and newest.kind == kind and newest.place == place:
+        if newest is not None and newest.kind == kind and newest.place == place and not self.left_out:
             self.marks[-1] = newest._replace(last=now, times=newest.times + 1)
         elif len(self.marks) < MOST_MARKS:
             self.marks.append(Mark(kind, now, now, 1, place))
@@ -142,9 +142,10 @@ class Recording:
         for one in labels:
             if one is not None and one not in self._kept and one in self._past:
                 self._keep(one, self._past.pop(one))
-        if record is not None and record.label in labels and record.closed_how is None and not record.muted:
+        if record is not None and record.label in labels and not record.muted:
             self.life(record).found = True
-            self._say(self._line(record, "leaked" if record.connections else "open"))  # in case that it never ends
+            if record.closed_how is None:
+                self._say(self._line(record, "leaked" if record.connections else "open"))  # it may never end
         made = getattr(event, "made", None)
         thread, task, unit = threading.current_thread().name, callsite.task_name(), current_unit()
         if isinstance(event, DetachedWrite):  # told by whoever, at some time later
