@@ -1,8 +1,4 @@
-"""The pytest plugin: a finding fails the test in which it happened, with the whole story.
-
-Off until configured (``sessionwatch = strict`` in the ini file, or ``--sessionwatch=strict``), and then
-light: neither SQLAlchemy nor the rest of this package is imported before.
-"""
+"""One installation for a run of pytest: its tests, and what it tells at the end."""
 
 from __future__ import annotations
 
@@ -15,81 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from .data.persisted import Persisted
-    from .model import Finding, Mode, Site
-    from .watch.watch import Watch
+from .marker import parsed, place
 
-MODES = ("strict", "log", "telemetry", "off")
+if TYPE_CHECKING:
+    from ..model import Finding, Mode, Site
+    from ..watch.watch import Watch
+
 _Key = tuple[str, ...]  # of the summary: rule, place, subject, "found" or "allowed"
 _PHASES = {"setup": "a fixture's setup", "call": "the test", "teardown": "a fixture's teardown"}
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("sessionwatch", "sessions and instances used outside of their bounds")
-    group.addoption(
-        "--sessionwatch",
-        choices=MODES,
-        help="strict: a finding fails its test; log: findings are shown in the summary; off (default: the ini option)",
-    )
-    group.addoption("--sessionwatch-output", metavar="FILE", help="append findings to FILE, one JSON object a line")
-    group.addoption(
-        "--sessionwatch-update-baseline",
-        action="store_true",
-        help="add this run's findings to the baseline file (ini: sessionwatch_baseline); none fails its test",
-    )
-    parser.addini("sessionwatch", "mode of sessionwatch: strict, log, telemetry or off", default="off")
-    parser.addini("sessionwatch_rules", "levels of rules, one RULE=LEVEL a line", type="linelist", default=[])
-    parser.addini("sessionwatch_baseline", "file with the fingerprints of known findings", default="")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "sessionwatch(mode=None, allow=(), reason=None): another mode for this test, or rules that it allows",
-    )
-    mode = config.getoption("--sessionwatch") or config.getini("sessionwatch")
-    if mode not in MODES:
-        raise pytest.UsageError(f"sessionwatch: unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    if mode != "off":
-        config.pluginmanager.register(Plugin(config, mode), "sessionwatch-watch")
-
-
-@pytest.fixture
-def sessionwatch(request: pytest.FixtureRequest) -> Iterator[TestWatch]:
-    """The watch of this test: ``.findings`` of this test only, ``.clear()`` to accept them.
-
-    Where the plugin is off, sessionwatch is installed in mode ``log`` for this test.
-    """
-    plugin = request.config.pluginmanager.get_plugin("sessionwatch-watch")
-    if plugin is not None:
-        yield plugin.test_watch
-        return
-    from .watch import orm  # noqa: F401 (before the others)
-    from .watch.installation import current, install
-
-    installed = current()
-    watch = installed or install(mode="log", log=False)
-    try:
-        yield TestWatch(watch, [])
-    finally:
-        if installed is None:
-            watch.uninstall()
-
-
-@pytest.fixture
-def sessionwatch_persisted() -> Iterator[Persisted]:
-    """Check that a row is there for a new session: ``sessionwatch_persisted(order)``, or by its class and key,
-    ``sessionwatch_persisted(Order, 1)``.
-
-    Returns the row's values (``.status``), or fails with the story of who wrote it and did not commit. Looks
-    where the instance's session does, or at ``bind=``; with an asyncio engine, await it. Where the sessions
-    join a transaction that the test rolls back, it looks inside of that transaction, for what they committed.
-    """
-    from .data.persisted import Persisted
-
-    with Persisted().listening() as persisted:
-        yield persisted
 
 
 class TestWatch:
@@ -126,12 +55,12 @@ class Plugin:
     """One installation for the whole run, and the findings of the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode) -> None:
-        from .watch import orm  # noqa: F401 (before the others)
+        from ..watch import orm  # noqa: F401 (before the others)
 
         # isort: split
-        from . import config as configuration
-        from .model import ConfigError
-        from .watch import baseline, installation
+        from .. import config as configuration
+        from ..model import ConfigError
+        from ..watch import baseline, installation
 
         self.config = config
         try:
@@ -165,7 +94,7 @@ class Plugin:
         self.test_watch = TestWatch(self.watch, self.current)
 
     def pytest_report_header(self) -> str | None:
-        from .watch.baseline import absent
+        from ..watch.baseline import absent
 
         missing = absent(self.watch.config.baseline)
         return f"sessionwatch: {missing}" if missing else None
@@ -174,7 +103,7 @@ class Plugin:
         return str(self.config.rootpath / path) if path else None
 
     def _count(self, finding: Finding, first: bool) -> None:
-        from .output.messages import counted
+        from ..output.messages import counted
 
         place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
         key = (finding.rule, place, finding.subject, "allowed" if finding.allowed else "found")
@@ -183,7 +112,7 @@ class Plugin:
         if counted(finding.rule, finding.message, finding.count) is not None:
             self.growing[id(finding)] = key, finding
         if self.updating and finding.allowed is None:
-            from .watch.baseline import entry
+            from ..watch.baseline import entry
 
             self.entries[finding.fingerprint] = entry(finding)
 
@@ -245,7 +174,7 @@ class Plugin:
 
     def _forget_marker(self) -> None:
         """A test that was skipped or broke off may not have come to what its marker allows."""
-        from .watch.suppress import forget
+        from ..watch.suppress import forget
 
         if self.marked is not None:
             forget(self.marked)
@@ -281,7 +210,7 @@ class Plugin:
         return [finding for finding in found if finding.level == "raise"]
 
     def _story(self, findings: list[Finding], phase: str) -> str:
-        from .output.messages import render
+        from ..output.messages import render
 
         count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))  # pytest repeats this line at its end
@@ -290,7 +219,7 @@ class Plugin:
 
     @contextlib.contextmanager
     def _marked(self, item: pytest.Item) -> Iterator[None]:
-        from .model import ConfigError
+        from ..model import ConfigError
 
         found = next(item.iter_markers_with_node("sessionwatch"), None)  # the closest one
         self.mistake = self.marked = None
@@ -303,15 +232,15 @@ class Plugin:
             yield
 
     def _obey(self, node: Any, marker: pytest.Mark, stack: contextlib.ExitStack) -> None:
-        from .watch.suppress import allow_at
+        from ..watch.suppress import allow_at
 
-        mode, slugs, reason = _marker(marker)
+        mode, slugs, reason = parsed(marker)
         if mode == "off":
             stack.enter_context(self._off())
         elif mode is not None:
             stack.enter_context(self.watch.switched(mode))
         if slugs:
-            self.marked = _place(node)
+            self.marked = place(node)
             stack.enter_context(allow_at(self.marked, *slugs, reason=reason))
 
     @contextlib.contextmanager
@@ -352,8 +281,8 @@ class Plugin:
         self.used |= set(getattr(node, "workeroutput", {}).get("sessionwatch_used", ()))
 
     def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from .model import ConfigError
-        from .watch.baseline import read, write
+        from ..model import ConfigError
+        from ..watch.baseline import read, write
 
         if self.updating and not hasattr(self.config, "workerinput"):
             try:
@@ -369,7 +298,7 @@ class Plugin:
                 )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from .output.messages import counted
+        from ..output.messages import counted
 
         self._update_baseline(terminalreporter)
         self._note_growth()
@@ -403,8 +332,8 @@ def collect(watch: Watch) -> None:
 
 def _end_at_users_line(error: BaseException) -> None:
     """Cut off what a finding's traceback has below the user's line: functions of SQLAlchemy's, with long docstrings."""
-    from .frames import callsite
-    from .model import FindingError
+    from ..frames import callsite
+    from ..model import FindingError
 
     last, walked = None, error.__traceback__ if isinstance(error, FindingError) else None
     while walked is not None:
@@ -416,32 +345,8 @@ def _end_at_users_line(error: BaseException) -> None:
 
 def _is_ours(error: BaseException) -> bool:
     """Whether this is a finding's exception, or the plugin's own failure of a test."""
-    from .model import FindingError
+    from ..model import FindingError
 
     return isinstance(error, FindingError) or (
         isinstance(error, pytest.fail.Exception) and str(error).startswith("sessionwatch: ")
     )
-
-
-def _place(node: Any) -> Site:
-    """Where a test, class or module is; the first line of its file where pytest does not know."""
-    from .model import Site
-
-    path, line = node.path, None
-    with contextlib.suppress(Exception):  # a collector of another plugin's
-        path, line, _ = node.reportinfo()
-    return Site(str(path), (line or 0) + 1, "")
-
-
-def _marker(marker: pytest.Mark) -> tuple[Any, tuple[str, ...], str]:
-    from .model import ConfigError
-
-    unknown = set(marker.kwargs) - {"mode", "allow", "reason"}
-    slugs = marker.kwargs.get("allow") or ()
-    slugs = (slugs,) if isinstance(slugs, str) else tuple(slugs)
-    mode, reason = marker.kwargs.get("mode"), marker.kwargs.get("reason") or ""
-    if marker.args or unknown:
-        raise ConfigError("the marker sessionwatch takes mode=, allow= and reason=")
-    if mode is not None and mode not in MODES:
-        raise ConfigError(f"the marker sessionwatch has an unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    return mode, slugs, reason
