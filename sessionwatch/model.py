@@ -14,10 +14,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from types import CodeType
 from typing import Any, Literal, NamedTuple, TypeVar
+
+from .portable import Portable
 
 Mode = Literal["log", "strict", "telemetry"]
 Level = Literal["off", "log", "raise"]
@@ -35,7 +37,7 @@ _COMPREHENSION = re.compile(r"\.?<(?:listcomp|setcomp|dictcomp|genexpr)>")
 _root: str | None = None  # the project's, while something is installed
 
 
-class SessionwatchError(Exception):
+class SessionwatchError(Portable):
     """Base of every error that sessionwatch raises on purpose."""
 
 
@@ -164,6 +166,15 @@ class Finding:
     when_grown: Callable[[Finding], None] | None = field(default=None, compare=False, repr=False)
     # its fingerprint, once it was asked for: the project's root is known only while something is installed
     known_by: str | None = field(default=None, init=False, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the subscriber to its growth, which belongs to this process."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "when_grown"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.when_grown = None
+        for name, value in state.items():
+            setattr(self, name, value)
 
     @property
     def path(self) -> str | None:

@@ -29,7 +29,8 @@ ABOVE_ALL = {
 }
 LAYERS: dict[str, set[str]] = {
     "_version": set(),
-    "model": set(),
+    "portable": set(),
+    "model": {"portable"},
     "patching": set(),
     "config": {"model"},
     "frames": {"model"},
