@@ -302,7 +302,7 @@ class Rule:
 
     ``check`` receives an event of one of the types in ``events`` and the rule's settings, and yields
     findings. It never logs and never raises on purpose. ``safe_point`` says in a few words where a finding
-    is raised. ``counted``: its message with the final count, where the message has a count in it.
+    is raised. No message has a count of occurrences in it: `Finding.count` grows, and reports show it.
     """
 
     slug: str
@@ -314,7 +314,6 @@ class Rule:
     check: Callable[[Any, dict[str, Any]], Iterator[Finding]]
     settings: dict[str, Setting] = field(default_factory=dict)
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
-    counted: Callable[[str, int], str] | None = None
 
     def level_in(self, mode: Mode) -> Level:
         if mode not in self.on_in:

@@ -180,7 +180,7 @@ def test_run_time_dependencies_are_the_declared_ones() -> None:
         "sessionwatch",
         *(
             f"sessionwatch.{name}"
-            for name in ("command.cli", "command.run", "output.report", "pytest_plugin", "__main__")
+            for name in ("command.cli", "command.run", "output.formats", "output.text", "pytest_plugin", "__main__")
         ),
     ],
 )

@@ -638,7 +638,7 @@ def test_summary(project: Project) -> None:
 
 @pytest.mark.parametrize("options", [(), ("-n", "2")])
 def test_summary_counts_queries(project: Project, options: tuple[str, ...]) -> None:
-    """Where a message has a count in it, that goes on after the finding, the summary has the last one of all tests."""
+    """A count that goes on after the finding was made is in the summary as it is at last, over all tests."""
     if options:
         pytest.importorskip("xdist")
     project.ini("sessionwatch = log")
@@ -663,7 +663,7 @@ def test_summary_counts_queries(project: Project, options: tuple[str, ...]) -> N
     project.write("from parcels import one_by_one\ndef test_1(): one_by_one(20)\ndef test_2(): one_by_one(10)\n")
     result = project.run(*options)
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["n-plus-one: parcels.py:* (2 times): *; 30 queries from one line"])
+    result.stdout.fnmatch_lines(["n-plus-one: parcels.py:* (30 times): *"])
 
 
 def test_subjects_of_one_line_are_apart(project: Project) -> None:
@@ -858,3 +858,25 @@ def test_watched_program_is_restored(project: Project) -> None:
     result = project.run("-s")
     result.assert_outcomes(passed=1)
     assert "restored True" in result.stdout.str()
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_reports_are_written(project: Project, options: tuple[str, ...]) -> None:
+    """``--sessionwatch-report`` writes one file per format, with the findings of all tests and workers merged."""
+    if options:
+        pytest.importorskip("xdist")
+    project.write("def test_1(): swallow()\ndef test_2(): swallow()\n")
+    files = ("--sessionwatch-report=text:found.txt", "--sessionwatch-report=json:found.jsonl")
+    result = project.run("--sessionwatch=log", *files, *options)
+    result.assert_outcomes(passed=2)
+    (line,) = (project.path / "found.jsonl").read_text().splitlines()
+    assert json.loads(line)["count"] == 2
+    assert "in all" in (project.path / "found.txt").read_text()
+
+
+def test_a_report_in_an_unknown_format(project: Project) -> None:
+    """A mistake in the option is told before a test runs."""
+    project.write("def test_1(): pass\n")
+    result = project.run("--sessionwatch=log", "--sessionwatch-report=txt:found")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*unknown format 'txt'*Did you mean 'text'?"])

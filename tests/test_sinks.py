@@ -106,8 +106,8 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
     both = [sinks.JsonLines(str(path)) for _ in range(2)]
 
     def write(number: int) -> None:
-        for _ in range(100):
-            both[number % 2](finding(number), True)
+        for again in range(100):
+            both[number % 2](finding(100 * number + again), True)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
     for thread in threads:

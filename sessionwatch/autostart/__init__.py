@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import sys
-import threading
 from typing import Any
 
 PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -83,88 +82,11 @@ def _import_ours(name: str) -> Any:
 
 
 def _install(settings: dict[str, Any]) -> None:
-    module, sinks = _import_ours("watch.installation"), _import_ours("output.sinks")
+    module, journal = _import_ours("watch.installation"), _import_ours("output.journal")
     atexit.register(_at_exit, module, settings["folder"])
-    collector = Collector(sinks.OpenFile, settings["folder"], settings["findings"])
-    module.install(log=False, gives_way=True, sink=collector, recording=settings.get("recording"))
+    watch = module.install(log=False, gives_way=True, recording=settings.get("recording"))
+    watch.subscribe(journal.Journal(watch.store, settings["folder"], settings["findings"]))
     _note(settings["folder"], event="watching")
-
-
-class Collector:
-    """Writes each finding when it is first met, and keeps its count in a file that survives every end.
-
-    A process that ends by a signal or by ``os._exit`` has no time left to write final counts. So each
-    further occurrence overwrites its row in ``counts-PID`` (fingerprint, line, whether it is allowed, count),
-    and `sessionwatch run` makes the last lines from these.
-    """
-
-    ROW = "{:>16} {:>10} {:d} {:>14}\n"
-
-    def __init__(self, open_file: Any, folder: str, findings: str) -> None:
-        self._open, self._folder = open_file, folder
-        self._findings = open_file(findings, os.O_APPEND)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._rows = self._open(os.path.join(self._folder, f"counts-{self._pid}"), os.O_CREAT)
-        self._met: dict[tuple[str, int, bool], _Met] = {}
-
-    def __call__(self, finding: Any, _: bool) -> None:
-        if os.getpid() != self._pid:  # forked: what the parent met is the parent's to tell
-            self._begin()
-        key = _key(finding)
-        with self._lock, contextlib.suppress(OSError):  # the folder is gone where this process outlives the report
-            met = self._met.setdefault(key, _Met(len(self._met)))
-            first = met.last is None
-            met.add(finding)
-            finding.when_grown = self._grown
-            if first:
-                record = {**finding.as_json(), "pid": self._pid, "count": met.count}
-                os.write(self._findings.number(), json.dumps(record).encode("ascii") + b"\n")
-            else:
-                self._write(key, met)
-
-    def _grown(self, finding: Any) -> None:
-        """A finding counts on by itself, as that of ``n-plus-one`` does with each query."""
-        key = _key(finding)
-        met = self._met.get(key) if os.getpid() == self._pid else None
-        if met is not None:
-            with self._lock, contextlib.suppress(OSError):
-                met.grow(finding)
-                self._write(key, met)
-
-    def _write(self, key: tuple[str, int, bool], met: _Met) -> None:
-        line = self.ROW.format(*key, met.count).encode("ascii")
-        os.lseek(self._rows.number(), met.row * len(line), os.SEEK_SET)
-        os.write(self._rows.number(), line)
-
-
-def _key(finding: Any) -> tuple[str, int, bool]:
-    fingerprint, line, _, allowed = finding.key
-    return fingerprint, line, allowed
-
-
-class _Met:
-    """How often a finding was met. Each installation has an object of its own for it, which has the count."""
-
-    def __init__(self, row: int) -> None:
-        self.row = row
-        self.count = 0
-        self.last: Any = None
-        self._counted = 0  # of the last object
-
-    def add(self, finding: Any) -> None:
-        count = finding.count
-        self.count += count - (self._counted if finding is self.last else 0)
-        self.last, self._counted = finding, count
-
-    def grow(self, finding: Any) -> None:
-        if finding is self.last:
-            self.add(finding)
-        else:  # of an installation, or a test, before
-            self.count += 1
 
 
 def _at_exit(module: Any, folder: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..model import LEVELS, MODES, ConfigError, SessionwatchError, project_path, project_root, shown_path
+
+if TYPE_CHECKING:
+    from ..output.records import Record
 
 FAILED = 2  # the exit status of every mistake in how we are called
 
@@ -129,7 +132,7 @@ def _run_parser() -> Parser:
         default=[],
         help=f"set rules to {' | '.join(LEVELS)}",
     )
-    _add_format(parser)
+    _add_formats(parser)
     parser.add_argument("--output", metavar="FILE", help="where the report goes (default: stderr)")
     parser.add_argument(
         "--fail",
@@ -187,6 +190,13 @@ def split_program(arguments: Sequence[str], with_value: set[str]) -> tuple[list[
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for tools")
+
+
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    from ..output.formats import FORMATS, NAMES
+
+    told = "; ".join(f"{item.name}: {item.help}" for item in FORMATS)
+    parser.add_argument("--format", metavar="FORMAT", default=NAMES[0], help=f"{told} (default: {NAMES[0]})")
 
 
 def _add_rules(commands: Any) -> None:
@@ -284,17 +294,21 @@ def _check(options: argparse.Namespace) -> int:
     import json
 
     from .. import config, rules
-    from ..output import report
+    from ..output.formats import find
+    from ..output.records import as_record
+    from ..output.report import Report, wants_colour
+    from ..output.store import Store
     from . import check
 
     settings = config.load(rules.ALL, rules.PLANNED)
     with project_root(settings.root):
         found = check.check(options.target, settings.baseline)
-        records = [finding.as_json() for finding in found]
+        records = [as_record(finding) for finding in found]
     if options.format == "json":
         sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
     elif records:
-        sys.stdout.write(report.text(report.merge(records), colour=report.wants_colour(sys.stdout)))
+        report = Report(seen=list(Store.of(records)), colour=wants_colour(sys.stdout))
+        sys.stdout.write(find("text")(report))
     else:
         print(f"{options.target}: nothing to report")
     return 1 if any(not finding.allowed for finding in found) else 0
@@ -302,27 +316,38 @@ def _check(options: argparse.Namespace) -> int:
 
 def _add_report(commands: Any) -> None:
     parser = commands.add_parser("report", help="show the findings of a file that run --format json has written")
-    parser.add_argument("findings", metavar="FINDINGS.jsonl")
+    parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="+")
+    _add_formats(parser)
+    parser.add_argument("--output", metavar="FILE", help="where the report goes (default: stdout)")
     parser.set_defaults(command=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from ..output import report
+    from ..output import formats
+    from ..output.report import Report, wants_colour
+    from ..output.store import Store
 
-    records = _findings(options.findings)
-    sys.stdout.write(report.text(report.merge(records), colour=report.wants_colour(sys.stdout)))
+    render = formats.find(options.format)
+    store = Store()
+    for path in options.findings:
+        store.merge(_findings(path), path)
+    text = render(Report(seen=list(store), colour=not options.output and wants_colour(sys.stdout)))
+    if options.output:
+        formats.write(options.output, text)
+    else:
+        sys.stdout.write(text)
     return 0
 
 
-def _findings(path: str) -> list[dict[str, Any]]:
-    from ..output import report
+def _findings(path: str) -> list[Record]:
+    from ..output import records
 
     try:
-        records = report.read(path)
+        found = records.read(path)
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    report.check(records, path)
-    return records
+    records.check(found, path)
+    return found
 
 
 BASELINE = """\
@@ -367,10 +392,12 @@ def _baseline(options: argparse.Namespace) -> int:
     if options.action == "update":
         records.sort(key=lambda record: not record.get("allowed"))  # one that is not, at another line, counts
         found = {record["fingerprint"]: record for record in records}
-        entries = [*(record for record in found.values() if not record.get("allowed")), *known.values()]
+        entries: list[Mapping[str, Any]] = [record for record in found.values() if not record.get("allowed")]
+        entries += known.values()
     else:
         levels = {mode: config.load(rules.ALL, rules.PLANNED, keywords={"mode": mode}).levels for mode in MODES}
-        entries, told = baseline.prune(known.values(), records, levels, settings.mode)
+        kept, told = baseline.prune(known.values(), records, levels, settings.mode)
+        entries = list(kept)
     print(f"{path}: {baseline.write(path, entries)} known findings (before: {len(known)})")
     for line in told:
         print(line)

@@ -14,12 +14,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Literal, NamedTuple
 
 from .. import config, rules
 from ..model import ConfigError
-from ..output import messages, report
+from ..output import formats, journal, records
+from ..output.report import Report, wants_colour
+from ..output.store import Store
 from ..watch import baseline
 from .process import end_like, supervise
 
@@ -27,7 +29,6 @@ AUTOSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 
 NOT_WATCHED = 2  # the exit status of --fail for a process that could not be watched
 
-RECORDED = ("html", "trace")  # formats that show what sessions did
 
 Kind = Literal["script", "module", "command"]
 
@@ -72,6 +73,7 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     Ends this process by the signal that ended the program, where one did. Raises `ConfigError` and other
     `SessionwatchError` for what can be known to be wrong before the program starts.
     """
+    formats.find(options.format)
     if options.mode is not None:
         config.check_mode(options.mode, "--mode")
     levels = config.parse_pairs(",".join(options.rules), "--rules")
@@ -146,7 +148,7 @@ def _files(options: Options, folder: str) -> Files:
     findings = os.path.join(folder, "findings.jsonl")
     if options.format == "json" and options.output and os.path.isfile(options.output):
         findings = os.path.abspath(options.output)
-    recording = os.path.join(folder, "recording.jsonl") if options.format in RECORDED else None
+    recording = os.path.join(folder, "recording.jsonl") if options.format in formats.RECORDED else None
     files = Files(folder, findings, recording)
     for path in (files.findings, files.notes):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -178,27 +180,13 @@ def _private_folder() -> Iterator[str]:
 
 def _complete(files: Files) -> None:
     """Add the last line of each finding whose process ended before it could write its final count."""
-    records = report.read(files.findings, strict=False)
-    last = {(item["pid"], *report.key(item)): item for item in records}
+    last = {journal.place(record): record for record in records.read(files.findings, strict=False)}
     with open(files.findings, "a", encoding="ascii") as stream:
-        for place, count in _counts(files.folder):
+        for place, count in journal.counts(files.folder):
             record = last.get(place)
             if record and count > record["count"]:
-                message = messages.counted(record["rule"], record["message"], count) or record["message"]
-                last[place] = {**record, "message": message, "count": count}
-                stream.write(json.dumps(last[place]) + "\n")
-
-
-def _counts(folder: str) -> Iterator[tuple[tuple[int, str, int, bool], int]]:
-    for name in sorted(os.listdir(folder)):
-        prefix, _, pid = name.partition("counts-")
-        if prefix or not pid:
-            continue
-        with open(os.path.join(folder, name), encoding="ascii") as rows:
-            for row in rows:
-                # zeros: another thread never got to its row
-                fingerprint, line, allowed, count = row.strip("\0").split()
-                yield (int(pid), fingerprint, int(line), allowed == "1"), int(count)
+                record["count"] = count
+                stream.write(json.dumps(record) + "\n")
 
 
 # -- what people are told ---------------------------------------------------------------------------
@@ -225,28 +213,32 @@ def _afterwards(options: Options, files: Files, target: IO[str] | None) -> int:
     """
     try:
         _complete(files)
-        seen = report.merge(report.read(files.findings, strict=False))
-        notes = report.read(files.notes, strict=False)
-        _tell(options, files, target, seen, notes)
-        found = any(item.allowed is None for item in seen)
-        return 1 if found else NOT_WATCHED if report.failures(notes) else 0
+        found = Store.of(records.read(files.findings, strict=False))
+        made = Report(
+            seen=list(found),
+            notes=records.notes(files.notes),
+            unused=options.unused_allows,
+            recording=records.lines(files.recording) if files.recording else None,
+        )
+        _tell(options, files, target, made)
+        return 1 if made.shown else NOT_WATCHED if made.failures() else 0
     except Exception as error:
         _say(f"sessionwatch: the report can't be made: {type(error).__name__}: {error}")
         return NOT_WATCHED
 
 
-def _tell(
-    options: Options, files: Files, target: IO[str] | None, seen: list[report.Seen], notes: list[report.Record]
-) -> None:
+def _tell(options: Options, files: Files, target: IO[str] | None, made: Report) -> None:
     stream = target or sys.stderr
-    if options.format == "text":
-        _write(stream, report.text(seen, notes, colour=report.wants_colour(stream), unused=options.unused_allows))
-    elif not (target and os.path.samefile(files.findings, target.fileno())):
-        _write(stream, _content(files.findings))
-    for line in report.failures(notes) if options.fail and (target or options.format == "json") else ():
+    if options.format == "json":
+        if not (target and os.path.samefile(files.findings, target.fileno())):
+            _write(stream, _content(files.findings))
+    else:
+        made = replace(made, colour=wants_colour(stream))
+        _write(stream, formats.find(options.format)(made))
+    for line in made.failures() if options.fail and (target or options.format != "text") else ():
         _say(line)
     if options.fail and target:
-        _say(f"{report.totals(seen)}; see {options.output}")
+        _say(f"{made.totals()}; see {options.output}")
 
 
 def _write(stream: IO[str] | None, text: str) -> None:

@@ -15,10 +15,17 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from .html_data import Data
+from .report import Report
 from .timeline import Json
 
 _SCRIPTS = ("1_data.js", "2_glyphs.js", "3_axis.js", "4_picture.js", "5_list.js", "6_filters.js", "7_page.js")
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def render(report: Report) -> str:
+    """The whole report."""
+    found = [dict(seen.record()) for seen in report.shown]
+    return page(found, dict(report.about), report.recording, report.rank)
 
 
 def page(

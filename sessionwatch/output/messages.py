@@ -33,14 +33,6 @@ def render(finding: Finding, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def counted(slug: str, message: str, count: int) -> str | None:
-    """The message of a finding with its final count; None where a message of this rule has no count in it."""
-    for rule in rules.ALL:
-        if rule.slug == slug and rule.counted is not None:
-            return rule.counted(message, count)
-    return None
-
-
 def holders(held: list[Holder], checked_out: int) -> str:
     """Who holds the connections of a pool that has none left, several lines, the oldest transaction first."""
     shown = f"{checked_out} connection{'' if checked_out == 1 else 's'} checked out"

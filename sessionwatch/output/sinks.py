@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..model import ConfigError, Finding, exportable
-from .messages import counted, render
+from .messages import render
+from .store import Seen, Store
 
 Sink = Callable[[Finding, bool], None]  # the finding, and whether it is the first of its kind
 
@@ -83,25 +84,24 @@ def appending(path: str) -> Callable[[bytes], object]:
 class JsonLines:
     """Appends findings to a file, one JSON object a line, each line written at once.
 
-    A finding is written when it is first seen and, if its count grew, once more by `close`. Several
+    A finding is written when it is first met and, if its count or its story grew, once more by `close`. Several
     processes may append to one file. Raises `sessionwatch.ConfigError` if it can't be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, store: Store | None = None) -> None:
         self.path = os.path.abspath(path)
+        self._store = Store() if store is None else store
         self._file: OpenFile | None = OpenFile(self.path, os.O_APPEND | os.O_CREAT, 0o666)
         try:
             self._file.number()
         except OSError as error:
             raise ConfigError(f"output {path} can't be written: {error.strerror}") from error
-        self._written: dict[tuple[Any, ...], tuple[Finding, int]] = {}  # by `Finding.key`
+        self._written: dict[Seen, tuple[int, int]] = {}  # its count and the length of its story, as they were written
 
     def __call__(self, finding: Finding, first: bool) -> None:
-        key = finding.key
-        if first:
-            self._write_grown(key)
-            self._write(finding)
-        self._written.setdefault(key, (finding, finding.count if first else 0))
+        seen = self._store.seen(finding)
+        if seen is not None and seen not in self._written:
+            self._write(seen)
 
     def forget(self) -> None:
         """In a forked child: what the parent saw is the parent's to write."""
@@ -109,8 +109,9 @@ class JsonLines:
 
     def flush(self) -> None:
         """Write the final counts of findings that were seen more than once."""
-        for key in list(self._written):
-            self._write_grown(key)
+        for seen, written in list(self._written.items()):
+            if _extent(seen) != written:
+                self._write(seen)
 
     def close(self) -> None:
         """Write the final counts and close the file."""
@@ -121,12 +122,11 @@ class JsonLines:
                 self._file.close()
                 self._file = None
 
-    def _write_grown(self, key: tuple[Any, ...]) -> None:
-        finding, count = self._written.pop(key, (None, 0))
-        if finding is not None and finding.count != count:
-            self._write(finding, counted(finding.rule, finding.message, finding.count))
-
-    def _write(self, finding: Finding, message: str | None = None) -> None:
+    def _write(self, seen: Seen) -> None:
+        self._written[seen] = _extent(seen)
         if self._file is not None:
-            line = json.dumps({**finding.as_json(), "message": message or finding.message}, ensure_ascii=True) + "\n"
-            os.write(self._file.number(), line.encode("ascii"))
+            os.write(self._file.number(), json.dumps(seen.record()).encode("ascii") + b"\n")
+
+
+def _extent(seen: Seen) -> tuple[int, int]:
+    return seen.count, len(seen.finding.evidence)

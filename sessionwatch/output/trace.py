@@ -12,11 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from .html_data import visible
+from .report import Report
 from .timeline import Interval, Json, Link, Session, Timeline, number, text, timeline
 
 Event = dict[str, object]
 _PROCESS = 1
 _LEAST = 1  # microsecond: a slice that can be seen and clicked
+
+
+def render(report: Report) -> str:
+    """The whole report."""
+    return trace([dict(seen.record()) for seen in report.shown], report.recording)
 
 
 def trace(findings: Sequence[Json], recording: Iterable[Json] | None = None) -> str:

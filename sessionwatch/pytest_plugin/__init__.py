@@ -27,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--sessionwatch-output", metavar="FILE", help="append findings to FILE, one JSON object a line")
     group.addoption(
+        "--sessionwatch-report",
+        metavar="FORMAT:FILE",
+        action="append",
+        default=[],
+        help="write a report to FILE when the tests have ended, in a format of `sessionwatch report` (several times)",
+    )
+    group.addoption(
         "--sessionwatch-update-baseline",
         action="store_true",
         help="add this run's findings to the baseline file (ini: sessionwatch_baseline); none fails its test",

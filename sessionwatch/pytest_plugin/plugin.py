@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,9 @@ from .marker import parsed, place
 
 if TYPE_CHECKING:
     from ..model import Finding, Mode, Site
+    from ..output.store import Seen
     from ..watch.watch import Watch
 
-_Key = tuple[str, ...]  # of the summary: rule, place, subject, "found" or "allowed"
 _PHASES = {"setup": "a fixture's setup", "call": "the test", "teardown": "a fixture's teardown"}
 
 
@@ -60,10 +59,12 @@ class Plugin:
         # isort: split
         from .. import config as configuration
         from ..model import ConfigError
+        from ..output import formats
         from ..watch import baseline, installation
 
         self.config = config
         try:
+            self.reports = [formats.split(argument) for argument in config.getoption("--sessionwatch-report")]
             levels = configuration.parse_pairs("\n".join(config.getini("sessionwatch_rules")), "sessionwatch_rules")
             self.watch = installation.install(
                 mode=mode,
@@ -80,12 +81,7 @@ class Plugin:
             self.updating = self.watch.config.baseline or self._below_root(baseline.DEFAULT)
             for slug, level in self.watch.config.levels.items():
                 self.watch.config.levels[slug] = "log" if level == "raise" else level
-        self.entries: dict[str, dict[str, Any]] = {}
-        self.totals: Counter[_Key] = Counter()
-        self.headlines: dict[_Key, str] = {}
-        self.growing: dict[int, tuple[_Key, Finding]] = {}  # of this test; their counts go on by themselves
-        self.grown: Counter[_Key] = Counter()
-        self.watch.subscribe(self._count)
+        self.store = self.watch.store  # of the whole run; under xdist, the workers' are merged into it
         self.current: list[Finding] = []
         self.unused: dict[str, None] = {}  # allowances of xdist's workers, as they are shown
         self.used: set[str] = set()
@@ -102,31 +98,11 @@ class Plugin:
     def _below_root(self, path: str) -> str | None:
         return str(self.config.rootpath / path) if path else None
 
-    def _count(self, finding: Finding, first: bool) -> None:
-        from ..output.messages import counted
-
-        place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
-        key = (finding.rule, place, finding.subject, "allowed" if finding.allowed else "found")
-        self.totals[key] += 1
-        self.headlines.setdefault(key, finding.message)
-        if counted(finding.rule, finding.message, finding.count) is not None:
-            self.growing[id(finding)] = key, finding
-        if self.updating and finding.allowed is None:
-            from ..watch.baseline import entry
-
-            self.entries[finding.fingerprint] = entry(finding)
-
-    def _note_growth(self) -> None:
-        for key, finding in self.growing.values():
-            self.grown[key] += finding.count
-        self.growing.clear()
-
     # -- one test -------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         self.current.clear()
-        self._note_growth()
         self.watch.clear()  # a finding of this test tells this test's story, though an earlier one had the same
         levels = dict(self.watch.config.levels)
         try:
@@ -260,34 +236,27 @@ class Plugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
-            self._note_growth()
-            output["sessionwatch"] = [
-                [*key, count, self.grown[key], self.headlines[key]] for key, count in self.totals.items()
-            ]
-            output["sessionwatch_baseline"] = list(self.entries.values())
+            output["sessionwatch"] = [seen.record() for seen in self.store]
             output["sessionwatch_unused"] = [str(item) for item in self.watch.unused_allowances()]
             output["sessionwatch_used"] = [str(item) for item in self.watch.used_allowances()]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Under xdist the workers' counts arrive here."""
-        for *key, count, grown, headline in getattr(node, "workeroutput", {}).get("sessionwatch", ()):
-            self.totals[tuple(key)] += count
-            self.grown[tuple(key)] += grown
-            self.headlines.setdefault(tuple(key), headline)
-        for item in getattr(node, "workeroutput", {}).get("sessionwatch_baseline", ()):
-            self.entries[item["fingerprint"]] = item
-        self.unused |= dict.fromkeys(getattr(node, "workeroutput", {}).get("sessionwatch_unused", ()))
-        self.used |= set(getattr(node, "workeroutput", {}).get("sessionwatch_used", ()))
+        output = getattr(node, "workeroutput", {})
+        self.store.merge(output.get("sessionwatch", ()), str(node.gateway.id))
+        self.unused |= dict.fromkeys(output.get("sessionwatch_unused", ()))
+        self.used |= set(output.get("sessionwatch_used", ()))
 
     def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
         from ..model import ConfigError
-        from ..watch.baseline import read, write
+        from ..watch.baseline import entry, read, write
 
         if self.updating and not hasattr(self.config, "workerinput"):
+            found = [entry(seen.finding) for seen in self.store if not seen.finding.allowed]
             try:
                 known = read(self.updating)  # stays: this may have been a part of the tests
-                number = write(self.updating, [*known.values(), *self.entries.values()])
+                number = write(self.updating, [*known.values(), *found])
             except ConfigError as error:
                 pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
             terminalreporter.line(f"sessionwatch: {self.updating}: {number} known findings (before: {len(known)})")
@@ -298,29 +267,45 @@ class Plugin:
                 )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from ..output.messages import counted
-
         self._update_baseline(terminalreporter)
-        self._note_growth()
-        found = {key: count for key, count in self.totals.items() if key[-1] == "found"}
-        allowed = sum(count for key, count in self.totals.items() if key[-1] == "allowed")
+        self._report(terminalreporter)
+        found = [seen for seen in self.store if not seen.finding.allowed]
+        allowed = sum(seen.count for seen in self.store if seen.finding.allowed)
         told = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
         unused = [item for item in told if item not in self.used]  # one worker may need what another one does not
         if not found and not allowed and not unused:
             return
         terminalreporter.section("sessionwatch", sep="=")
-        for key, count in sorted(found.items()):
-            rule, place, *_ = key
-            times = f" ({count} times)" if count > 1 else ""
-            headline = counted(rule, self.headlines[key], self.grown[key]) or self.headlines[key]
-            terminalreporter.line(f"{rule}: {place}{times}: {headline}")
+        for line in sorted(map(_summary, found)):
+            terminalreporter.line(line)
         for item in unused:
             terminalreporter.line(f"unused: {item}")
-        total = sum(found.values())
+        total = sum(seen.count for seen in found)
         terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}, {allowed} allowed")
+
+    def _report(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the reports that were asked for; under xdist, the controller does."""
+        from ..model import ConfigError
+        from ..output import formats
+        from ..output.report import Report
+
+        for name, file in () if hasattr(self.config, "workerinput") else self.reports:
+            try:
+                formats.write(file, formats.find(name)(Report(seen=list(self.store))))
+            except ConfigError as error:
+                pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+            terminalreporter.line(f"sessionwatch: {file} written")
 
     def pytest_unconfigure(self) -> None:
         self.watch.uninstall()
+
+
+def _summary(seen: Seen) -> str:
+    """One line of the summary."""
+    finding = seen.finding
+    place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
+    times = f" ({seen.count} times)" if seen.count > 1 else ""
+    return f"{finding.rule}: {place}{times}: {finding.message}"
 
 
 def collect(watch: Watch) -> None:

@@ -57,7 +57,7 @@ def _loaded(event: RepeatedLoad) -> Finding:
         rule="n-plus-one",
         severity="advice",
         subject=subject,
-        message=f"{subject} was {done} for one {event.model} at a time; {event.count} queries from one line so far",
+        message=f"{subject} was {done} for one {event.model} at a time, by a query each",
         site=primary(event.mark, owner.loaded if owner else None, owner.opened if owner else None),
         evidence=(seen("touched", event.mark), *history(owner, "opened")),
         fix=_fix(event, owner),
@@ -85,7 +85,7 @@ def _got(event: RepeatedGet) -> Finding:
         rule="n-plus-one",
         severity="advice",
         subject=model,
-        message=f"{model} was fetched by get() one key at a time; {event.count} queries from one line so far",
+        message=f"{model} was fetched by get() one key at a time, by a query each",
         site=primary(event.mark),
         evidence=(seen("touched", event.mark), opened(record)),
         fix=f"ask once for all keys: session.scalars(select({model}).where({model}.{event.key}.in_(keys)))",
@@ -93,10 +93,6 @@ def _got(event: RepeatedGet) -> Finding:
         unit=record.unit.name if record.unit else None,
         count=event.count,
     )
-
-
-def _counted(message: str, count: int) -> str:
-    return f"{message.rpartition('; ')[0]}; {count} queries from one line"
 
 
 def threshold(settings: dict[str, Any], level: str) -> int:
@@ -119,5 +115,4 @@ RULE = Rule(
         )
     },
     safe_point="before the load that makes them too many",
-    counted=_counted,
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import config, rules
-from ..model import ConfigError, Finding, Mode
+from ..model import ConfigError, Mode
 from ..output import sinks
 from ..record.recording import Recording
 from ..telemetry.metrics import forked_without
@@ -30,7 +30,6 @@ def install(
     *,
     log: bool = True,
     gives_way: bool = False,
-    sink: Callable[[Finding, bool], None] | None = None,
     providers: Mapping[str, Any] | None = None,
     mode_by_default: tuple[Mode, str] | None = None,
     recording: str | None = None,
@@ -40,8 +39,8 @@ def install(
 
     ``gives_way``: for `sessionwatch run` and OpenTelemetry's instrumentor, which must not change what an
     installation of the program's own does. That one takes its place, with its subscribers, and hands it back when
-    it is uninstalled. ``sink``: a subscriber of the installation that is returned. ``mode_by_default``: for where no
-    mode is configured, and who says so. ``recording``: a file for what sessions do, for the formats that show it.
+    it is uninstalled. ``mode_by_default``: for where no mode is configured, and who says so. ``recording``: a file for
+    what sessions do, for the formats that show it.
     """
     settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
     missing = baseline.absent(settings.baseline)
@@ -54,15 +53,36 @@ def install(
             _compare(before, settings, keywords)
             watch = before
         else:
-            if before is not None:
-                providers = providers or before.providers
             kept = Recording(sinks.appending(recording)) if recording is not None else None
-            watch = Watch(settings, log=log, gives_way=gives_way, providers=providers, recording=kept, uninstall=remove)
-            watch.replaced = before
+            watch = _made(settings, before, log=log, gives_way=gives_way, providers=providers, recording=kept)
             _put(watch, before)
-        if sink is not None:
-            watch.subscribe(sink)
         return watch
+
+
+def _made(
+    settings: config.Config,
+    before: Watch | None,
+    *,
+    log: bool,
+    gives_way: bool,
+    providers: Mapping[str, Any] | None = None,
+    recording: Recording | None = None,
+) -> Watch:
+    """A new installation, which takes the place of the one ``before`` and counts on in its store."""
+    store = None
+    if before is not None:
+        providers, store = providers or before.providers, before.store
+    watch = Watch(
+        settings,
+        log=log,
+        gives_way=gives_way,
+        providers=providers,
+        recording=recording,
+        store=store,
+        uninstall=remove,
+    )
+    watch.replaced = before
+    return watch
 
 
 def _put(watch: Watch, before: Watch | None) -> None:
@@ -93,14 +113,7 @@ def remove(watch: Watch) -> None:
             _current = None
         if watch.replaced is not None and _begins is None:
             before = watch.replaced
-            again = Watch(
-                before.config,
-                log=before.log,
-                gives_way=True,
-                providers=before.providers,
-                recording=before.recording,
-                uninstall=remove,
-            )
+            again = _made(before.config, before, log=before.log, gives_way=True)
             again.replaced = before.replaced
             _put(again, before)
 

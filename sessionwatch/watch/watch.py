@@ -21,6 +21,7 @@ from ..hooks.settings import Settings
 from ..model import Evidence, Finding, FindingError, Mode, Ownership, Rule, project_root
 from ..output import sinks
 from ..output.messages import holders, render
+from ..output.store import Store, Turn
 from ..record.events import Event
 from ..record.ledger import Ledger, SessionRecord
 from ..record.recording import Recording
@@ -49,6 +50,7 @@ class Watch:
         gives_way: bool = False,
         providers: Mapping[str, Any] | None = None,
         recording: Recording | None = None,
+        store: Store | None = None,
         uninstall: Callable[[Watch], None],
     ) -> None:
         self.config = settings
@@ -59,8 +61,9 @@ class Watch:
         self.signals: Signals | None = None  # in mode telemetry
         self.replaced: Watch | None = None  # which one gave way to this
         self._uninstall = uninstall
-        self.findings: list[Finding] = []  # distinct ones, in the order they happened; ``count`` grows
-        self.allowed: list[Finding] = []  # those that an allowance or the baseline covers
+        self.store = store or Store()
+        self.store.limit = settings.settings["history.findings"]
+        self._turn = Turn(self.store)
         self.tracker = Tracker(
             self._handle,
             Ledger(settings.settings["history.sessions"], settings.settings["history.loads"]),
@@ -78,9 +81,7 @@ class Watch:
             self.telemetry.use(self.providers["meter_provider"])
         self._suppressions = Suppressions(settings.baseline)
         self._lock = threading.RLock()
-        self._known: dict[tuple[str, int, int, bool], Finding] = {}
-        self._overflow = 0
-        self._output = sinks.JsonLines(settings.output) if settings.output else None
+        self._output = sinks.JsonLines(settings.output, self.store) if settings.output else None
         self._subscribers: list[sinks.Sink] = []
         self._dispatch: dict[type, list[tuple[Rule, dict[str, Any]]]] = {}
         self._exiting = False
@@ -245,16 +246,23 @@ class Watch:
 
     # -- what was found -------------------------------------------------------------------------------
 
+    @property
+    def findings(self) -> list[Finding]:
+        """Distinct ones, in the order they happened; ``count`` grows."""
+        return self._turn.findings
+
+    @property
+    def allowed(self) -> list[Finding]:
+        """Those that an allowance or the baseline covers."""
+        return self._turn.allowed
+
     def drain(self) -> None:
         """Report what waits for an end: changes to detached instances that no session took."""
         self._pending.report()
 
     def clear(self) -> None:
         """Forget every finding so far."""
-        with self._lock:
-            self.findings.clear()
-            self.allowed.clear()
-            self._known.clear()
+        self._turn.begin()
 
     def has_open_sessions(self) -> bool:
         """Whether a session that is in a transaction, or an async one, has not been closed."""
@@ -319,7 +327,7 @@ class Watch:
             "flushes": tracker.totals["flushes"],
             "rows_written": sum(tracker.written.copy().values()),
             "findings": dict(by_rule),
-            "findings_not_kept": self._overflow,
+            "findings_not_kept": self.store.overflow,
             "allowed": sum(finding.count for finding in list(self.allowed)),
             "internal_errors": dict(tracker.internal_errors),
             "telemetry": self.telemetry.status(),
@@ -362,7 +370,7 @@ class Watch:
         if not finding.allowed:
             self.tracker.found[finding.rule, finding.mode] += 1
         about = finding.session["id"] if finding.session else None  # of this occurrence
-        finding, first = self._count(finding)
+        finding, first = self._turn.meet(finding)
         if self.recording is not None and first is not None:
             with self.tracker.guarded("recording"):
                 self.recording.found(finding, about, _session_of(event), event)
@@ -391,21 +399,6 @@ class Watch:
             return None
         return _error(finding)
 
-    def _count(self, finding: Finding) -> tuple[Finding, bool | None]:
-        """The finding that is kept for this one, and whether it is the first; None if there is no room for it."""
-        with self._lock:
-            key = finding.key
-            known = self._known.get(key)
-            if known is not None:
-                known.count += finding.count
-                return known, False
-            if len(self._known) >= self.config.settings["history.findings"]:
-                self._overflow += 1  # only counted
-                return finding, None
-            self._known[key] = finding
-            (self.allowed if finding.allowed else self.findings).append(finding)
-            return finding, True
-
     def _sinks(self) -> list[sinks.Sink]:
         chosen: list[sinks.Sink] = [*self._subscribers]
         if self.log and self.signals is None:
@@ -425,7 +418,8 @@ class Watch:
     def _taken_back(self, record: SessionRecord, seconds: float, slugs: tuple[str, ...]) -> None:
         """A transaction that was reported while it was open has ended: say how long it took."""
         with self.tracker.guarded("watchdog"), self._lock:
-            found = [item for item in self._known.values() if item.rule in slugs and _is_of(item, record)]
+            kept = (*self.findings, *self.allowed)
+            found = [item for item in kept if item.rule in slugs and _is_of(item, record)]
             for finding in found:
                 note = f"the transaction of session {record.label} ended after {seconds:.1f} s"
                 finding.evidence = (Evidence("ended", None, note=note), *finding.evidence)
@@ -517,6 +511,7 @@ class Watch:
         self._pools.renew()
         self.telemetry.forked(child=True)
         self.watchdog.renew()
+        self.store.forget()
         self.clear()
         self._pending.forget()
         if self.recording is not None:

@@ -112,7 +112,7 @@ def test_reports_a_deferred_column_with_undefer(watch: Watch, shop: Engine) -> N
         for order in session.scalars(select(Order)):
             order.notes  # noqa: B018
     finding = only(watch, RULE)
-    assert finding.message == "Order.notes was loaded for one Order at a time; 5 queries from one line so far"
+    assert finding.message == "Order.notes was loaded for one Order at a time, by a query each"
     assert finding.fix == "load it with the query: .options(undefer(Order.notes))"
     assert finding.count == ROWS
 
@@ -156,7 +156,7 @@ def test_reports_what_a_commit_expired(watch: Watch, shop: Engine) -> None:
         for order in orders:
             order.status  # refresh  # noqa: B018
     finding = only(watch, RULE)
-    assert finding.message == "Order.status was refreshed for one Order at a time; 5 queries from one line so far"
+    assert finding.message == "Order.status was refreshed for one Order at a time, by a query each"
     assert evidence_line(finding, "expired") == line("commit")
     assert evidence_line(finding, "loaded") == line("expired query")
     assert finding.fix == "make the sessions with expire_on_commit=False"
@@ -248,7 +248,7 @@ def test_reports_a_loop_of_get(watch: Watch, shop: Engine) -> None:
         for key in keys:
             session.get(Order, key)  # get
     finding = only(watch, RULE)
-    assert finding.message == "Order was fetched by get() one key at a time; 5 queries from one line so far"
+    assert finding.message == "Order was fetched by get() one key at a time, by a query each"
     assert (finding.subject, finding.line, finding.count) == ("Order", line("get"), ROWS)
     assert finding.fix == "ask once for all keys: session.scalars(select(Order).where(Order.id.in_(keys)))"
 
@@ -633,7 +633,7 @@ def test_the_message(watch: Watch, memory: Engine) -> None:
     touched, loaded, opened = line("message touched"), line("message loaded"), line("message opened")
     assert render(finding) == "\n".join(
         [
-            "n-plus-one: Order.items was loaded for one Order at a time; 5 queries from one line so far",
+            "n-plus-one: Order.items was loaded for one Order at a time, by a query each",
             f"  touched  {here}:{touched} in show",
             f"  loaded   {here}:{loaded} in show",
             f"  opened   {here}:{opened} in show     session {label}",
@@ -666,8 +666,7 @@ def test_the_last_count_is_written(memory: Engine, monkeypatch: pytest.MonkeyPat
     written = [json.loads(text) for text in path.read_text().splitlines()]
     assert [record["count"] for record in written] == [5, ROWS]
     assert len({record["fingerprint"] for record in written}) == 1
-    told = "Order.items was loaded for one Order at a time; {} queries from one line"
-    assert [record["message"] for record in written] == [f"{told.format(5)} so far", told.format(ROWS)]
+    assert len({record["message"] for record in written}) == 1
 
 
 def test_no_value_is_part_of_the_finding(watch: Watch, memory: Engine) -> None:

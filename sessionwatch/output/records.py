@@ -1,0 +1,152 @@
+"""Findings as they are written: a line of JSON each, typed here, read and checked; see ``schema.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TypedDict, cast
+
+from ..model import SCHEMA, Evidence, Finding, Level, Mode, SessionwatchError, Severity, Site
+
+
+class PlaceRecord(TypedDict):
+    """A place in a source file; all of it is None where it is not known."""
+
+    path: str | None
+    line: int | None
+    function: str | None
+
+
+class EvidenceRecord(PlaceRecord, total=False):
+    """One labelled fact."""
+
+    label: str
+    thread: str | None
+    task: str | None
+    session: str | None
+    note: str | None
+
+
+class Record(PlaceRecord, total=False):
+    """A finding, as one line of JSON holds it."""
+
+    rule: str
+    severity: Severity
+    subject: str
+    message: str
+    evidence: list[EvidenceRecord]
+    session: dict[str, object] | None
+    fix: str
+    fingerprint: str
+    count: int
+    mode: Mode
+    level: Level
+    unit: str | None
+    allowed: str | None
+    trace_id: str | None
+    span_id: str | None
+    pid: int
+    time: str
+    schema: int
+
+
+class Note(TypedDict, total=False):
+    """What a watched process said about itself."""
+
+    pid: int
+    event: str
+    error: str
+    unused: list[UnusedAllowance]
+
+
+class UnusedAllowance(TypedDict):
+    """An allowance that covered nothing in one process."""
+
+    rules: list[str]
+    reason: str
+    text: str
+
+
+def read(path: str, strict: bool = True) -> list[Record]:
+    """The lines of a JSON Lines file. A last line that was cut off by the end of its process is left out.
+
+    Raises `SessionwatchError` for anything else that is not an object of JSON, unless not ``strict``.
+    """
+    return [cast(Record, item) for item in _objects(path, strict)]
+
+
+def lines(path: str) -> list[dict[str, object]]:
+    """The lines of a file that watched processes have written; none where there is no such file."""
+    return list(_objects(path, strict=False)) if os.path.exists(path) else []
+
+
+def notes(path: str) -> list[Note]:
+    """The lines of the file of notes that watched processes have written."""
+    return [cast(Note, item) for item in _objects(path, strict=False)]
+
+
+def _objects(path: str, strict: bool) -> Iterator[dict[str, object]]:
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                item: object = json.loads(line)
+            except ValueError:
+                item = None
+            if isinstance(item, dict):
+                yield item
+            elif strict and line.endswith("\n"):
+                raise SessionwatchError(f"{path}:{number} is not a line of JSON")
+
+
+def check(records: Iterable[Record], path: str) -> None:
+    """Raise `SessionwatchError` where a line is not a finding of a form that this version knows."""
+    for number, record in enumerate(records, 1):
+        if not {"rule", "message", "fingerprint", "pid"} <= record.keys():
+            raise SessionwatchError(f"{path}:{number} is not a finding of sessionwatch")
+        if record.get("schema") != SCHEMA:
+            raise SessionwatchError(f"{path}:{number} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
+
+
+def as_record(finding: Finding) -> Record:
+    """What is written of a finding."""
+    return cast(Record, finding.as_json())
+
+
+def as_finding(record: Record) -> Finding:
+    """The `Finding` that was written as ``record``."""
+    finding = Finding(
+        rule=record["rule"],
+        severity=record.get("severity", "fault"),
+        subject=record.get("subject", ""),
+        message=record["message"],
+        site=_site(record),
+        evidence=tuple(map(_evidence, record.get("evidence", ()))),
+        fix=record.get("fix") or "",
+        session=record.get("session"),
+        level=record.get("level", "log"),
+        mode=record.get("mode", "log"),
+        unit=record.get("unit"),
+        count=record.get("count", 1),
+        trace_id=record.get("trace_id"),
+        span_id=record.get("span_id"),
+        pid=record["pid"],
+        time=datetime.fromisoformat(record["time"]).timestamp() if record.get("time") else 0.0,
+        allowed=record.get("allowed"),
+    )
+    finding.known_by = record.get("fingerprint")
+    return finding
+
+
+def _site(record: Mapping[str, object]) -> Site | None:
+    path, line, function = (record.get(name) for name in ("path", "line", "function"))
+    if not isinstance(path, str):
+        return None
+    return Site(path, line if isinstance(line, int) else 0, function if isinstance(function, str) else "")
+
+
+def _evidence(item: EvidenceRecord) -> Evidence:
+    site = _site(cast(Mapping[str, object], item))
+    note = item.get("note") or ""
+    return Evidence(item["label"], site, item.get("thread"), item.get("task"), item.get("session"), note)
