@@ -38,6 +38,7 @@ class _Events:
     def __init__(self, findings: Sequence[Json], line: Timeline) -> None:
         self._findings = findings
         self._line = line
+        self._tied = {(line.sessions[link.session].key, link.finding) for link in line.links}
         self._rows: list[list[float]] = [[] for _ in line.lanes]  # when each row of a lane is free again
 
     def all(self) -> Iterator[Event]:
@@ -86,9 +87,8 @@ class _Events:
             if mark.count > 1:
                 told["times"] = str(mark.count)
             yield {**self._event("i", mark.kind, "mark", track, mark.first), "s": "t", "args": told}
-        linked = {link.finding for link in self._line.links if self._line.sessions[link.session] is one}
         for index in one.findings:
-            if index not in linked:
+            if (one.key, index) not in self._tied:
                 yield self._instant(index, track, end)
 
     def _touch(self, link: Link, arrow: int, source: int, target: int) -> Iterator[Event]:

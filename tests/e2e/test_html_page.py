@@ -328,6 +328,19 @@ def test_ten_thousand_findings(opened: Open) -> None:
     assert report.evaluate(nodes) < 5_000
 
 
+def test_link_into_ten_thousand_findings(opened: Open) -> None:
+    """A link to a finding far down makes the rows around it only; those before are a click away."""
+    report = opened(crowd(10_000), link=f"#{9_001:016x}")
+    assert "9001 Order objects" in report.locator("article.find h3").inner_text()
+    assert report.locator(".cause").count() <= 100
+    assert report.evaluate("document.querySelectorAll('*').length") < 5_000
+    report.locator("#earlier").click()
+    assert report.locator(".cause").count() <= 200
+    assert report.locator("article.find").count() == 1
+    report.keyboard.press("k")
+    assert report.evaluate("document.activeElement.className") == "row"
+
+
 def test_one_cause_of_thousands(opened: Open) -> None:
     """A cause with thousands of findings pages through them."""
     report = opened(finding(number, cause="one") for number in range(1, 3_001))

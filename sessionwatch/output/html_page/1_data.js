@@ -42,7 +42,10 @@ const time = (ms) => {
   if (Math.abs(ms) >= SECONDS) return `${(ms / 1000).toFixed(2)} s`;
   return `${Math.abs(ms) < 10 ? +ms.toFixed(1) : grouped(Math.round(ms))} ms`;
 };
+/* Of each session, the findings that an arrow or a bracket ties to it: they have their pin there. */
+const tied = new Map();
+P?.links.forEach((link) => tied.set(link.s, (tied.get(link.s) || new Set()).add(link.f)));
 const stateOf = (finding) => (finding.allowed !== null ? "allowed" : finding.known ? "known" : "new");
 
 /* What is shown, opened and looked at. */
-const state = { shown: new Set(), finding: null, cause: null, cursor: 0, most: 100, view: null, everyLane: false, printing: false };
+const state = { shown: new Set(), finding: null, cause: null, cursor: 0, from: 0, most: 100, view: null, everyLane: false };

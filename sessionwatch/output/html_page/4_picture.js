@@ -28,7 +28,7 @@ function rowsOf(lane, sessions, links, end) {
     place.set(session, [known, row]);
   }
   for (const link of links) {
-    if (link.lane !== lane || link.kind === "pin") continue;
+    if (link.lane !== lane) continue;
     const session = P.sessions[link.s], home = session && place.get(session);
     const inBlock = link.block !== null && items.get(`b${link.block}`);
     const known = inBlock || (home && home[0].key[0] === "s" && link.block === null ? home[0] : null) || item(link.block !== null ? `b${link.block}` : `l${link.index}`, link.t, link.t);
@@ -55,7 +55,7 @@ function laidOut(sessions, links, scene) {
   const end = P.span[1], lanes = [];
   P.lanes.forEach((lane, index) => {
     const mine = sessions.filter((one) => one.lane === index), touching = links.filter((link) => link.lane === index);
-    if (!mine.length && !touching.some((link) => link.kind !== "pin")) return;
+    if (!mine.length && !touching.length) return;
     lanes.push({ index, lane, sessions: mine, severe: touching.length > 0 || mine.some((one) => one.f.length), ...rowsOf(index, mine, links, end) });
   });
   if (scene || state.everyLane || lanes.length <= MOST_LANES) return { lanes, folded: 0 };
@@ -251,7 +251,7 @@ function sessionBar(one, { X, W, bar, id, scene, dim, top, upper, pins, lit, lef
   if (labelled && (scene || one.f.length)) upper.push(s("text", { class: `s id${dim ? " dim" : ""}`, x: (x0 - 5).toFixed(1), y: mid + 4, "text-anchor": "end" }, one.id));
   if (scene && lost) upper.push(s("text", { class: "red", x: (x1 + 12).toFixed(1), y: mid + 4 }, "nothing committed"));
   if (scene && leak) upper.push(s("text", { class: "red", x: Math.min(Math.max(x0, X(one.marks.at(-1)?.[2] ?? one.t[0])) + 14, W - 246).toFixed(1), y: top - 3 }, one.held.some((held) => held[1] === null) ? "never closed, connection still held" : "never closed"));
-  const linked = new Set(P.links.filter((link) => link.s === one.index && link.kind !== "pin").map((link) => link.f));
+  const linked = tied.get(one.index) || new Set();
   const anchor = lost && writes.length ? X(writes[0][1]) : x0 + 14;
   const shownPins = one.f.filter((f) => state.shown.has(f) && !linked.has(f)).slice(0, 4);
   shownPins.forEach((f, n) => pins.push({ f, x: Math.max(anchor, left + 14) + n * 27, y: top - 28, dim: lit !== null && !lit.has(f) }));

@@ -128,14 +128,23 @@ function causeRow(cause, number) {
     open ? h("div", { class: "open" }, tabs(cause, findings), findings.filter((finding) => finding.index === state.finding).map((finding) => story(finding, cause))) : null);
 }
 
+const PAGE = 100;
 const shownCauses = () => C.filter((cause) => cause.findings.some((index) => state.shown.has(index)));
 
+/* Only a part of a long list is made: ``most`` rows after the first ``from``, with the one under the cursor in it. */
 function paint(keep = null) {
-  const causes = shownCauses(), made = causes.slice(0, Math.max(state.most, state.cursor + 1));
-  $("#causes").replaceChildren(...made.map(causeRow));
-  const left = causes.length - made.length;
+  const causes = shownCauses();
+  if (state.cursor < state.from || state.cursor >= state.from + state.most) {
+    state.from = Math.max(0, state.cursor - 20);
+    state.most = PAGE;
+  }
+  const made = causes.slice(state.from, state.from + state.most);
+  $("#causes").replaceChildren(...made.map((cause, n) => causeRow(cause, n + state.from)));
+  const before = state.from, left = Math.max(0, causes.length - before - made.length);
+  const earlier = h("button", { class: "btn", type: "button", id: "earlier" }, `Show ${grouped(Math.min(PAGE, before))} more before these`);
+  $("#before").replaceChildren(...(before ? [earlier] : []));
   const empty = h("p", {}, F.length ? "Nothing matches. " : "There is nothing to change. ", F.length ? h("button", { class: "btn", type: "button", id: "clear" }, "Clear the filters") : null);
-  $("#rest").replaceChildren(...(left ? [h("button", { class: "btn", type: "button", id: "more" }, `Show ${grouped(Math.min(100, left))} more of ${grouped(left)} causes`)] : causes.length ? [] : [empty]));
+  $("#rest").replaceChildren(...(left ? [h("button", { class: "btn", type: "button", id: "more" }, `Show ${grouped(Math.min(PAGE, left))} more of ${grouped(left)} causes`)] : causes.length ? [] : [empty]));
   const all = F.filter((finding) => finding.allowed === null).length;
   $("#n").textContent = state.shown.size === all && !filtered() ? plural(all, "finding") : `${grouped(state.shown.size)} of ${plural(F.length, "finding")}`;
   $$(".scene").forEach(drawScene);

@@ -26,8 +26,8 @@ function filter() {
   state.shown = new Set(F.filter((finding) => matches(finding, words)).map((finding) => finding.index));
   NAMES.forEach((name) => $(`#${name}`).classList.toggle("on", Boolean(value(name))));
   if (state.finding !== null && !state.shown.has(state.finding)) state.finding = state.cause = null;
-  state.cursor = 0;
-  state.most = 100;
+  state.cursor = state.from = 0;
+  state.most = PAGE;
 }
 
 function options(name, values) {

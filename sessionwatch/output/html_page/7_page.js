@@ -91,10 +91,10 @@ function step(by) {
   const causes = shownCauses();
   if (!causes.length) return;
   state.cursor = clamp(state.cursor + by, 0, causes.length - 1);
-  if (state.cursor >= $$(".cause").length) { state.most = state.cursor + 100; paint(); }
-  const rows = $$(".cause");
-  rows.forEach((row, n) => row.classList.toggle("cur", n === state.cursor));
-  const button = $(".row", rows[state.cursor]);
+  if (state.cursor < state.from || state.cursor >= state.from + state.most) paint();
+  const rows = $$(".cause"), now = state.cursor - state.from;
+  rows.forEach((row, n) => row.classList.toggle("cur", n === now));
+  const button = $(".row", rows[now]);
   button.focus({ preventScroll: true });
   button.scrollIntoView({ block: "nearest" });
 }
@@ -123,7 +123,8 @@ async function copy(button) {
 
 const ACTIONS = {
   theme: () => { const root = document.documentElement; root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark"; },
-  more: () => { state.most += 100; const next = $$(".cause").length; paint(); $(".row", $$(".cause")[next])?.focus(); },
+  earlier: () => { const more = Math.min(PAGE, state.from); state.from -= more; state.most += more; paint(); $(".row", $$(".cause")[more])?.focus(); },
+  more: () => { state.most += PAGE; const next = $$(".cause").length; paint(); $(".row", $$(".cause")[next])?.focus(); },
   clear: () => { ["q", ...NAMES].forEach((name) => { $(`#${name}`).value = ""; }); filter(); paint(); $("#q").focus(); },
   lanes: () => { state.everyLane = true; picture(); },
 };
@@ -160,7 +161,7 @@ function pressed(event) {
     return;
   }
   if (typing) return;
-  if (event.key === "Enter" && document.activeElement === document.body) { $(".row", $$(".cause")[state.cursor])?.click(); return; }
+  if (event.key === "Enter" && document.activeElement === document.body) { $(".row", $$(".cause")[state.cursor - state.from])?.click(); return; }
   if (Object.hasOwn(KEYS, event.key)) { event.preventDefault(); KEYS[event.key](); }
 }
 
