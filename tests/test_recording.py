@@ -9,6 +9,7 @@ import contextlib
 import gc
 import json
 import os
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
 import sessionwatch
+from sessionwatch.frames import callsite
 from sessionwatch.record import recording as module
+from sessionwatch.record.events import Misconfigured
 from sessionwatch.record.recording import Recording
 from sessionwatch.units.scope import unit_of_work
 from sessionwatch.watch import installation
@@ -172,6 +175,14 @@ def test_change_that_is_told_later(recorded: Recorded, shop: Engine) -> None:
     assert recording is not None
     assert line["t"] <= recording._epoch + before
     assert line["unit_name"] == "nightly"
+
+
+def test_every_rule_can_be_recorded(recorded: Recorded, shop: Engine) -> None:
+    """A finding about a setting, which has no session, is a line too."""
+    here = callsite.mark(sys._getframe())
+    recorded.watch.tracker.emit(Misconfigured("static", "engine", here, here, here))
+    (line,) = recorded.lines("finding")
+    assert (line["session"], line["late"]) == (None, False)
 
 
 def test_units(recorded: Recorded, shop: Engine) -> None:

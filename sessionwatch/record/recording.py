@@ -146,10 +146,10 @@ class Recording:
             self.life(record).found = True
             if record.closed_how is None:
                 self._say(self._line(record, "leaked" if record.connections else "open"))  # it may never end
-        made = getattr(event, "made", None)
+        when: float | None = self.clock()
         thread, task, unit = threading.current_thread().name, callsite.task_name(), current_unit()
         if isinstance(event, DetachedWrite):  # told by whoever, at some time later
-            unit = event.unit
+            when, unit = event.made, event.unit
             thread, task = (event.mark.thread, event.mark.task) if event.mark is not None else (thread, task)
         self._say(
             {
@@ -158,7 +158,7 @@ class Recording:
                 "fingerprint": finding.fingerprint,
                 "line": finding.line,
                 "session": label,
-                "t": self._time(self.clock() if made is None else made),
+                "t": self._time(when),
                 "late": isinstance(event, LATE),
                 **self._where(unit, thread, task),
             }

@@ -192,9 +192,10 @@ function draw(host, options) {
   for (const pin of spread(pins)) {
     const finding = F[pin.f];
     if (pin.x < left - 12 || pin.x > W - 4) continue;
-    const next = pin.next, captionWide = finding.rule.length * 6.3 + 22;
-    const wide = finding.id.length * 3.6 + 8;
-    if (!scene && (next === null || next - pin.x > captionWide + wide) && pin.x + captionWide + wide < W) pinned.push(s("text", { class: `${finding.severity === "fault" ? "red" : "amb"}${pin.dim ? " dim" : ""}`, x: (pin.x + wide + 3).toFixed(1), y: (pin.y + 3).toFixed(1) }, finding.rule));
+    const wide = finding.id.length * 3.6 + 8, caption = finding.rule.length * 6.3 + 22;
+    const right = (pin.next === null || pin.next - pin.x > caption + wide) && pin.x + caption + wide < W;
+    const leftOf = !right && pin.next === null && pin.x - caption - wide > Math.max(left, pin.before ?? 0);
+    if (!scene && (right || leftOf)) pinned.push(s("text", { class: `${finding.severity === "fault" ? "red" : "amb"}${pin.dim ? " dim" : ""}`, x: (right ? pin.x + wide + 3 : pin.x - wide - 3).toFixed(1), y: (pin.y + 3).toFixed(1), "text-anchor": right ? "start" : "end" }, finding.rule));
     if (!scene) pinned.push(pinShape(finding, pin.x, pin.y, pin.dim));
   }
 
@@ -215,7 +216,7 @@ function spread(pins) {
   for (const row of rows.values()) {
     row.sort((a, b) => a.x - b.x);
     row.forEach((pin, i) => { if (i) pin.x = Math.max(pin.x, row[i - 1].x + 14 + (F[pin.f].id.length + F[row[i - 1].f].id.length) * 3.6); });
-    row.forEach((pin, i) => { pin.next = i + 1 < row.length ? row[i + 1].x : null; });
+    row.forEach((pin, i) => { pin.next = i + 1 < row.length ? row[i + 1].x : null; pin.before = i ? row[i - 1].x + 120 : null; });
   }
   return [...rows.values()].flat();
 }
@@ -230,20 +231,21 @@ function sessionBar(one, { X, W, bar, id, scene, dim, top, upper, pins, lit, lef
   if (lost) { const from = writes.length ? writes[0][1] : one.t[0]; g.push(s("rect", { x: X(from).toFixed(1), y: top + 1, width: Math.max(3, x1 - X(from)).toFixed(1), height: bar - 2, fill: `url(#${id}h)` })); }
   for (const [a, b] of one.held) g.push(s("rect", { class: "c", x: X(a).toFixed(1), y: mid - 2, width: wide(a, b), height: 4 }));
   const my = top - 6.5;
-  let before = -99, several = 0;
+  const shown = []; /* marks side by side; in a heap, how the transaction ended counts most */
+  const decides = (kind) => kind === "commit" || kind === "rollback";
   for (const [kind, t, until, n] of one.marks) {
-    const x = X(t);
-    if (n >= 4 && X(until) - x > 12) {
-      const b = X(until), teeth = Math.min(n, Math.ceil((b - x) / 4));
-      const d = Array.from({ length: teeth }, (_, i) => `M${(x + ((b - x) * i) / (teeth - 1)).toFixed(1)} ${my + 1}v6`).join("");
-      g.push(s("path", { class: "comb", d: `M${x.toFixed(1)} ${my + 4}H${b.toFixed(1)}${d}` }));
-      if (scene) upper.push(s("text", { class: "amb", x: ((x + b) / 2).toFixed(1), y: my - 4, "text-anchor": "middle" }, `${n} ${SAYS[kind] || kind}s, one by one`));
-      before = b;
-      continue;
-    }
-    if (x - before < 4) { several += 1; if (several > 1) continue; } else several = 0; /* a heap of marks is one */
-    g.push(at(kind, x, my, scene ? 1 : 0.82));
-    before = x;
+    const x = X(t), before = shown.at(-1);
+    const comb = n >= 4 && X(until) - x > 12;
+    if (comb || !before || x - before.to >= 9) shown.push({ kind, x, to: comb ? X(until) : x, n, comb });
+    else if (decides(kind) && !decides(before.kind) && !before.comb) shown[shown.length - 1] = { kind, x, to: x, n, comb };
+    else if (decides(kind) && before.comb) shown.push({ kind, x, to: x, n, comb });
+  }
+  for (const { kind, x, to, n, comb } of shown) {
+    if (!comb) { g.push(at(kind, x, my, scene ? 1 : 0.82)); continue; }
+    const teeth = Math.min(n, Math.ceil((to - x) / 4));
+    const d = Array.from({ length: teeth }, (_, i) => `M${(x + ((to - x) * i) / (teeth - 1)).toFixed(1)} ${my + 1}v6`).join("");
+    g.push(s("path", { class: "comb", d: `M${x.toFixed(1)} ${my + 4}H${to.toFixed(1)}${d}` }));
+    if (scene) upper.push(s("text", { class: "amb", x: ((x + to) / 2).toFixed(1), y: my - 4, "text-anchor": "middle" }, `${n} ${SAYS[kind] || kind}s, one by one`));
   }
   if (!leak) g.push(at("close", x1, mid, bar / 18));
   if (lost) g.push(at("lost", x1, my, 1.05));

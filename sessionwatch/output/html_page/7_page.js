@@ -37,7 +37,7 @@ function legend() {
 let whole = null;
 function picture() {
   if (!P) return;
-  whole ??= axis(timesOf(P.sessions, P.links, P.blocks));
+  whole ??= axis(timesOf(P.sessions, P.links, P.blocks), { tail: 0.03 });
   state.view ??= [0, whole.length];
   const lit = state.finding !== null ? new Set([state.finding]) : filtered() ? state.shown : null;
   const links = P.links.filter((link) => state.shown.has(link.f));
