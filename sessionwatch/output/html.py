@@ -18,7 +18,17 @@ from .html_data import Data
 from .report import Report
 from .timeline import Json
 
-_SCRIPTS = ("1_data.js", "2_glyphs.js", "3_axis.js", "4_picture.js", "5_list.js", "6_filters.js", "7_page.js")
+_SCRIPTS = (
+    "1_data.js",
+    "2_glyphs.js",
+    "3_axis.js",
+    "4_layout.js",
+    "5_picture.js",
+    "6_bars.js",
+    "7_list.js",
+    "8_filters.js",
+    "9_page.js",
+)
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 

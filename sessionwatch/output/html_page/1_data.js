@@ -44,7 +44,7 @@ const time = (ms) => {
 };
 /* Of each session, the findings that an arrow or a bracket ties to it: they have their pin there. */
 const tied = new Map();
-P?.links.forEach((link) => tied.set(link.s, (tied.get(link.s) || new Set()).add(link.f)));
+P?.links.forEach((link) => [link.s, link.s2].forEach((one) => tied.set(one, (tied.get(one) || new Set()).add(link.f))));
 const stateOf = (finding) => (finding.allowed !== null ? "allowed" : finding.known ? "known" : "new");
 
 /* What is shown, opened and looked at. */
