@@ -32,6 +32,7 @@ from . import (
     pools,
     reads,
     reattach,
+    registries,
     sessions,
     settings,
     statements,
@@ -120,6 +121,7 @@ class Context:
 
 
 ORM, AIO, ERRORS = "sqlalchemy.orm.session", "sqlalchemy.ext.asyncio.session", "sqlalchemy.exc"
+REGISTRY = "sqlalchemy.util._collections"
 POOL, CURSOR = "sqlalchemy.pool.base", "sqlalchemy.engine.cursor"
 ENGINE, ATTRIBUTES, COLLECTIONS = "sqlalchemy.engine.base", "sqlalchemy.orm.attributes", "sqlalchemy.orm.collections"
 COLLECTION_WRITER = "_AbstractCollectionWriter"  # with the underscore since 2.1
@@ -243,6 +245,8 @@ HOOKS: tuple[Hook, ...] = (
     Hook(ORM, "Session", "_close_impl", EVERY, _close, takes="invalidate, is_reset"),
     Hook(ORM, "SessionTransaction", "__init__", EVERY, _begin, takes="session, origin, parent"),
     Hook(ORM, "Session", "__enter__", USE, lambda c: sessions.patch_enter(c.tracker)),
+    Hook(REGISTRY, "ScopedRegistry", "__call__", USE | LEAK, lambda c: registries.patch_ask(c.tracker)),
+    Hook(REGISTRY, "ThreadLocalRegistry", "__call__", USE | LEAK, lambda c: registries.patch_ask(c.tracker)),
     Hook(ORM, "Session", "add", LOST, lambda c: sessions.patch_add(c.tracker), takes="instance, _warn"),
     Hook(ORM, "Session", "expunge_all", DETACHED | REATTACH, lambda c: closing.patch_expunge_all(c.tracker)),
     Hook(ORM, "Session", "_expunge_states", DETACHED | REATTACH, _expunge, takes="states, to_transient"),

@@ -19,7 +19,9 @@ from ..frames import callsite
 from ..record.events import SessionReused
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
+from ..units.scope import current_unit
 from .patch import unseen
+from .registries import lent_again
 
 __tracebackhide__ = True  # pytest: the story is in the message
 WITH, REGISTRY = "with", "registry"  # scopes that end with a session's close
@@ -150,8 +152,9 @@ def again(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameTyp
     try:
         if not permanently_closed(session):  # else SQLAlchemy refuses by itself
             if record.unit is not None and record.unit.ended and record.closed_scope in (None, "hand"):
-                record.closed_scope = "unit"
-            error = reused(tracker, record, frame, None)
+                lent = record.taken is not None or current_unit() is not None  # closed in one unit, used in the next
+                record.closed_scope = "hand" if record.closed_how is not None and lent else "unit"
+            error = None if lent_again(record, session) else reused(tracker, record, frame, None)
             if record.closed_how is not None:
                 record = tracker.reopen(session, record, frame)
             else:

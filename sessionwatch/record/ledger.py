@@ -112,6 +112,7 @@ class SessionRecord(_Life):
     changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
     outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
+    taken: Raw | None = None  # who asked a registry for it last
     consumer: RawSite | None = None  # who runs the generator that opened it
     began: float | None
     connections: int

@@ -130,6 +130,7 @@ class Tracker:
         record.kind = before.kind
         record.allowances = before.allowances
         record.consumer = before.consumer
+        record.taken = before.taken
         record.reused = True
         if self.activations and record.unit is None:
             record.callers = activation.callers(frame)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..frames.callsite import looked_at
 from ..model import Evidence, Finding, Mark, Rule
 from ..record.events import SessionEnded
-from ._story import executed, holds, opened, primary, session_json
+from ._story import executed, holds, opened, primary, seen, session_json
 
 PAGE = """
 ## What it reports
@@ -54,13 +55,14 @@ def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
     }
     holding = "with its connection checked out" if event.holds_connection else "inside a transaction"
     kind = "an async session" if record.kind == "async" else "a session"
-    function = _function(record.opened)
+    taken = _taken(record)
+    function = _function(taken or record.opened)
     yield Finding(
         rule="session-leak",
         severity="fault",
         subject=function or "session",
         message=f"{kind} was {where[event.how]} {holding}",
-        site=primary(record.opened),
+        site=primary(taken or record.opened),
         evidence=tuple(_evidence(event)),
         fix="close it where it is made: `async with AsyncSession(engine) as session:`"
         if record.kind == "async"
@@ -68,6 +70,11 @@ def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
+
+
+def _taken(record: Any) -> Mark | None:
+    """Who took it last, of a session that belongs to a registry."""
+    return looked_at(record.taken) if record.taken is not None else None
 
 
 def _function(mark: Mark | None) -> str | None:
@@ -79,6 +86,9 @@ def _evidence(event: SessionEnded) -> Iterator[Evidence]:
     if event.holder is not None:
         yield holds(event.holder)
     yield from executed(record)
+    taken = _taken(record)
+    if taken is not None and (record.opened is None or taken.site != record.opened.site):
+        yield seen("taken", taken, record.label, "from its registry")
     held = f"transaction open for {event.seconds_open:.1f} s"
     first = opened(record)
     note = f"{first.note}, {held}" if first.note else held

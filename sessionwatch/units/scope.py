@@ -28,9 +28,10 @@ class Unit:
     """One unit of work that is under way. ``sessions="many"`` declares that it is not atomic.
 
     ``outer`` is the unit around it. ``request`` tells the request whose application is being called.
+    ``lodges``: the framework's context, and with it the sessions, is that of something wider.
     """
 
-    __slots__ = ("_name", "_namers", "_records", "commits", "ended", "number", "outer", "request", "sessions")
+    __slots__ = ("_name", "_namers", "_records", "commits", "ended", "lodges", "number", "outer", "request", "sessions")
 
     def __init__(self, name: str, sessions: Sessions = "one", outer: Unit | None = None) -> None:
         self._name = name
@@ -39,7 +40,7 @@ class Unit:
         self.outer = outer
         self.request: tuple[str, int] | None = None
         self.number = next(_numbers)
-        self.ended = False
+        self.ended = self.lodges = False
         self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.units
         self._records: list[weakref.ref[Any]] = []
 

@@ -68,8 +68,14 @@ class Body:
             self._unit.end()
 
 
-def serve(app: App, environ: Environ, start_response: Any, route: Callable[[Environ], str | None]) -> Iterable[bytes]:
-    """Call the application in a unit."""
+def serve(
+    app: App,
+    environ: Environ,
+    start_response: Any,
+    route: Callable[[Environ], str | None],
+    lodges: bool = False,
+) -> Iterable[bytes]:
+    """Call the application in a unit. ``lodges``: sessions that it leaves open belong to something wider."""
     method = method_of(environ.get("REQUEST_METHOD"))
 
     def name() -> str | None:
@@ -79,6 +85,8 @@ def serve(app: App, environ: Environ, start_response: Any, route: Callable[[Envi
     key = ("wsgi", id(environ.get("wsgi.input")))  # middlewares copy the environ; the input stays the same object
     unit = FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key)
     mine = unit.unit
+    if mine is not None:
+        mine.lodges = lodges
     try:
         with unit:
             body = app(environ, start_response)
@@ -113,7 +121,8 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
             if not is_active():
                 return original(self, environ, start_response)
             try:
-                return serve(original.__get__(self), environ, start_response, lambda environ: None)
+                lodges = _in_a_wider_context(self, environ)
+                return serve(original.__get__(self), environ, start_response, lambda environ: None, lodges)
             except BaseException as error:
                 unseen(error)
                 raise
@@ -121,6 +130,20 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
         return __call__
 
     return make
+
+
+def _in_a_wider_context(app: object, environ: Environ) -> bool:
+    """Whether the application context that a request of Flask's works in ends later than the request.
+
+    It is taken over where one was pushed around the client, as tests do, and kept where the client is a with block's.
+    """
+    if "werkzeug.debug.preserve_context" in environ:
+        return True
+    flask = sys.modules.get("flask")
+    try:
+        return flask is not None and flask.has_app_context() and flask.current_app._get_current_object() is app
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def wrap_dispatch(is_active: Callable[[], bool]) -> Callable[[Any], Any]:

@@ -442,6 +442,10 @@ class Watch:
     def _unit_ended(self, unit: Unit) -> Exception | None:
         raised = self._pending.report(unit) if self._pending.waiting else []
         still_open = [record for record in unit.records() if record.closed_how is None]
+        if unit.lodges:
+            for record in still_open:
+                record.unit = None
+            still_open = []
         if still_open:
             raised += self._left_open(still_open)
         if self.signals is not None:
