@@ -246,6 +246,18 @@ def user_frames(frame: FrameType | None, limit: int) -> list[FrameType]:
             return found
 
 
+def users(frame: FrameType | None, limit: int) -> tuple[RawSite, ...]:
+    """The places of the user's code at and outside ``frame``, innermost first, whatever lies between them."""
+    found: list[RawSite] = []
+    for outer in stack(frame):
+        kind = kind_of(outer)
+        if kind == STOP or len(found) >= limit:
+            break
+        if kind == USER:
+            found.append(RawSite(outer.f_code, outer.f_lasti))
+    return tuple(found)
+
+
 def on_stack(frame: FrameType | None, code: CodeType) -> bool:
     """Whether ``code`` is running at or outside ``frame``, across greenlet switches."""
     return any(outer.f_code is code for outer in stack(frame))

@@ -17,6 +17,7 @@ from ..record.events import Overlap, SessionEnded, Write
 from ..record.ledger import SessionRecord, recognised
 from ..record.tracker import Tracker
 from ..watch import suppress
+from .failures import answered
 from .failures import tell as tell_failure
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
@@ -25,6 +26,7 @@ from .sessions import REGISTRY, WITH, opener
 from .writes import left_behind, uncommitted
 
 __tracebackhide__ = True  # pytest: the story is in the message
+_ABORTS = ("abort", "tpc_abort")
 _SCOPES = (WITH, WITH, REGISTRY, REGISTRY)  # what the codes of `scope_codes` stand for
 
 
@@ -163,8 +165,10 @@ def _ending(
     tracker: Tracker, session: Any, record: SessionRecord, who: Caller, frame: FrameType, how: str
 ) -> Ending | None:
     """What is to be told of this end, if anything is."""
+    error = record.exiting.error if record.exiting is not None else sys.exception()
     if not (
-        any(record.levels)
+        error is not None
+        or any(record.levels)
         or session._new
         or session._deleted
         or session.identity_map._modified
@@ -173,12 +177,14 @@ def _ending(
         or record.waiting is not None
     ):
         return None  # nearly every session
-    error = record.exiting.error if record.exiting is not None else sys.exception()
     leaving = on_its_way(error, record)
     writes = () if leaving else uncommitted(session, record)
     swallowed = not leaving and record.failure is not None and record.failure.wrote and how != "invalidated"
-    if (writes or swallowed) and _was_told(record, frame):
-        writes, swallowed = (), False
+    if writes or swallowed:
+        writes, swallowed = _unanswered(record, frame, writes, swallowed)
+        leaving = not (writes or swallowed)
+    if leaving and record.began is not None:
+        record.rolled_back, record.ended_by = True, "rolled_back"
     overlap = overlap_with(tracker, record, looked_at(who[0]), frame) if record.inside is not None else None
     if overlap is not None:
         record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
@@ -186,8 +192,36 @@ def _ending(
     return Ending(writes, is_leaving(error, record), seconds, overlap, swallowed)
 
 
+def _unanswered(
+    record: SessionRecord, frame: FrameType, writes: tuple[Write, ...], swallowed: bool
+) -> tuple[tuple[Write, ...], bool]:
+    """Of what this end loses, what nobody knows of; an error that was swallowed stands for all of it."""
+    if _was_told(record, frame) or is_zope_abort(frame) or (record.unit is not None and record.unit.answered):
+        return (), False
+    failure = record.failure
+    if failure is None:
+        return writes, False
+    if answered(failure):
+        return (writes if failure.catch.kind == "handled" and not failure.changes else ()), False
+    return (() if swallowed else writes), swallowed
+
+
+def is_zope_abort(frame: FrameType) -> bool:
+    """Whether zope.sqlalchemy closes the session for a ``transaction.abort()``, its way to roll back."""
+    outer: FrameType | None = frame
+    for _ in range(20):
+        if outer is None:
+            break
+        if outer.f_code.co_name in _ABORTS and outer.f_globals.get("__name__") == "zope.sqlalchemy.datamanager":
+            return True
+        outer = outer.f_back
+    return False
+
+
 def _was_told(record: SessionRecord, frame: FrameType) -> bool:
-    """Flask's teardown functions are told of a failure that is not on its way any more."""
+    """Flask's teardown functions are told of a failure that is not on its way any more; pytest keeps a test's."""
+    if "pytest" in sys.modules and on_its_way(getattr(sys, "last_value", None), record):
+        return True
     return any(on_its_way(told, record) for told in callsite.handed_exceptions(frame, opener(record)))
 
 

@@ -17,13 +17,15 @@ from sqlalchemy.exc import PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
 from ..frames import callsite
-from ..model import FindingError, Mark
+from ..frames.catching import Catch, caught
+from ..model import FindingError, Mark, RawSite
 from ..record.events import ErrorSwallowed
 from ..record.ledger import SessionRecord
 from ..record.sql import summary, text_write
 from ..record.tracker import KEY, Tracker
 
 _COMMITS = ("_commit_impl", "_commit_twophase_impl", "_prepare_twophase_impl")
+_OUTWARDS = 40  # places of the user's code that an error may leave
 _REFUSES = "no further SQL can be emitted within this transaction"
 
 # What a coroutine is handling while its AsyncSession works in a greenlet, which has exceptions of its own.
@@ -34,15 +36,25 @@ __tracebackhide__ = True  # pytest: the story is in the message
 class Failure:
     """A database error that its session has not been rolled back for."""
 
-    __slots__ = ("changes", "error", "final", "kind", "mark", "savepoint", "statement", "told")
+    __slots__ = ("changes", "classes", "error", "final", "kind", "mark", "places", "savepoint", "statement", "told")
 
     def __init__(
-        self, error: BaseException, statement: str, mark: Mark, *, changes: bool, final: bool, savepoint: Any = None
+        self,
+        error: BaseException,
+        statement: str,
+        mark: Mark,
+        places: tuple[RawSite, ...],
+        *,
+        changes: bool,
+        final: bool,
+        savepoint: Any = None,
     ) -> None:
         self.error = weakref.ref(error)
         self.kind = type(error).__name__
         self.statement = statement
         self.mark = mark
+        self.classes = tuple(one.__name__ for one in type(error).__mro__)
+        self.places = places  # the user's code that it leaves, the innermost first
         self.changes = changes  # the statement would have changed something
         self.final = final  # a flush or a commit: SQLAlchemy has ended the transaction, but not the session's part
         self.savepoint = weakref.ref(savepoint) if savepoint is not None else None  # the session's, of a flush
@@ -58,6 +70,11 @@ class Failure:
     def wrote(self) -> bool:
         """Whether a change is missing without a rollback."""
         return self.changes and not self.over
+
+    @property
+    def catch(self) -> Catch:
+        """What became of the error, as the source of what it left says: asked only for a finding."""
+        return caught(self.places, self.classes)
 
 
 def failed(
@@ -79,6 +96,7 @@ def failed(
         error,
         statement,
         mark,
+        callsite.users(frame, _OUTWARDS),
         changes=_writes(context) or flushing,
         final=flushing or commits,
         savepoint=session.get_nested_transaction() if session is not None and flushing else None,
@@ -110,6 +128,8 @@ def went_on(tracker: Tracker, record: SessionRecord, did: str, frame: FrameType)
     if failure.over or (not failure.final and _ended_elsewhere(record)):
         record.failure = None
         return None
+    if failure.catch.kind == "expected":
+        return None
     return tell(tracker, record, failure, did, callsite.mark(frame))
 
 
@@ -133,6 +153,16 @@ def refused(tracker: Tracker, record: SessionRecord, error: BaseException, frame
     """SQLAlchemy asks for the rollback itself: its error gets the story."""
     if record.failure is not None and (isinstance(error, PendingRollbackError) or _REFUSES in str(error)):
         tell(tracker, record, record.failure, "was used again", callsite.mark(frame), error)
+
+
+def answered(failure: Failure) -> bool:
+    """Whether the error was no secret where its session is only closed next.
+
+    It left the program's code, and a framework or a test answered it; a test expected it; its handler made another
+    exception of it, or names the very error that may come.
+    """
+    catch = failure.catch
+    return catch.kind in ("left", "expected", "turned") or (catch.kind == "handled" and catch.narrow)
 
 
 def rolled_back(record: SessionRecord, whole: bool) -> None:
@@ -165,7 +195,8 @@ def flush_failed(session: Any, record: SessionRecord, error: BaseException | Non
     """
     if isinstance(error, SQLAlchemyError) and not isinstance(error, FindingError):
         savepoint = session.get_nested_transaction()
-        record.failure = Failure(error, "flush", callsite.mark(frame), changes=True, final=True, savepoint=savepoint)
+        mark, places = callsite.mark(frame), callsite.users(frame, _OUTWARDS)
+        record.failure = Failure(error, "flush", mark, places, changes=True, final=True, savepoint=savepoint)
 
 
 def before_commit(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Exception | None:

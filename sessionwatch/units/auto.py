@@ -12,19 +12,40 @@ from typing import Any
 
 from ..patching import patch, unseen
 from . import asgi, celery, wsgi
-from .scope import failed
+from .scope import answers, failed
 
 Wrapper = Callable[[Callable[[], bool]], Callable[[Any], Any]]
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Entry:
-    """One method that is wrapped. Absent in some versions of a framework: nothing is lost but its units."""
+    """One method or function that is wrapped. Absent in some versions of a framework: nothing is lost but its units."""
 
     module: str
-    owner: str
+    owner: str  # a class in the module; empty for the module itself
     name: str
     wrap: Wrapper
+
+
+def wrap_answer(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
+    """A framework's function that is given an exception and answers it."""
+
+    def make(original: Any) -> Any:
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            if is_active():
+                try:
+                    answers()
+                except Exception:
+                    failed("a framework's answer")
+            try:
+                return original(*args, **kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return answer
+
+    return make
 
 
 WRAPPED: tuple[Entry, ...] = (
@@ -34,6 +55,15 @@ WRAPPED: tuple[Entry, ...] = (
     Entry("litestar.background_tasks", "BackgroundTask", "__call__", asgi.wrap_background("fn")),
     Entry("flask.app", "Flask", "__call__", wsgi.wrap),
     Entry("flask.app", "Flask", "full_dispatch_request", wsgi.wrap_dispatch),
+    # where an exception is answered, with an answer of its own or without
+    Entry("flask.app", "Flask", "handle_user_exception", wrap_answer),
+    Entry("starlette._exception_handler", "", "_lookup_exception_handler", wrap_answer),
+    Entry(
+        "litestar.middleware._internal.exceptions.middleware",
+        "ExceptionHandlerMiddleware",
+        "handle_request_exception",
+        wrap_answer,
+    ),
 )
 CONNECTED: dict[str, Callable[[Any], Callable[[], None]]] = {"celery.signals": celery.connect}
 MODULES = frozenset(entry.module for entry in WRAPPED) | frozenset(CONNECTED)
@@ -49,6 +79,10 @@ def frameworks() -> Iterator[None]:
         for name in MODULES & set(sys.modules):
             finder.imported(name)
         yield
+
+
+def _owner(module: ModuleType | None, entry: Entry) -> Any:
+    return getattr(module, entry.owner, None) if entry.owner else module
 
 
 class Finder:
@@ -108,7 +142,7 @@ class Finder:
         module = sys.modules.get(name)
         try:
             for entry in WRAPPED:
-                owner = getattr(module, entry.owner, None) if entry.module == name else None
+                owner = _owner(module, entry) if entry.module == name else None
                 if owner is not None and hasattr(owner, entry.name):
                     self._undo.callback(patch(owner, entry.name, entry.wrap(self.is_active)))
             if name in CONNECTED and hasattr(module, "task_postrun"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .scope import FrameworkUnit, process_ends
+from .scope import FrameworkUnit, answers, process_ends
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
@@ -28,16 +28,23 @@ def connect(signals: Any) -> Callable[[], None]:
             unit.__exit__()
             unit.end()
 
+    def answered(**_: Any) -> None:
+        answers()
+
     def worker_ends(**_: Any) -> None:
         process_ends(over=True)  # a prefork worker: `os._exit` comes next
 
     signals.task_prerun.connect(begin, weak=False)
     signals.task_postrun.connect(end, weak=False)
     signals.worker_process_shutdown.connect(worker_ends, weak=False)
+    for signal in (signals.task_failure, signals.task_retry):
+        signal.connect(answered, weak=False)
 
     def undo() -> None:
         signals.task_prerun.disconnect(begin)
         signals.task_postrun.disconnect(end)
         signals.worker_process_shutdown.disconnect(worker_ends)
+        for signal in (signals.task_failure, signals.task_retry):
+            signal.disconnect(answered)
 
     return undo

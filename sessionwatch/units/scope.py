@@ -28,10 +28,23 @@ class Unit:
     """One unit of work that is under way. ``sessions="many"`` declares that it is not atomic.
 
     ``outer`` is the unit around it. ``request`` tells the request whose application is being called.
+    ``answered``: an exception left the program's code in it, and the framework made an answer of it.
     ``lodges``: the framework's context, and with it the sessions, is that of something wider.
     """
 
-    __slots__ = ("_name", "_namers", "_records", "commits", "ended", "lodges", "number", "outer", "request", "sessions")
+    __slots__ = (
+        "_name",
+        "_namers",
+        "_records",
+        "answered",
+        "commits",
+        "ended",
+        "lodges",
+        "number",
+        "outer",
+        "request",
+        "sessions",
+    )
 
     def __init__(self, name: str, sessions: Sessions = "one", outer: Unit | None = None) -> None:
         self._name = name
@@ -40,7 +53,7 @@ class Unit:
         self.outer = outer
         self.request: tuple[str, int] | None = None
         self.number = next(_numbers)
-        self.ended = self.lodges = False
+        self.ended = self.lodges = self.answered = False
         self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.units
         self._records: list[weakref.ref[Any]] = []
 
@@ -191,6 +204,13 @@ def current_unit() -> Unit | None:
     while unit is not None and unit.ended:
         unit = unit.outer
     return unit
+
+
+def answers() -> None:
+    """A framework makes an answer of an exception that left the program's code in the current unit."""
+    unit = current_unit()
+    if unit is not None:
+        unit.answered = True
 
 
 def _leave(token: Token[Unit | None]) -> None:

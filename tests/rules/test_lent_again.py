@@ -227,7 +227,7 @@ def test_ignores_a_dependency_that_lends_a_registrys_session(watch: Watch) -> No
     app = FastAPI()
 
     @app.get("/orders")
-    def orders(session: Any = Depends(get_session)) -> int:
+    def orders(session: Any = Depends(get_session)) -> int:  # noqa: B008
         return read(session)
 
     with TestClient(app) as client:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, inspect, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import FlushError, StaleDataError
@@ -100,7 +100,7 @@ def test_reports_a_flush(shop: Engine, watch: Watch) -> None:
     """SQLAlchemy rolls a flush back by itself; the program has not, and its data are missing."""
     with Session(shop) as session:
         session.add(Order(id=1))
-        with contextlib.suppress(IntegrityError):
+        with contextlib.suppress(SQLAlchemyError):
             session.commit()  # failing-commit
     finding = only(watch, "swallowed-error")
     assert finding.message.startswith("INSERT orders failed with IntegrityError, and the session was closed")
@@ -128,7 +128,7 @@ def test_reports_a_savepoint_that_is_closed_with_its_session(shop: Engine, watch
     session = Session(shop)
     session.begin_nested()
     session.add(Order(id=1))
-    with contextlib.suppress(IntegrityError):
+    with contextlib.suppress(SQLAlchemyError):
         session.flush()
     session.close()
     assert "was closed without a rollback" in only(watch, "swallowed-error").message
@@ -140,7 +140,7 @@ def test_reports_a_flush_that_the_driver_did_not_refuse(shop: Engine, watch: Wat
         order = session.get_one(Order, 1)
         removed_behind_its_back(session)
         order.status = "shipped"
-        with contextlib.suppress(StaleDataError):
+        with contextlib.suppress(SQLAlchemyError):
             session.flush()  # stale
     finding = only(watch, "swallowed-error")
     assert finding.message == "flush failed with StaleDataError, and the session was closed without a rollback"
