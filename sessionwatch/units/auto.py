@@ -81,7 +81,8 @@ def frameworks() -> Iterator[None]:
         yield
 
 
-def _owner(module: ModuleType | None, entry: Entry) -> Any:
+def owner(module: ModuleType | None, entry: Entry) -> Any:
+    """The object whose attribute an entry names; None where this version is without it."""
     return getattr(module, entry.owner, None) if entry.owner else module
 
 
@@ -142,9 +143,9 @@ class Finder:
         module = sys.modules.get(name)
         try:
             for entry in WRAPPED:
-                owner = _owner(module, entry) if entry.module == name else None
-                if owner is not None and hasattr(owner, entry.name):
-                    self._undo.callback(patch(owner, entry.name, entry.wrap(self.is_active)))
+                found = owner(module, entry) if entry.module == name else None
+                if found is not None and hasattr(found, entry.name):
+                    self._undo.callback(patch(found, entry.name, entry.wrap(self.is_active)))
             if name in CONNECTED and hasattr(module, "task_postrun"):
                 self._undo.callback(CONNECTED[name](module))
         except Exception:

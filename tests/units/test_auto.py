@@ -16,14 +16,14 @@ import sessionwatch
 from sessionwatch import rules
 from sessionwatch.model import MODES, Mode
 from sessionwatch.units import auto
-from sessionwatch.units.auto import MODULES, WRAPPED, Finder
+from sessionwatch.units.auto import MODULES, WRAPPED, Finder, owner
 
 NAMES = [f"{entry.module}.{entry.owner}.{entry.name}" for entry in WRAPPED]
 
 
 def snapshot() -> dict[str, Any]:
     """All that is changed in the frameworks, and in the import system."""
-    owners = {entry: getattr(importlib.import_module(entry.module), entry.owner) for entry in WRAPPED}
+    owners = {entry: owner(importlib.import_module(entry.module), entry) for entry in WRAPPED}
     return {
         "methods": {name: vars(owners[entry]).get(entry.name) for name, entry in zip(NAMES, WRAPPED, strict=True)},
         "classes": {name: dict(vars(owners[entry])) for name, entry in zip(NAMES, WRAPPED, strict=True)},
@@ -84,12 +84,12 @@ def test_frameworks_that_are_imported_later() -> None:
         import sys
         import sessionwatch
         watch = sessionwatch.install(log=False)
-        from sessionwatch.units.auto import MODULES, WRAPPED
+        from sessionwatch.units.auto import MODULES, WRAPPED, owner
         assert not MODULES & set(sys.modules)
         import starlette.applications, starlette.background, flask, litestar, celery.signals
-        import litestar.background_tasks
+        import litestar.background_tasks, litestar.middleware._internal.exceptions.middleware
         def methods():
-            return [vars(getattr(sys.modules[e.module], e.owner))[e.name] for e in WRAPPED]
+            return [vars(owner(sys.modules[e.module], e))[e.name] for e in WRAPPED]
         ours = methods()
         assert all("sessionwatch" in method.__code__.co_filename for method in ours)
         loaders = [sys.modules[name].__spec__.loader for name in MODULES]
