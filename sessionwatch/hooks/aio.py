@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..frames import callsite
+from ..model import FindingError
 from ..record.tracker import KEY, Tracker
 from .closing import Exit, scope_codes, scope_of
+from .finishing import finish_async
 from .patch import unseen
 from .sessions import WITH
 
@@ -77,6 +79,10 @@ def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any],
                 tracker.failed("AsyncSession.close")
             try:
                 return await original(self, *args)
+            except FindingError:
+                with tracker.guarded("AsyncSession.close"):
+                    await finish_async(self, sys._getframe(1), codes[3])
+                raise
             except BaseException as error:
                 unseen(error)
                 raise

@@ -19,6 +19,7 @@ from ..record.tracker import Tracker
 from ..watch import suppress
 from .failures import answered
 from .failures import tell as tell_failure
+from .finishing import finish_callers
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
 from .patch import unseen
@@ -124,6 +125,8 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                 raise
             error = _finish(tracker, record, how, who, end, None)
             if error is not None:
+                with tracker.guarded("Session._close_impl"):
+                    finish_callers(sys._getframe(1))
                 raise error
 
         return _close_impl
@@ -313,8 +316,8 @@ def collected(record: SessionRecord) -> tuple[SessionEnded | None, str]:
     return event if writes or leaked else None, outcome
 
 
-def still_open(session: Any, record: SessionRecord, how: Any) -> SessionEnded:
-    """The state of a session that is alive when its unit or the program ends."""
-    writes = uncommitted(session, record) if how == "exit" else ()
-    in_transaction = record.began is not None
-    return SessionEnded(record, how, None, True, writes, record.connections > 0, in_transaction, record.seconds_open())
+def still_open(session: Any, record: SessionRecord, how: Any, scope: str = "") -> SessionEnded:
+    """The state of a session that is alive when its unit, its ``scope`` or the program ends."""
+    writes = uncommitted(session, record) if how in ("exit", "scope") else ()
+    holds, seconds = record.connections > 0, record.seconds_open()
+    return SessionEnded(record, how, None, True, writes, holds, record.began is not None, seconds, scope=scope)

@@ -51,10 +51,22 @@ def pytest_configure(config: pytest.Config) -> None:
     mode = config.getoption("--sessionwatch") or config.getini("sessionwatch")
     if mode not in MODES:
         raise pytest.UsageError(f"sessionwatch: unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    if mode == "off" and not config.getoption("--sessionwatch"):
+        _check_options(config)
     if mode != "off":
         from .plugin import Plugin
 
         config.pluginmanager.register(Plugin(config, mode), "sessionwatch-watch")
+
+
+def _check_options(config: pytest.Config) -> None:
+    """An option that does nothing without a mode is a mistake, where nobody switched the plugin off on purpose."""
+    for option in ("--sessionwatch-output", "--sessionwatch-update-baseline"):
+        if config.getoption(option):
+            raise pytest.UsageError(
+                f"sessionwatch: {option} does nothing without a mode: add --sessionwatch=strict (or log), or put"
+                " sessionwatch = strict into the ini file"
+            )
 
 
 @pytest.fixture

@@ -6,10 +6,16 @@ import contextlib
 import gc
 import os
 from collections.abc import Generator, Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..watch import orm  # noqa: F401 (before the others)
+
+# isort: split
+from .blame import Blame, Owner
+from .late import LateReport, Terminal, log_reports, reports, story
 from .marker import parsed, place
 
 if TYPE_CHECKING:
@@ -25,13 +31,15 @@ class TestWatch:
 
     __test__ = False
 
-    def __init__(self, watch: Watch, findings: list[Finding]) -> None:
+    def __init__(self, watch: Watch, findings: list[Finding], blame: Blame | None = None) -> None:
         self.watch = watch
         self._seen = findings
+        self._blame = blame
         self._undo = watch.subscribe(self._note)
 
     def _note(self, finding: Finding, first: bool) -> None:
-        if not finding.allowed and finding not in self._seen:
+        elsewhere = self._blame is not None and self._blame.elsewhere
+        if not finding.allowed and not elsewhere and finding not in self._seen:
             self._seen.append(finding)
 
     @property
@@ -54,9 +62,6 @@ class Plugin:
     """One installation for the whole run, and the findings of the test that runs."""
 
     def __init__(self, config: pytest.Config, mode: Mode) -> None:
-        from ..watch import orm  # noqa: F401 (before the others)
-
-        # isort: split
         from .. import config as configuration
         from ..model import ConfigError
         from ..output import formats
@@ -85,9 +90,12 @@ class Plugin:
         self.current: list[Finding] = []
         self.unused: dict[str, None] = {}  # allowances of xdist's workers, as they are shown
         self.used: set[str] = set()
+        self.late: list[LateReport] = []
+        self.wider: dict[int, tuple[Any, Owner]] = {}  # fixtures that are set up, of a wider scope than a test
         self.mistake: str | None = None  # in the marker of the test that runs
         self.marked: Site | None = None  # where that one is
-        self.test_watch = TestWatch(self.watch, self.current)
+        self.blame = Blame(self.watch, Terminal(config).overdue)
+        self.test_watch = TestWatch(self.watch, self.current, self.blame)
 
     def pytest_report_header(self) -> str | None:
         from ..watch.baseline import absent
@@ -107,9 +115,25 @@ class Plugin:
         levels = dict(self.watch.config.levels)
         try:
             with self._marked(item):
+                self.blame.begin(item)
                 return (yield)
         finally:
             self.watch.config.levels = levels
+            self.blame.leave()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+        """What a fixture opens is its own, for its scope."""
+        with self.blame.setting_up(fixturedef.argname, request.scope) as owner:
+            if owner.test is None:
+                self.wider[id(fixturedef)] = fixturedef, owner
+            return (yield)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+        """The end of a fixture of a wider scope than a test."""
+        _, owner = self.wider.pop(id(fixturedef), (None, None))
+        if owner is not None:
+            owner.ended = perf_counter()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -119,6 +143,7 @@ class Plugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self.blame.calling = True
         return (yield from self._phase(item, "call"))
 
     @pytest.hookimpl(wrapper=True)
@@ -142,10 +167,15 @@ class Plugin:
             self._forget_marker()
             self._tell(item, phase, error)
             raise
-        self._settle()
+        failures = getattr(item, "_excinfo", None)  # private: where a TestCase keeps them until its report is made
+        if failures and phase == "call":
+            self._forget_marker()
+            self._tell(item, phase, failures[0].value)
+            return result
+        self._settle(phase)
         failing = self._take(item, phase)
         if failing:
-            pytest.fail(self._story(failing, phase), pytrace=False)
+            pytest.fail(story(failing, f"in {_PHASES[phase]}"), pytrace=False)
         return result
 
     def _forget_marker(self) -> None:
@@ -160,22 +190,27 @@ class Plugin:
 
         A test that breaks off leaves writes behind that its fixture then discards: that is no second fault.
         """
-        self._settle()
+        self._settle(phase)
         others = [finding for finding in self._take(item, phase) if getattr(error, "finding", None) is not finding]
         if others:
-            item.add_report_section(phase, "sessionwatch", self._story(others, phase))
+            item.add_report_section(phase, "sessionwatch", story(others, f"in {_PHASES[phase]}"))
         for slug, level in self.watch.config.levels.items():
             self.watch.config.levels[slug] = "log" if level == "raise" else level
+        if self.blame.test is not None:
+            self.blame.test.levels = dict(self.watch.config.levels)
 
-    def _settle(self) -> None:
+    def _settle(self, phase: str) -> None:
         """Bring out this phase's findings. Garbage is only collected where a finding may fail the test, now or later.
 
         To collect is to run the finalizers of the program's own objects at another moment than it would.
         """
-        if self.updating or "raise" in self.watch.config.levels.values():
-            collect(self.watch)
-        else:
-            self.watch.drain()
+        self.blame.calling = False
+        self.watch.drain()
+        collecting = bool(self.updating) or "raise" in self.watch.config.levels.values()
+        if phase == "teardown" and self.watch.config.mode != "telemetry":
+            self.blame.end(collecting)
+        elif phase == "call" and collecting:
+            self.blame.after_call()
 
     def _take(self, item: pytest.Item, phase: str) -> list[Finding]:
         """The findings of this phase that are to fail it; all of them go into the JUnit properties."""
@@ -184,14 +219,6 @@ class Plugin:
         for finding in found:
             item.user_properties.append(("sessionwatch", f"{finding.rule} at {finding.path}:{finding.line}"))
         return [finding for finding in found if finding.level == "raise"]
-
-    def _story(self, findings: list[Finding], phase: str) -> str:
-        from ..output.messages import render
-
-        count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-        kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))  # pytest repeats this line at its end
-        title = f"sessionwatch: {count} in {_PHASES[phase]}: {kinds}"
-        return "\n\n".join([title, *(render(finding) for finding in findings)])
 
     @contextlib.contextmanager
     def _marked(self, item: pytest.Item) -> Iterator[None]:
@@ -232,11 +259,25 @@ class Plugin:
 
     # -- the run --------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        """What is still open when all tests are over, and what was found too late, fails the run."""
+        try:
+            return (yield)
+        finally:
+            if not session.config.option.collectonly:
+                self.watch.drain()
+                self.blame.end_run()
+                self.late += [] if self.updating else reports(self.blame.late)
+                if not hasattr(session.config, "workerinput"):  # xdist's controller makes the reports
+                    log_reports(session.config, self.late)
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output["sessionwatch"] = [seen.record() for seen in self.store]
+            output["sessionwatch_late"] = self.late
             output["sessionwatch_unused"] = [str(item) for item in self.watch.unused_allowances()]
             output["sessionwatch_used"] = [str(item) for item in self.watch.used_allowances()]
 
@@ -245,6 +286,7 @@ class Plugin:
         """Under xdist the workers' counts arrive here."""
         output = getattr(node, "workeroutput", {})
         self.store.merge(output.get("sessionwatch", ()), str(node.gateway.id))
+        self.late += output.get("sessionwatch_late", ())
         self.unused |= dict.fromkeys(output.get("sessionwatch_unused", ()))
         self.used |= set(output.get("sessionwatch_used", ()))
 

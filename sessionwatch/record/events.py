@@ -78,7 +78,7 @@ class SessionEnded(Event):
     """A session was closed, collected, abandoned, or is still open when its unit or the program ends."""
 
     record: Any  # ledger.SessionRecord
-    how: Literal["closed", "reset", "invalidated", "collected", "unit", "exit", "abandoned"]
+    how: Literal["closed", "reset", "invalidated", "collected", "unit", "scope", "exit", "abandoned"]
     ended: Mark | None  # the call that ended it; None for collection and exit
     in_framework: bool  # the caller of close() is library code, not the user's
     writes: tuple[Write, ...]  # not committed, not rolled back; newest last
@@ -86,6 +86,7 @@ class SessionEnded(Event):
     in_transaction: bool
     seconds_open: float  # how long its transaction has been open
     holder: Holder | None = None  # of one that was abandoned
+    scope: str = ""  # whose end it outlived, where ``how`` is "scope": "the test", "the fixture 'session'"
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -63,14 +63,15 @@ FIX = {
 def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
     """One finding a session that ended with uncommitted writes."""
     writes = [write for write in event.writes if not _ignored(write, settings)]
-    if event.how not in HOW or not writes:
+    how = f"{event.scope} ended without a commit" if event.how == "scope" else HOW.get(event.how)
+    if how is None or not writes:
         return
     record = event.record
     yield Finding(
         rule="lost-writes",
         severity="fault",
         subject=listed(dict.fromkeys(write.subject for write in writes)),
-        message=f"{_what(writes)}, but {HOW[event.how]}",
+        message=f"{_what(writes)}, but {how}",
         site=_place(event, writes),
         evidence=tuple(_evidence(event, writes)),
         fix=FIX[record.kind],
@@ -125,7 +126,8 @@ def _evidence(event: SessionEnded, writes: list[Write]) -> Iterator[Evidence]:
     elif event.how == "collected":
         yield Evidence("collected", None, session=record.label, note="dropped by the program, found by the collector")
     else:
-        yield Evidence("ended", None, session=record.label, note="the program ended with the session open")
+        what = event.scope or "the program"
+        yield Evidence("ended", None, session=record.label, note=f"{what} ended with the session open")
     for write in reversed(writes):
         label = write.verb if write.what == "pending" else "written"
         yield seen(label, write.mark, note=_written(write))

@@ -42,14 +42,15 @@ A session that a script holds for as long as it runs, on purpose.
 def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
     """One finding a session that ended unclosed with a connection."""
     record = event.record
-    if event.how not in ("collected", "unit", "exit", "abandoned") or record.leaked:
+    if event.how not in ("collected", "unit", "scope", "exit", "abandoned") or record.leaked:
         return
-    abandoned = record.kind == "async" and event.in_transaction and event.how != "unit"
+    abandoned = record.kind == "async" and event.in_transaction and event.how not in ("unit", "scope")
     if not event.holds_connection and not abandoned:
         return
     where = {
         "collected": "dropped",
         "unit": "open at the end of its unit",
+        "scope": f"open at the end of {event.scope}",
         "exit": "open when the program ended",
         "abandoned": f"left open by a {'task' if record.kind == 'async' else 'thread'} that has ended,",
     }

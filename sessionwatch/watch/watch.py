@@ -84,6 +84,8 @@ class Watch:
         self._output = sinks.JsonLines(settings.output, self.store) if settings.output else None
         self._subscribers: list[sinks.Sink] = []
         self._dispatch: dict[type, list[tuple[Rule, dict[str, Any]]]] = {}
+        self.judge: Callable[[Finding, Event], bool | None] | None = None  # see `Watch.ask`
+        self.when_opened: Callable[[SessionRecord], None] | None = None
         self._exiting = False
         self._hooked = contextlib.ExitStack()
         self._undo = contextlib.ExitStack()
@@ -134,6 +136,8 @@ class Watch:
         self._signal(counting)
         if self.recording is not None:
             self._record_sessions(self.recording)
+        if self.when_opened is not None:
+            self.tracker.when_opened = _both(self.tracker.when_opened, self.when_opened)
         slugs = frozenset(rule.slug for rule in enabled)
         self.tracker.activations = not counting and self.config.levels["split-unit-of-work"] != "off"
         context = hooks.Context(
@@ -281,6 +285,15 @@ class Watch:
         self._subscribers.append(sink)
         return lambda: self._subscribers.remove(sink) if sink in self._subscribers else None
 
+    def ask(self, judge: Callable[[Finding, Event], bool | None], when_opened: Callable[[SessionRecord], None]) -> None:
+        """Let somebody else decide where a finding is told, and hear of each session that opens.
+
+        ``judge(finding, event)`` is asked before anybody is told: True where it may be raised, False where it may
+        not, None where it is to be forgotten because it was told already.
+        """
+        self.judge, self.when_opened = judge, when_opened
+        self.rehook()
+
     def unused_allowances(self) -> list[Allowance]:
         """Allowances that matched nothing so far."""
         return self._suppressions.unused()
@@ -367,6 +380,9 @@ class Watch:
         finding.level = self.config.levels[finding.rule]
         finding.trace_id, finding.span_id = _trace_ids() if not self.tracker.collecting else (None, None)
         finding.allowed = self._suppressions.reason(finding, allowances)
+        raising = self.judge is None or self.judge(finding, event)
+        if raising is None:
+            return None
         if not finding.allowed:
             self.tracker.found[finding.rule, finding.mode] += 1
         about = finding.session["id"] if finding.session else None  # of this occurrence
@@ -395,7 +411,7 @@ class Watch:
                 sink(finding, bool(first))
             except Exception:
                 self.tracker.failed(f"sink {getattr(sink, '__qualname__', type(sink).__name__)}")
-        if finding.level != "raise" or finding.allowed:
+        if finding.level != "raise" or finding.allowed or not raising:
             return None
         return _error(finding)
 
@@ -544,6 +560,17 @@ def import_first(mode: Mode) -> None:
 
 def _pairs(settings: config.Config) -> Pairs | None:
     return Pairs(settings.settings["telemetry.models_cap"]) if settings.settings["telemetry.models"] else None
+
+
+def _both(
+    first: Callable[[SessionRecord], None] | None, second: Callable[[SessionRecord], None]
+) -> Callable[[SessionRecord], None]:
+    def call(record: SessionRecord) -> None:
+        if first is not None:
+            first(record)
+        second(record)
+
+    return call
 
 
 def _open(session: Any) -> SessionRecord | None:

@@ -1,0 +1,65 @@
+"""What no test's own report can tell: findings that came too late for it, and one that is told while a test runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from ..model import Finding
+from ..output.messages import render
+from .blame import Late
+
+LateReport = tuple[str, tuple[str, int | None, str], str]  # node id, location and story: what xdist can send
+
+
+def reports(late: Iterable[Late]) -> Iterator[LateReport]:
+    """One report for each test, or for each place where no test opened the session."""
+    stories: dict[tuple[str, tuple[str, int | None, str]], list[Finding]] = {}
+    for owner, finding in late:
+        path, line = finding.path or "unknown place", finding.line or 1
+        nodeid, location = owner.nodeid or path, owner.location if owner.nodeid else (path, line - 1, "the run")
+        stories.setdefault((nodeid, location), []).append(finding)
+    for (nodeid, location), found in stories.items():
+        yield nodeid, location, story(found, "after its test had ended" if "::" in nodeid else "outside of the tests")
+
+
+def story(findings: list[Finding], where: str) -> str:
+    """The text of a report; pytest repeats its first line at the end."""
+    count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+    kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))
+    return "\n\n".join([f"sessionwatch: {count} {where}: {kinds}", *(render(finding) for finding in findings)])
+
+
+def log_reports(config: pytest.Config, late: Iterable[LateReport]) -> None:
+    """Add an error to the tests' reports, so that the run fails and names the test."""
+    for nodeid, location, text in late:
+        path, line, domain = location  # a list, after its way through xdist
+        report = pytest.TestReport(nodeid, (path, line, domain), {}, "failed", text, "teardown")
+        config.hook.pytest_runtest_logreport(report=report)
+
+
+class Terminal:
+    """The terminal as it is without capture. Written to from the watchdog's thread, so no capture is switched."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        stream = 2 if hasattr(config, "workerinput") else 1  # a worker's stdout belongs to xdist
+        self._number: int | None = None
+        with contextlib.suppress(OSError):
+            self._number = os.dup(stream)
+            config.add_cleanup(self.close)
+
+    def overdue(self, finding: Finding) -> None:
+        """Tell of a transaction that keeps others waiting, perhaps this suite, while it does."""
+        if self._number is not None:
+            text = f"\n{story([finding], 'while a test runs')}\n"
+            with contextlib.suppress(OSError):
+                os.write(self._number, text.encode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        """Let the terminal go."""
+        number, self._number = self._number, None
+        if number is not None:
+            os.close(number)
