@@ -227,6 +227,7 @@ class Data:
             "marks": [[mark.kind, self._ms(mark.first), self._ms(mark.last), mark.count] for mark in one.marks],
             "tx": [[self._ms(begins), self._ms(ends)] for begins, ends in one.transactions],
             "held": [[self._ms(begins), self._ms(ends)] for begins, ends in one.held],
+            "more": one.left_out,
             "f": one.findings,
         }
 

@@ -46,6 +46,7 @@ class Session:
     marks: list[Mark]
     transactions: list[Interval]
     held: list[Interval]
+    left_out: int = 0  # marks
     findings: list[int] = field(default_factory=list)  # indexes
 
     @property
@@ -134,7 +135,9 @@ class _Builder:
         self._link(occurrences)
         self._bound(lines)
         self._made.seen = max(_seen(lines), len(sessions))
-        self._made.note = _note(self._made.seen, len(self._made.sessions), len(named & sessions.keys()), rest)
+        unnoted = sum(int(number(line, "unnoted")) for line in lines)
+        found = len(named & sessions.keys())
+        self._made.note = _note(self._made.seen, len(self._made.sessions), found, rest, unnoted)
         return self._made
 
     # -- sessions and lanes ----------------------------------------------------------------------------
@@ -158,6 +161,7 @@ class _Builder:
             [_mark(one) for one in items(line, "marks")],
             [_interval(one) for one in items(line, "tx")],
             [_interval(one) for one in items(line, "connection")],
+            int(number(line, "left_out")),
         )
 
     def _unit(self, pid: int, line: Json) -> Key | None:
@@ -336,11 +340,15 @@ def _seen(lines: Iterable[Json]) -> int:
     return sum(newest.values())
 
 
-def _note(seen: int, drawn: int, found: int, rest: int) -> str:
-    if drawn >= seen:
-        return f"All {_plural(drawn, 'session')} of the run, {found} with a finding."
+def _note(seen: int, drawn: int, found: int, rest: int, unnoted: int) -> str:
+    """What of the run is in the recording, in a sentence."""
     sample = f"a sample of the rest ({rest:,})" if rest else "none of the rest"
-    return f"{_plural(drawn, 'session')} of {seen:,}: all {found:,} with a finding, and {sample}."
+    said = f"{_plural(drawn, 'session')} of {seen:,}: all {found:,} with a finding, and {sample}."
+    if drawn >= seen:
+        said = (
+            f"{'The only session' if drawn == 1 else f'All {drawn:,} sessions'} of the run, {found:,} with a finding."
+        )
+    return said + (f" {_plural(unnoted, 'more occurrence')} of findings were not recorded." if unnoted else "")
 
 
 def _plural(count: int, noun: str) -> str:

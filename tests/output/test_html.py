@@ -193,6 +193,15 @@ def test_says_what_is_left_out() -> None:
     assert made.note == "7 sessions of 40: all 5 with a finding, and a sample of the rest (2)."
 
 
+def test_says_that_all_is_drawn() -> None:
+    """A short run is drawn as a whole; where there were too many occurrences, their number is told."""
+    made = timeline([session(1, 0, 0.1), {"kind": "totals", "seen": 1, "pid": 4711, "unnoted": 7}], [])
+    assert made is not None
+    assert made.note == (
+        "The only session of the run, 0 with a finding. 7 more occurrences of findings were not recorded."
+    )
+
+
 def test_keeps_all_with_a_finding() -> None:
     """Of ten thousand sessions a sample stays, but every one with a finding."""
     recorded = [session(number, number / 100, number / 100 + 0.005) for number in range(1, 10_001)]

@@ -69,7 +69,7 @@ function described(session) {
   const counts = {};
   for (const [kind, , , n] of session.marks) counts[SAYS[kind] || kind] = (counts[SAYS[kind] || kind] || 0) + n;
   const held = session.held.reduce((sum, [a, b]) => sum + ((b ?? P.span[1]) - a), 0);
-  const did = Object.entries(counts).map(([kind, n]) => (n > 1 ? `${kind} ${n} times` : kind)).join(", ");
+  const did = Object.entries(counts).map(([kind, n]) => (n > 1 ? `${kind} ${n} times` : kind)).join(", ") + (session.more ? `, and ${grouped(session.more)} more` : "");
   const life = session.t[1] === null ? `opened at ${time(session.t[0])}, never closed` : `open ${time(session.t[0])} to ${time(session.t[1])}, ${time(session.t[1] - session.t[0])}`;
   const found = session.f.length ? `findings: ${session.f.slice(0, 6).map((i) => F[i].id).join(", ")}` : "no finding";
   return {
