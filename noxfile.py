@@ -110,6 +110,13 @@ def picture(session: nox.Session) -> None:
     session.run("python", "-m", "tests.e2e.picture", str(folder / "dist"), str(target), *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def report(session: nox.Session) -> None:
+    """``docs/report-light.png``, ``-dark`` and ``-finding``: the HTML report of the demonstration. Needs Chromium."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.e2e.report_pictures", str(ROOT / "docs"))
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and layout of all Python files."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sessionwatch.output.html import page
-from tests.output.sample import HOSTILE, crowd, finding, hostile, shop
+from tests.output.sample import HOSTILE, crowd, finding, hostile, occurrence, session, shop
 from tests.tools import tool
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -326,6 +326,19 @@ def test_ten_thousand_findings(opened: Open) -> None:
     report.locator(".cause .row").click()
     assert "9999 Order objects" in report.locator("article.find h3").inner_text()
     assert report.evaluate(nodes) < 5_000
+
+
+def test_thousands_of_sessions(opened: Open) -> None:
+    """A picture of thousands of sessions with findings is a bounded number of nodes, too; zooming in shows more."""
+    recorded: list[Any] = [{"kind": "totals", "pid": 4711, "seen": 9_000, "unnoted": 0}]
+    for number in range(1, 3_001):
+        name = {"unit": number, "unit_name": f"GET /{number % 40}"}
+        recorded.append(session(number, number / 50, number / 50 + 0.015, end="lost", **name))
+        recorded.append(occurrence(number, number / 50 + 0.016, **name))
+    report = opened(crowd(3_000), recorded)
+    assert report.locator("#zoomed").inner_text().startswith("3,000 sessions of 9,000: all 3,000 with a finding")
+    assert report.evaluate("document.querySelectorAll('*').length") < 20_000
+    assert report.locator("#stage .sess").count() == 400
 
 
 def test_link_into_ten_thousand_findings(opened: Open) -> None:

@@ -1,5 +1,5 @@
 /* Where everything stands: lanes, and in them rows. */
-const ROW = 37, BAR = 18, SCENE_ROW = 46, SCENE_BAR = 22, PIN_ROOM = 21, MOST_ROWS = 8, MOST_LANES = 12, MOST_BARS = 500;
+const ROW = 37, BAR = 18, SCENE_ROW = 46, SCENE_BAR = 22, PIN_ROOM = 21, MOST_ROWS = 8, MOST_LANES = 12, MOST_BARS = 400, MOST_SPECKS = 1000;
 
 const timesOf = (sessions, links, blocks) => [
   ...sessions.flatMap((one) => [one.t[0], ...(one.t[1] === null ? [] : [one.t[1]]), ...one.marks.flatMap((m) => [m[1], m[2]]), ...one.tx.flat(), ...one.held.flat()]),

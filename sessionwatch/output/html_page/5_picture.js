@@ -12,6 +12,7 @@ function draw(host, { scene = null, sessions, links, view, scale, lit }) {
     dimmed: (indexes) => lit !== null && !indexes.some((index) => lit.has(index)),
   };
   stack(canvas);
+  choose(canvas);
   drawAxis(canvas);
   drawNames(canvas);
   drawBlocks(canvas);
@@ -95,39 +96,45 @@ function drawNames({ lanes, scene, W, left, names }) {
   });
 }
 
+/* Every session with a finding is a bar; of the others those that can be seen, the rest is a strip per lane. */
+function choose(canvas) {
+  const { sessions, top, X, visible } = canvas, end = (one) => one.t[1] ?? P.span[1];
+  canvas.order = sessions.filter((one) => top.has(one) && visible(one.t[0], end(one)));
+  const severe = canvas.order.filter((one) => one.f.length).slice(0, MOST_BARS);
+  const seen = canvas.order.filter((one) => !one.f.length && X(end(one)) - X(one.t[0]) >= 2).slice(0, Math.max(0, MOST_BARS - severe.length));
+  canvas.bars = new Set([...severe, ...seen].sort((a, b) => a.lane - b.lane || a.t[0] - b.t[0]));
+}
+
 /* Units of work: pale blocks behind their sessions. */
-function drawBlocks({ lanes, bar, X, visible, middle }) {
+function drawBlocks({ lanes, bars, links, bar, X, visible, middle }) {
+  const wanted = new Set([...bars, ...links.slice(0, MOST_BARS)].map((one) => one.block));
   for (const lane of lanes) {
     for (const item of lane.items) {
-      if (item.key[0] !== "b" || !visible(item.from, item.to)) continue;
-      const block = P.blocks[+item.key.slice(1)], x = X(block.t[0]) - 4, y0 = lane.rowY[item.row] - 5, y1 = lane.rowY[item.row + item.height - 1] + bar + 5;
+      const index = item.key[0] === "b" ? +item.key.slice(1) : null;
+      if (index === null || !wanted.has(index) || !visible(item.from, item.to)) continue;
+      const block = P.blocks[index], x = X(block.t[0]) - 4, y0 = lane.rowY[item.row] - 5, y1 = lane.rowY[item.row + item.height - 1] + bar + 5;
       middle.push(s("rect", { class: "u", x: x.toFixed(1), y: y0, width: Math.max(8, X(item.to) - x + 4).toFixed(1), height: y1 - y0, rx: 6 }, s("title", {}, `${block.name}: ${time(block.t[0])} to ${time(block.t[1])}`)));
     }
   }
 }
 
-/* Every session with a finding is a bar; of the others those that can be seen, the rest is a strip per lane. */
 function drawSessions(canvas) {
-  const { sessions, bar, top, left, X, visible, middle } = canvas, end = (one) => one.t[1] ?? P.span[1];
-  const order = sessions.filter((one) => top.has(one) && visible(one.t[0], end(one)));
-  const severe = order.filter((one) => one.f.length).slice(0, MOST_BARS);
-  const seen = order.filter((one) => !one.f.length && X(end(one)) - X(one.t[0]) >= 2).slice(0, Math.max(0, MOST_BARS - severe.length));
-  const drawn = [...severe, ...seen].sort((a, b) => a.lane - b.lane || a.t[0] - b.t[0]), bars = new Set(drawn), dense = new Map();
+  const { order, bars, bar, top, left, X, middle } = canvas, dense = new Map();
   for (const one of order) {
     const x = Math.round(X(one.t[0]));
     if (!bars.has(one)) dense.set(`${top.get(one)}:${x}`, [x, top.get(one)]);
   }
-  for (const [x, y] of [...dense.values()].slice(0, 1500)) middle.push(s("rect", { class: "dens", x, y: y + bar - 5, width: 1.5, height: 5 }));
+  for (const [x, y] of [...dense.values()].slice(0, MOST_SPECKS)) middle.push(s("rect", { class: "dens", x, y: y + bar - 5, width: 1.5, height: 5 }));
   const ends = new Map(); /* of the bar before, on each row: a label needs room */
-  for (const one of drawn) {
+  for (const one of bars) {
     const y = top.get(one), space = X(one.t[0]) - (ends.get(y) ?? left - 60);
-    ends.set(y, X(end(one)));
+    ends.set(y, X(one.t[1] ?? P.span[1]));
     middle.push(sessionBar(one, canvas, space > one.id.length * 6.4 + 9));
   }
 }
 
 function drawLinks(canvas) {
-  for (const link of canvas.links) {
+  for (const link of canvas.links.filter((one) => canvas.visible(one.t, one.t)).slice(0, MOST_BARS)) {
     const pieces = LINKS[link.kind](link, canvas);
     if (pieces.length) canvas.upper.push(s("g", { class: `${F[link.f].severity}${canvas.dimmed([link.f]) ? " dim" : ""}` }, pieces));
   }
