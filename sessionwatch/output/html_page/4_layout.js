@@ -1,5 +1,5 @@
 /* Where everything stands: lanes, and in them rows. */
-const ROW = 37, BAR = 18, SCENE_ROW = 46, SCENE_BAR = 22, PIN_ROOM = 21, MOST_ROWS = 8, MOST_LANES = 12, MOST_BARS = 400, MOST_SPECKS = 1000;
+const ROW = 37, BAR = 18, SCENE_ROW = 46, SCENE_BAR = 22, PIN_ROOM = 21, MOST_ROWS = 8, MOST_LANES = 12, MOST_SEVERE = 24, MOST_BARS = 400, MOST_SPECKS = 1000;
 
 const timesOf = (sessions, links, blocks) => [
   ...sessions.flatMap((one) => [one.t[0], ...(one.t[1] === null ? [] : [one.t[1]]), ...one.marks.flatMap((m) => [m[1], m[2]]), ...one.tx.flat(), ...one.held.flat()]),
@@ -51,7 +51,7 @@ function rowsOf(lane, sessions, links, end) {
   return { place, rings, count: Math.max(1, used.length), items: [...items.values()].filter((one) => !hidden.has(one)), hidden };
 }
 
-/* The lanes that have anything; beyond twelve, those without a finding wait behind a button. */
+/* The lanes that have anything; beyond twelve, those without a finding wait behind a button, and beyond twenty-four any. */
 function laidOut(sessions, links, scene) {
   const end = P.span[1], lanes = [];
   P.lanes.forEach((lane, index) => {
@@ -60,7 +60,8 @@ function laidOut(sessions, links, scene) {
     lanes.push({ index, lane, sessions: mine, severe: touching.length > 0 || mine.some((one) => one.f.length), ...rowsOf(index, mine, links, end) });
   });
   if (scene || state.everyLane || lanes.length <= MOST_LANES) return { lanes, folded: 0 };
-  const wanted = new Set([...lanes.filter((one) => one.severe), ...lanes.filter((one) => !one.severe)].slice(0, Math.max(MOST_LANES, lanes.filter((one) => one.severe).length)));
+  const severe = lanes.filter((one) => one.severe).slice(0, MOST_SEVERE), room = Math.max(0, MOST_LANES - severe.length);
+  const wanted = new Set([...severe, ...lanes.filter((one) => !one.severe).slice(0, room)]);
   return { lanes: lanes.filter((one) => wanted.has(one)), folded: lanes.length - wanted.size };
 }
 

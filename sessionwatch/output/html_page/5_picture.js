@@ -24,7 +24,7 @@ function draw(host, { scene = null, sessions, links, view, scale, lit }) {
   const clip = { "clip-path": `url(#${canvas.id}c)` };
   host.replaceChildren(s("svg", { viewBox: `0 0 ${W} ${canvas.H}`, height: canvas.H, role: "group", "aria-label": label },
     definitions(canvas), s("g", clip, canvas.lower), canvas.names, s("g", clip, canvas.middle, canvas.upper, canvas.pinned)));
-  if (folded) host.append(h("p", { class: "fold" }, h("button", { class: "btn", type: "button", id: "lanes" }, `Show ${plural(folded, "more lane")} without a finding`)));
+  if (folded) host.append(h("p", { class: "fold" }, h("button", { class: "btn", type: "button", id: "lanes" }, `Show ${plural(folded, "more lane")}`)));
 }
 
 /* How high each lane and row is: rows with pins above them are higher. */
@@ -96,13 +96,19 @@ function drawNames({ lanes, scene, W, left, names }) {
   });
 }
 
-/* Every session with a finding is a bar; of the others those that can be seen, the rest is a strip per lane. */
+/* At most so many of a list, evenly. */
+const thin = (list, most) => (list.length <= most ? list : list.filter((_, n) => Math.floor((n * most) / list.length) !== Math.floor(((n - 1) * most) / list.length)));
+
+/* Sessions with a finding are bars, and of the others those that can be seen, evenly; the rest is a strip per lane. */
 function choose(canvas) {
-  const { sessions, top, X, visible } = canvas, end = (one) => one.t[1] ?? P.span[1];
+  const { sessions, top, X, visible, lit } = canvas, end = (one) => one.t[1] ?? P.span[1];
   canvas.order = sessions.filter((one) => top.has(one) && visible(one.t[0], end(one)));
-  const severe = canvas.order.filter((one) => one.f.length).slice(0, MOST_BARS);
-  const seen = canvas.order.filter((one) => !one.f.length && X(end(one)) - X(one.t[0]) >= 2).slice(0, Math.max(0, MOST_BARS - severe.length));
-  canvas.bars = new Set([...severe, ...seen].sort((a, b) => a.lane - b.lane || a.t[0] - b.t[0]));
+  const wanted = canvas.order.filter((one) => lit !== null && one.f.some((f) => lit.has(f))), first = new Set(wanted);
+  const severe = canvas.order.filter((one) => one.f.length && !first.has(one));
+  const seen = canvas.order.filter((one) => !one.f.length && X(end(one)) - X(one.t[0]) >= 2);
+  const bars = [];
+  for (const list of [wanted, severe, seen]) bars.push(...thin(list, MOST_BARS - bars.length));
+  canvas.bars = new Set(bars.sort((a, b) => a.lane - b.lane || a.t[0] - b.t[0]));
 }
 
 /* Units of work: pale blocks behind their sessions. */
@@ -124,7 +130,7 @@ function drawSessions(canvas) {
     const x = Math.round(X(one.t[0]));
     if (!bars.has(one)) dense.set(`${top.get(one)}:${x}`, [x, top.get(one)]);
   }
-  for (const [x, y] of [...dense.values()].slice(0, MOST_SPECKS)) middle.push(s("rect", { class: "dens", x, y: y + bar - 5, width: 1.5, height: 5 }));
+  for (const [x, y] of thin([...dense.values()], MOST_SPECKS)) middle.push(s("rect", { class: "dens", x, y: y + bar - 5, width: 1.5, height: 5 }));
   const ends = new Map(); /* of the bar before, on each row: a label needs room */
   for (const one of bars) {
     const y = top.get(one), space = X(one.t[0]) - (ends.get(y) ?? left - 60);
