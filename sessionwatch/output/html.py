@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from .html_data import Data
+from .html_data import Data, dumped
 from .report import Report
 from .timeline import Json
 
@@ -29,7 +28,7 @@ _SCRIPTS = (
     "8_filters.js",
     "9_page.js",
 )
-_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 
 
 def render(report: Report) -> str:
@@ -61,7 +60,7 @@ def page(
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
-        "data": json.dumps(root, ensure_ascii=True, separators=(",", ":")).translate(_ESCAPES),
+        "data": dumped(root).translate(_ESCAPES),
     }
     return re.sub(r"\{([a-z_]+)\}", lambda found: filled[found[1]], _asset("page.html"))
 

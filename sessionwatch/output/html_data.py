@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from .sources import Sources
@@ -17,22 +19,28 @@ UNRECORDED = (
 _AROUND = 3  # lines before and after a finding's place
 _SUBJECTS = re.compile(r", | and ")
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # control, format (bidirectional too), surrogates, separators
+_ESCAPED = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)")  # of JSON; two of a pair together
 _MOST_NAMED = 20
 
 
-def visible(value: object) -> object:
-    """A copy in which each character that does not show is written as an escape. Tabs stay."""
-    if isinstance(value, str):
-        return value if value.isascii() and value.isprintable() else "".join(map(_visible, value))
-    if isinstance(value, Mapping):
-        return {str(visible(key)): visible(one) for key, one in value.items()}
-    return [visible(one) for one in value] if isinstance(value, list | tuple) else value
+def dumped(value: object) -> str:
+    """JSON in which each character that does not show is text: the six characters ``\\u202e`` instead of one.
+
+    Tabs and ends of lines stay. What is written is ASCII.
+    """
+    return _ESCAPED.sub(_shown, json.dumps(value, ensure_ascii=True, separators=(",", ":")))
 
 
-def _visible(char: str) -> str:
+def _shown(found: re.Match[str]) -> str:
+    return _seen(found[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _seen(escape: str) -> str:
+    char = str(json.loads(f'"{escape}"'))
     if char in "\t\n" or unicodedata.category(char) not in _HIDDEN:
-        return char
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        return escape
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii").replace("\\", "\\\\")
 
 
 class Data:
@@ -48,11 +56,11 @@ class Data:
         self._sessions = {one.key: n for n, one in enumerate(self._line.sessions)} if self._line else {}
         self.causes = self._causes()
 
-    def root(self, about: Json) -> object:
+    def root(self, about: Json) -> dict[str, object]:
         """All of it, as plain data."""
         findings = [self._finding(n, one) for n, one in enumerate(self._findings)]
         self._name(findings)
-        made = {
+        return {
             "run": self._run(about),
             "findings": findings,
             "causes": self.causes,
@@ -61,7 +69,6 @@ class Data:
             "lines": self._lines,
             "changed": self._sources.changed,
         }
-        return visible(made)
 
     def _began(self) -> float | None:
         """When the run began, or the first finding was made, in seconds since the epoch."""

@@ -7,11 +7,10 @@ of its own, with an arrow from the close.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from .html_data import visible
+from .html_data import dumped
 from .report import Report
 from .timeline import Interval, Json, Link, Session, Timeline, number, text, timeline
 
@@ -31,7 +30,7 @@ def trace(findings: Sequence[Json], recording: Iterable[Json] | None = None) -> 
     events = list(_Events(findings, line).all() if line is not None else _alone(findings))
     about = {"made by": "sessionwatch", "recording": line.note if line is not None else "none: findings alone"}
     document = {"displayTimeUnit": "ms", "otherData": about, "traceEvents": events}
-    return json.dumps(visible(document), ensure_ascii=True, separators=(",", ":")) + "\n"
+    return dumped(document) + "\n"
 
 
 class _Events:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessionwatch.output.html import page
-from sessionwatch.output.html_data import Data, letters, visible
+from sessionwatch.output.html_data import Data, dumped, letters
 from sessionwatch.output.sources import Sources
 from sessionwatch.output.timeline import timeline
 from tests.output.sample import BEGAN, HOSTILE, crowd, finding, hostile, occurrence, session, shop
@@ -50,11 +50,21 @@ def test_is_inert_whatever_names_say() -> None:
 
 @pytest.mark.parametrize(
     ("given", "shown"),
-    [("a\tb\n", "a\tb\n"), ("\x1b", "\\x1b"), ("\u202eevil", "\\u202eevil"), ("\udc80", "\\udc80"), ("Größe", "Größe")],
+    [
+        ("a\tb\n", "a\tb\n"),
+        ("\x1b", "\\x1b"),
+        ("\u202eevil", "\\u202eevil"),
+        ("\udc80", "\\udc80"),
+        ("Größe", "Größe"),
+        ("\U0001f40d", "\U0001f40d"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\\x1b\r", "\\x1b\\r"),
+        ('a"<b', 'a"<b'),
+    ],
 )
 def test_shows_what_does_not_show(given: str, shown: str) -> None:
     """Control and format characters and lone surrogates are written as escapes; letters and tabs stay."""
-    assert visible({given: [given]}) == {shown: [shown]}
+    assert json.loads(dumped({given: [given]})) == {shown: [shown]}
 
 
 def test_takes_any_object(tmp_path: Path) -> None:
