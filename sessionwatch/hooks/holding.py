@@ -7,6 +7,7 @@ import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from threading import get_ident
+from types import BuiltinFunctionType
 from typing import Any
 
 from ..frames import callsite
@@ -19,6 +20,7 @@ from .patch import unseen
 from .writes import driver_commits
 
 __tracebackhide__ = True  # pytest: the story is in the message
+_NATIVE = isinstance(get_ident, BuiltinFunctionType)  # not patched: it tells the threads from each other
 
 
 def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection: Any) -> None:
@@ -47,7 +49,9 @@ def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection:
 def _greenlet() -> Any:
     """A weak reference to the greenlet in which gevent or eventlet run this; None in a plain thread."""
     running = current_greenlet()
-    return weakref.ref(running) if running is not None else None
+    if running is None or (running.parent is None and _NATIVE):
+        return None
+    return weakref.ref(running)
 
 
 def _task() -> tuple[Any, str | None]:
