@@ -22,6 +22,9 @@ ENVIRONMENT = {
     "source": "SESSIONWATCH_SOURCE",
 }
 
+OFF: Mode = "off"  # nothing is watched: no hook, no thread
+ALL = "all"  # every rule at once; a rule that is named in the same place has its own level
+_WITH_OFF: tuple[Mode, ...] = (*MODES, OFF)
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 GENERAL: dict[str, Setting] = {
@@ -99,12 +102,16 @@ def load(
     values = {name: (option.default, "default") for name, option in options.items()}
     for origin, layer in layers:
         _apply_plain(config, origin, layer)
-        for slug, level in (layer.get("rules") or {}).items():
+        for slug, level in _all_first(layer.get("rules") or {}, known):
             _check_rule(slug, [*known, *planned], origin)
             levels[slug] = (_check_level(slug, level, origin), origin)
         for name, value in (layer.get("settings") or {}).items():
             values[name] = (_check_setting(name, value, options, planned, origin), origin)
+    if layers[1][1].get("mode") == OFF:  # the switch for whoever runs the program, whatever its code says
+        config.mode, config.origins["mode"] = OFF, "environment"
     for slug, rule in known.items():
+        if config.mode == OFF:
+            levels[slug] = ("off", "mode off")
         level, origin = levels.get(slug, (rule.level_in(config.mode), f"default of mode {config.mode}"))
         if config.mode == "telemetry" and level == "raise":
             level, origin = "log", f"{origin} (telemetry never raises)"
@@ -128,11 +135,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def check_mode(mode: object, origin: str = "") -> Mode:
     """``mode`` itself, or `ConfigError` with the nearest valid name."""
-    for valid in MODES:
+    for valid in _WITH_OFF:
         if mode == valid:
             return valid
     where = f" ({origin})" if origin else ""
-    raise ConfigError(f"unknown mode {mode!r}{where}: choose one of {', '.join(MODES)}.{nearest(str(mode), MODES)}")
+    names = ", ".join(_WITH_OFF)
+    raise ConfigError(f"unknown mode {mode!r}{where}: choose one of {names}.{nearest(str(mode), _WITH_OFF)}")
 
 
 def _check_types(layer: Mapping[str, Any], origin: str) -> None:
@@ -159,6 +167,13 @@ def _apply_plain(config: Config, origin: str, layer: Mapping[str, Any]) -> None:
         if layer.get(name) is not None:
             setattr(config, name, layer[name])
             config.origins[name] = origin
+
+
+def _all_first(levels: Mapping[str, Any], known: Iterable[str]) -> Iterable[tuple[str, Any]]:
+    """The levels of one place, those of ``all`` spelled out before the others."""
+    if ALL in levels:
+        yield from ((slug, levels[ALL]) for slug in known)
+    yield from ((slug, level) for slug, level in levels.items() if slug != ALL)
 
 
 def _rule_options(rules: Iterable[Rule]) -> dict[str, Setting]:

@@ -21,11 +21,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from .portable import Portable
 
-Mode = Literal["log", "strict", "telemetry"]
+Mode = Literal["log", "strict", "telemetry", "off"]
 Level = Literal["off", "log", "raise"]
 Severity = Literal["fault", "advice"]
 
-MODES: tuple[Mode, ...] = ("log", "strict", "telemetry")
+MODES: tuple[Mode, ...] = ("log", "strict", "telemetry")  # in which something is watched; "off" is none of them
 LEVELS: tuple[Level, ...] = ("off", "log", "raise")
 SCHEMA = 1
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-logger = logging.getLogger("sessionwatch")
+from .saying import say
+
 MISSING = object()
 
 
@@ -28,7 +29,8 @@ def patch(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], Non
     def undo() -> None:
         if vars(owner).get(name) is not replacement:
             where = getattr(owner, "__qualname__", getattr(owner, "__name__", owner))
-            logger.warning("%s.%s was wrapped by somebody else; sessionwatch leaves it and does nothing", where, name)
+            text = "%s.%s was wrapped by somebody else; sessionwatch leaves it and does nothing"
+            say(logging.WARNING, text, where, name)
         elif raw is MISSING:
             delattr(owner, name)
         else:

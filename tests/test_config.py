@@ -217,7 +217,7 @@ def test_planned_rules_are_accepted(tmp_path: Path) -> None:
     [
         (
             {"mode": "strickt"},
-            r"unknown mode 'strickt' \(install\(\)\): choose one of log, strict, telemetry\..*'strict'",
+            r"unknown mode 'strickt' \(install\(\)\): choose one of log, strict, telemetry, off\..*'strict'",
         ),
         ({"rules": {"lost-write": "off"}}, r"unknown rule 'lost-write' \(install\(\)\)\. Did you mean 'lost-writes'\?"),
         ({"rules": {"n-plus-two": "off"}}, r"unknown rule 'n-plus-two'.*Did you mean 'n-plus-one'\?"),

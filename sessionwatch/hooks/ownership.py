@@ -22,6 +22,11 @@ BY_FLUSH = "by flush(), because the database computes it"
 LIVE: Any = _sessions.data  # type: ignore[attr-defined]  # by hash_key, as states carry it; without dead sessions
 
 
+def live_sessions() -> list[Any]:
+    """Every session that exists. At one go: to iterate over the public dictionary fails while others open sessions."""
+    return [session for reference in list(LIVE.values()) if (session := reference()) is not None]
+
+
 Owner = tuple[Known | None, Mark | None, str | None]  # whose it is, where it was expunged, what is missing
 
 

@@ -7,23 +7,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from sqlalchemy import event
-
 from ..patching import patch, unseen
 from ..record.tracker import Tracker
+from .listeners import listen
 
 __all__ = ["become", "listen", "patch", "patch_error", "unseen"]
-
-
-def listen(target: Any, name: str, function: Callable[..., Any], **options: Any) -> Callable[[], None]:
-    """Listen to a SQLAlchemy event; returns the undo, which minds that a program may have removed every listener."""
-    event.listen(target, name, function, **options)
-
-    def undo() -> None:
-        if event.contains(target, name, function):
-            event.remove(target, name, function)
-
-    return undo
 
 
 def patch_error(tracker: Tracker, name: str, made: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:

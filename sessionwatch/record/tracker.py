@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ..frames import activation, callsite
 from ..model import Mark
+from ..saying import say
 from ..units.scope import Unit, current_unit
 from ..watch import suppress
 from .events import Event, SessionEnded
@@ -32,8 +33,6 @@ MANY = 64  # from which on whoever adds one sees to all queues
 _QUEUED = 65_536  # that wait at most; the oldest are dropped
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
 _LATER_LIMIT = 100  # a callback that makes findings itself must not keep us for ever
-
-logger = logging.getLogger("sessionwatch")
 
 
 def queue() -> Queue:
@@ -298,9 +297,9 @@ class Tracker:
             with suppress_all(Exception):  # a handler of the program's may be what failed
                 said = "sessionwatch failed in %s; the program is not affected"
                 if self.discreet:
-                    logger.error(f"{said}%s", hook, _discreetly(sys.exception()))
+                    say(logging.ERROR, f"{said}%s", hook, _discreetly(sys.exception()))
                 else:
-                    logger.error(said, hook, exc_info=True)
+                    say(logging.ERROR, said, hook, error=sys.exception())
         if self.reraise:
             raise
 

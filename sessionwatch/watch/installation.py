@@ -13,12 +13,12 @@ from .. import config, rules
 from ..model import ConfigError, Mode
 from ..output import sinks
 from ..record.recording import Recording
+from ..saying import held_back, say
 from ..telemetry.metrics import forked_without
 from ..units.scope import process_ends
 from . import baseline
 from .watch import Watch, import_first
 
-logger = logging.getLogger("sessionwatch")
 _lock = threading.RLock()
 _current: Watch | None = None
 _begins: Watch | None = None  # the one that is being put in its place at the moment
@@ -45,9 +45,11 @@ def install(
     settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
     missing = baseline.absent(settings.baseline)
     if missing and log:
-        logger.warning(missing)
+        say(logging.WARNING, "%s", missing)
     import_first(settings.mode)  # without the lock
-    with _lock:
+    if _current is not None and _current.gives_way:
+        _current.drain()
+    with held_back(), _lock:
         before = _begins or _current
         if before is not None and (before is _begins or not before.gives_way):
             _compare(before, settings, keywords)
@@ -80,6 +82,7 @@ def _made(
         recording=recording,
         store=store,
         uninstall=remove,
+        toggle=toggle,
     )
     watch.replaced = before
     return watch
@@ -105,8 +108,10 @@ def _put(watch: Watch, before: Watch | None) -> None:
 def remove(watch: Watch) -> None:
     """Undo this installation; the one that gave way to it is made again."""
     global _current
-    with _lock:
-        if not watch.tracker.active:
+    if watch.installed:
+        watch.drain()  # sinks are called without the lock
+    with held_back(), _lock:
+        if not watch.installed:
             return
         watch.stop()
         if _current is watch:
@@ -116,6 +121,14 @@ def remove(watch: Watch) -> None:
             again = _made(before.config, before, log=before.log, gives_way=True)
             again.replaced = before.replaced
             _put(again, before)
+
+
+def toggle(watch: Watch, on: bool) -> None:
+    """Pause an installation, or resume it."""
+    if not on:
+        watch.drain()
+    with held_back(), _lock:
+        watch.switch(on)
 
 
 def uninstall() -> None:
@@ -209,7 +222,7 @@ def _compare(watch: Watch, settings: config.Config, keywords: dict[str, Any]) ->
     message = f"sessionwatch is installed already, with other settings: {'; '.join(differing)}"
     if watch.log:
         raise ConfigError(message + ". Call uninstall() first, or install once.")
-    logger.info(message)  # pytest came first; the program must not fail for it
+    say(logging.INFO, "%s", message)  # pytest came first; the program must not fail for it
 
 
 def _settings(old: config.Config, new: config.Config) -> tuple[dict[str, Any], dict[str, Any]]:

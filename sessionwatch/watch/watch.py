@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy.orm.session import _sessions  # private: the live sessions, as close_all_sessions() finds them
-
 from .. import config, hooks, rules
 from ..frames import callsite
 from ..hooks import changes, closing, ownership, recorded
+from ..hooks.ownership import live_sessions
 from ..hooks.pools import Pools
 from ..hooks.settings import Settings
 from ..model import Evidence, Finding, FindingError, Mode, Ownership, Rule, project_root
@@ -27,6 +26,7 @@ from ..record.ledger import Ledger, SessionRecord
 from ..record.recording import Recording
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
+from ..saying import say
 from ..telemetry.metrics import Metrics, Pairs, Source
 from ..units import auto
 from ..units.scope import Unit, on_process_end, on_unit_end
@@ -52,6 +52,7 @@ class Watch:
         recording: Recording | None = None,
         store: Store | None = None,
         uninstall: Callable[[Watch], None],
+        toggle: Callable[[Watch, bool], None],
     ) -> None:
         self.config = settings
         self.log = log
@@ -60,7 +61,8 @@ class Watch:
         self.recording = recording  # where a report's picture was asked for
         self.signals: Signals | None = None  # in mode telemetry
         self.replaced: Watch | None = None  # which one gave way to this
-        self._uninstall = uninstall
+        self._uninstall, self._toggle = uninstall, toggle
+        self.installed = True  # until it is uninstalled; it may be paused meanwhile
         self.store = store or Store()
         self.store.limit = settings.settings["history.findings"]
         self._turn = Turn(self.store)
@@ -112,14 +114,15 @@ class Watch:
         self._undo.enter_context(on_process_end(self._process_ends))
         atexit.register(self._at_exit)
         self._undo.callback(atexit.unregister, self._at_exit)
-        self.telemetry.start()
+        if self.config.mode != config.OFF:
+            self.telemetry.start()
 
     def _source(self) -> Source:
         return Source(
             self.tracker,
             mode=lambda: self.config.mode,
             rules=lambda: [slug for slug, level in self.config.levels.items() if level != "off"],
-            open_records=lambda: [record for record in map(_open, list(_sessions.values())) if record is not None],
+            open_records=lambda: [record for record in map(_open, live_sessions()) if record is not None],
             at_exit=self._at_exit,
             pools=self._pools.read,
         )
@@ -127,6 +130,8 @@ class Watch:
     def rehook(self) -> None:
         """Install what the enabled rules need, and build the table of who handles which event."""
         self._hooked.close()
+        if not self.tracker.active:  # paused
+            return
         enabled = [rule for rule in rules.ALL if self.config.levels[rule.slug] != "off"]
         self._dispatch = {}
         for rule in enabled:
@@ -203,29 +208,53 @@ class Watch:
             self.config.origins[f"rules.{slug}"] = f"off, because this SQLAlchemy has no {name} as it is known"
         for name in dict.fromkeys(lost.values()):
             slugs = ", ".join(slug for slug in lost if lost[slug] == name)
-            logger.warning("sessionwatch: this SQLAlchemy has no %s as it is known; off: %s", name, slugs)
+            say(logging.WARNING, "sessionwatch: this SQLAlchemy has no %s as it is known; off: %s", name, slugs)
 
     def uninstall(self) -> None:
         """Restore everything exactly. Calling it again does nothing."""
         self._uninstall(self)
 
     def stop(self) -> None:
-        """Take everything out again: what `uninstall` does to this watch, once."""
-        self.drain()
+        """Take everything out again: what `uninstall` does to this watch, once. What waits was told before."""
         self._signal(False)
-        self.tracker.active = False
-        self.watchdog.stop()
+        self.installed = False
+        self._unhook()
         self.telemetry.stop()
-        self._hooked.close()
         self._undo.close()
         self._pending.forget()
-        for session in list(_sessions.values()):
-            record = session.__dict__.pop(KEY, None)
-            if record is not None:
-                record.muted = True
         if self._output is not None:
             with self.tracker.guarded("output"):
                 self._output.close()
+
+    def pause(self) -> None:
+        """Take out every hook, at any moment and from any thread, until `resume`. What was found stays.
+
+        A session that is open now is forgotten, as one is that was opened before the installation.
+        """
+        self._toggle(self, False)
+
+    def resume(self) -> None:
+        """Watch again after `pause`. Each of the two does nothing where it is done already."""
+        self._toggle(self, True)
+
+    def switch(self, on: bool) -> None:
+        """What `pause` and `resume` do to this watch; the caller sees to it that nobody else does."""
+        if self.installed and on is not self.tracker.active:
+            if on:
+                self.tracker.active = True
+                self.rehook()
+            else:
+                self._unhook()
+
+    def _unhook(self) -> None:
+        """From now on nothing is watched. Other threads may be inside of a hook: it lets them pass."""
+        self.tracker.active = False
+        self.watchdog.stop()
+        self._hooked.close()
+        for session in live_sessions():
+            record = session.__dict__.pop(KEY, None)
+            if record is not None:
+                record.muted = True
 
     def __enter__(self) -> Self:
         return self
@@ -263,6 +292,8 @@ class Watch:
     def drain(self) -> None:
         """Report what waits for an end: changes to detached instances that no session took."""
         self._pending.report()
+        if self.signals is not None:
+            self.signals.flush()
 
     def clear(self) -> None:
         """Forget every finding so far."""
@@ -270,7 +301,7 @@ class Watch:
 
     def has_open_sessions(self) -> bool:
         """Whether a session that is in a transaction, or an async one, has not been closed."""
-        for session in list(_sessions.values()):
+        for session in live_sessions():
             record = session.__dict__.get(KEY)
             if record is not None and record.closed_how is None and record.began is not None:
                 return True
@@ -309,7 +340,8 @@ class Watch:
         for finding in list(self.findings):
             by_rule[finding.rule] += finding.count
         return {
-            "installed": tracker.active,
+            "installed": self.installed,
+            "paused": self.installed and not tracker.active,
             "mode": {"value": settings.mode, "from": settings.origins["mode"]},
             "rules": {
                 slug: {"value": level, "from": settings.origins[f"rules.{slug}"]}
@@ -329,7 +361,7 @@ class Watch:
                     for outcome, ends in by_outcome.items()
                     if ends.count
                 },
-                "active": sum(1 for session in list(_sessions.values()) if _open(session) is not None),
+                "active": sum(1 for session in live_sessions() if _open(session) is not None),
             },
             "overdue": {
                 slug: [holder.record.label for holder in self.watchdog.reported(slug)]
@@ -494,11 +526,11 @@ class Watch:
     def _at_exit(self) -> None:
         """The program ends: what waits is reported, and what is still open."""
         self._exiting = True
-        if not self.tracker.active:
+        if not self.installed:
             return
         with self.tracker.guarded("exit"):
             self.drain()
-            for session in list(_sessions.values()):
+            for session in live_sessions():
                 record = session.__dict__.get(KEY)
                 if record is not None and record.closed_how is None and not record.muted:
                     event = closing.still_open(session, record, "exit")
@@ -540,7 +572,7 @@ class Watch:
             self.signals.forget()
         if self._output is not None:
             self._output.forget()
-        for session in list(_sessions.values()):
+        for session in live_sessions():
             record = session.__dict__.get(KEY)
             if record is not None:
                 record.muted = True
