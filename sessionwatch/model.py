@@ -296,6 +296,15 @@ class Setting:
     least: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From where on something is worth an event; the rules set them, by their settings. Durations are in seconds."""
+
+    loads: int = 0  # queries for one parent at a time from one line; with 0 they are only counted
+    open: float = 30.0  # of a transaction
+    idle: float = 5.0  # in which nothing is done in one
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One rule: its name, its page, its defaults and its check.
@@ -303,6 +312,9 @@ class Rule:
     ``check`` receives an event of one of the types in ``events`` and the rule's settings, and yields
     findings. It never logs and never raises on purpose. ``safe_point`` says in a few words where a finding
     is raised. No message has a count of occurrences in it: `Finding.count` grows, and reports show it.
+    ``limits``: those of the given ones changed that follow from its settings and level, whether it is on or not.
+
+    What has to be hooked for it follows from ``events``.
     """
 
     slug: str
@@ -314,6 +326,7 @@ class Rule:
     check: Callable[[Any, dict[str, Any]], Iterator[Finding]]
     settings: dict[str, Setting] = field(default_factory=dict)
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
+    limits: Callable[[Limits, dict[str, Any], Level], Limits] | None = None
 
     def level_in(self, mode: Mode) -> Level:
         if mode not in self.on_in:

@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch import rules
-from sessionwatch.hooks import EVENTS, HOOKS
+from sessionwatch.hooks.table import HOOKS, LISTENERS
+from sessionwatch.model import Rule
+from sessionwatch.record import events
 
 SLUGS = [rule.slug for rule in rules.ALL]
 # What a read, a write and a statement of the program pass through.
@@ -33,7 +35,7 @@ def _places() -> Iterator[tuple[str, Any, str]]:
 
 def _listeners() -> dict[str, int]:
     session = Session()
-    return {event.name: len(getattr(session.dispatch, event.name)) for event in EVENTS}
+    return {event.name: len(getattr(session.dispatch, event.name)) for event in LISTENERS}
 
 
 def installed(mode: str, *on: str) -> tuple[set[str], set[str]]:
@@ -52,37 +54,43 @@ def test_nothing_is_installed_where_every_rule_is_off(mode: str) -> None:
     assert installed(mode) == (set(), set())
 
 
-@pytest.mark.parametrize("slug", SLUGS)
-def test_a_rule_installs_what_it_needs_and_nothing_else(slug: str) -> None:
-    """Alone, a rule replaces the attributes that the table names for it, and listens to the events of its rows."""
-    replaced, events = installed("log", slug)
-    needed = {f"{hook.owner}.{hook.name}" for hook in HOOKS if slug in hook.needs}
-    assert replaced <= needed
-    assert events == {event.name for event in EVENTS if slug in event.needs}
+def makes_for(row: Any, rule: Rule) -> bool:
+    """Whether a row of the hooks' table makes an event that the rule handles."""
+    return any(issubclass(kind, row.makes) for kind in rule.events)
+
+
+@pytest.mark.parametrize("rule", rules.ALL, ids=SLUGS)
+def test_a_rule_installs_what_its_events_need_and_nothing_else(rule: Rule) -> None:
+    """Alone, a rule replaces the attributes that make its events, and listens to what does."""
+    replaced, listened = installed("log", rule.slug)
+    assert replaced <= {f"{hook.owner}.{hook.name}" for hook in HOOKS if makes_for(hook, rule)}
+    assert listened == {row.name for row in LISTENERS if makes_for(row, rule)}
 
 
 @pytest.mark.parametrize(
-    ("place", "payers"),
+    ("place", "kinds"),
     [
-        (READ, {"detached-touch"}),
-        (WRITE, {"detached-write"}),
+        (READ, {events.DetachedTouch}),
+        (WRITE, {events.DetachedWrite}),
         (
             STATEMENT,
             {
-                "blocking-io",
-                "cross-process",
-                "cross-task",
-                "long-session",
-                "lost-writes",
-                "session-leak",
-                "split-unit-of-work",
-                "swallowed-error",
+                events.Blocked,
+                events.ErrorSwallowed,
+                events.InheritedConnection,
+                events.Overlap,
+                events.SessionAbandoned,
+                events.SessionEnded,
+                events.SplitCommit,
+                events.TransactionOverdue,
             },
         ),
     ],
 )
-def test_a_hot_path_is_paid_for_by_the_rules_that_need_it(place: str, payers: set[str]) -> None:
-    """Each hot path is replaced by exactly these rules; with another one alone it is SQLAlchemy's own."""
+def test_a_hot_path_is_paid_for_by_the_rules_that_need_it(place: str, kinds: set[type]) -> None:
+    """Each hot path is replaced for exactly these events; for another rule alone it is SQLAlchemy's own."""
+    payers = {rule.slug for rule in rules.ALL if not kinds.isdisjoint(rule.events)}
+    assert payers
     assert {slug for slug in SLUGS if place in installed("log", slug)[0]} == payers
 
 

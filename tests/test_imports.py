@@ -161,7 +161,7 @@ def test_rules_see_plain_events_only(name: str) -> None:
     """A rule imports neither hooks nor ledger nor tracker: it can be tested without a database."""
     own, other = imports(name)
     assert not {item for item in own if item.startswith(("hooks", "record.ledger", "record.tracker", "watch"))}
-    assert other <= {"__future__", "collections", "typing"}
+    assert other <= {"__future__", "collections", "dataclasses", "typing"}
 
 
 def test_run_time_dependencies_are_the_declared_ones() -> None:

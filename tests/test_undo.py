@@ -21,7 +21,8 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
 from sessionwatch import hooks, model, rules
-from sessionwatch.hooks import HOOKS
+from sessionwatch.hooks.context import Hook
+from sessionwatch.hooks.table import HOOKS
 from sessionwatch.model import MODES, Level, Mode
 from sessionwatch.record.tracker import KEY
 from sessionwatch.units import scope
@@ -39,6 +40,11 @@ from tests.programs.shop import (  # noqa: F401 (fixtures)
 
 OFF: dict[str, Level] = {rule.slug: "off" for rule in rules.ALL}
 EVENTS = [name for name in dir(SessionEvents) if hasattr(Session.dispatch, name) and not name.startswith("_")]
+
+
+def needing(hook: Hook) -> set[str]:
+    """The rules that handle an event which the hook makes."""
+    return {rule.slug for rule in rules.ALL if any(issubclass(kind, hook.makes) for kind in rule.events)}
 
 
 class Custom(Session):
@@ -326,14 +332,14 @@ def test_wrapper_beneath_ours_comes_back(shop: Engine) -> None:
 @pytest.mark.parametrize(
     ("hook", "lost"),
     [
-        (hook, hook.needs)
+        (hook, needing(hook))
         for hook in HOOKS
         if not hook.optional and hook.name.startswith("_") and not hook.name.startswith("__")
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_missing_private_name_turns_off_what_needs_it(
-    hook: hooks.Hook, lost: frozenset[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hook: Hook, lost: set[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A private name that a SQLAlchemy is without turns off exactly the rules that need it, in one warning."""
     module = importlib.import_module(hook.module)
@@ -354,7 +360,7 @@ def test_missing_private_name_turns_off_what_needs_it(
 
 @pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook.takes], ids=lambda hook: hook.name)
 def test_unknown_parameters_turn_off_what_needs_them(
-    hook: hooks.Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shop: Engine
+    hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shop: Engine
 ) -> None:
     """A SQLAlchemy whose function takes something else is left alone, and works as it does."""
     owner = getattr(importlib.import_module(hook.module), hook.owner)
@@ -369,7 +375,7 @@ def test_unknown_parameters_turn_off_what_needs_them(
     with monkeypatch.context() as patched:
         patched.setattr(owner, hook.name, changed)
         with sessionwatch.watching(mode="strict", log=False) as watch:
-            assert {slug for slug, level in watch.config.levels.items() if level == "off"} >= hook.needs
+            assert {slug for slug, level in watch.config.levels.items() if level == "off"} >= needing(hook)
             assert vars(owner)[hook.name] is changed
             with Session(shop) as session:
                 session.add(Order(status="new"))
@@ -386,7 +392,7 @@ def test_missing_name_of_a_rule_that_is_off_is_no_news(
 
     with monkeypatch.context() as patched:
         patched.delattr(loading, "_new_runid")
-        off = {slug: OFF[slug] for hook in HOOKS if hook.name == "_new_runid" for slug in hook.needs}
+        off = {slug: OFF[slug] for hook in HOOKS if hook.name == "_new_runid" for slug in needing(hook)}
         with sessionwatch.watching(log=False, rules=off) as watch:
             assert watch.config.levels["lost-writes"] == "log"
     assert caplog.records == []
@@ -419,7 +425,7 @@ def test_all_rules_off_installs_nothing() -> None:
 @pytest.mark.parametrize("slug", OFF)
 def test_one_rule_installs_only_what_it_needs(slug: str) -> None:
     """With one rule on, the hooks are exactly those that name it in the table."""
-    wanted = {f"{hook.owner}.{hook.name}" for hook in HOOKS if slug in hook.needs}
+    wanted = {f"{hook.owner}.{hook.name}" for hook in HOOKS if slug in needing(hook)}
     with sessionwatch.watching(log=False, rules={**OFF, slug: "log"}):
         assert patched() == wanted
     assert patched() == set()

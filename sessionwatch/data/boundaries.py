@@ -138,7 +138,7 @@ def _check(
         event = _crossed(how, declared, values, frame, watch)
         error = watch.tracker.emit(event) if event is not None else None
     except Exception:
-        watch.tracker.failed("boundary")
+        watch.tracker.failed("a crossing")
     if error is not None:
         raise error
 

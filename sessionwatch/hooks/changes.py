@@ -75,7 +75,7 @@ class PendingWrites:
     def _gone(self, key: int, _: object) -> None:
         kept = self.waiting.pop(key, None)
         if kept is not None and self.tracker.active and not sys.is_finalizing():
-            with self.tracker.by_collector("detached-write"):
+            with self.tracker.by_collector("a detached change"):
                 self._emit(kept)
 
     def _emit(self, kept: Any) -> list[Exception]:
@@ -190,7 +190,7 @@ def patch_writer(writes: PendingWrites, verb: str) -> Callable[[Any], Any]:
 
 def changed(writes: PendingWrites, state: Any, key: str, verb: str) -> None:
     """Note a change to a detached instance, unless SQLAlchemy itself made it."""
-    with writes.tracker.guarded("detached-write"):
+    with writes.tracker.guarded("a detached change"):
         frame = sys._getframe(2)
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith("sqlalchemy.orm.") and not module.startswith(

@@ -16,7 +16,7 @@ from ..frames.callsite import Caller, Wanted, looked_at
 from ..record.events import Overlap, SessionEnded, Write
 from ..record.ledger import SessionRecord, recognised
 from ..record.tracker import Tracker
-from ..watch import suppress
+from ..watch.suppress import Allowance
 from .failures import answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers
@@ -273,8 +273,8 @@ def _closed_again(tracker: Tracker, codes: Wanted, record: SessionRecord, frame:
         record.exiting = None
 
 
-def patch_expunge_all(tracker: Tracker) -> Callable[[Any], Any]:
-    """``Session.expunge_all``: the session goes on with a new identity map."""
+def patch_expunge_all(tracker: Tracker, allowed: Callable[[], Allowance | None]) -> Callable[[Any], Any]:
+    """``Session.expunge_all``: the session goes on with a new identity map. ``allowed``: see `ownership`."""
 
     def make(original: Any) -> Any:
         def expunge_all(self: Any) -> None:
@@ -290,11 +290,11 @@ def patch_expunge_all(tracker: Tracker) -> Callable[[Any], Any]:
             record.reference = self.identity_map._wr
             record.pending = (self._new, self._deleted, self.identity_map._modified)
             with tracker.guarded("Session.expunge_all"):
-                allowed = suppress.matching("detached-touch", suppress.active())
+                allowance = allowed()
                 mark = callsite.mark(sys._getframe(1))
-                tracker.ledger.let_go(before, record, mark, allowed is not None)
-                if allowed is not None:
-                    allowed.hits += 1
+                tracker.ledger.let_go(before, record, mark, allowance is not None)
+                if allowance is not None:
+                    allowance.hits += 1
 
         return expunge_all
 

@@ -14,7 +14,7 @@ from ..frames import callsite
 from ..model import Mark, Ownership, RawSite, Site
 from ..record.ledger import Known
 from ..record.tracker import KEY, Tracker
-from ..watch import suppress
+from ..watch.suppress import Allowance
 from .patch import unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -98,7 +98,7 @@ def is_detached(state: Any) -> bool:
     return state.key is not None and (state.session_id is None or state.session_id not in LIVE)
 
 
-def allowances(tracker: Tracker, state: Any) -> tuple[suppress.Allowance, ...]:
+def allowances(tracker: Tracker, state: Any) -> tuple[Allowance, ...]:
     """The allowances that the instance's session was opened in."""
     record = owner(tracker, state)[0]
     return record.allowances if record is not None else ()
@@ -184,8 +184,11 @@ def patch_runid(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def patch_expunge(tracker: Tracker) -> Callable[[Any], Any]:
-    """``Session._expunge_states``: a state forgets its session when it is expunged, so note it here."""
+def patch_expunge(tracker: Tracker, allowed: Callable[[], Allowance | None]) -> Callable[[Any], Any]:
+    """``Session._expunge_states``: a state forgets its session when it is expunged, so note it here.
+
+    ``allowed``: what allows at this moment that loaded values are read later.
+    """
 
     def make(original: Any) -> Any:
         def _expunge_states(self: Any, states: Any, to_transient: bool = False) -> None:
@@ -196,11 +199,11 @@ def patch_expunge(tracker: Tracker) -> Callable[[Any], Any]:
                 return
             with tracker.guarded("Session._expunge_states"):
                 mark = callsite.mark(sys._getframe(1))
-                allowed = suppress.matching("detached-touch", suppress.active())
+                allowance = allowed()
                 for state in states:
-                    tracker.ledger.note_expunged(state, record, mark, allowed is not None)
-                if allowed is not None:
-                    allowed.hits += 1
+                    tracker.ledger.note_expunged(state, record, mark, allowance is not None)
+                if allowance is not None:
+                    allowance.hits += 1
 
         return _expunge_states
 

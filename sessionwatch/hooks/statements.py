@@ -27,14 +27,16 @@ _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
-def patch_execute(tracker: Tracker, sites: bool, rules: frozenset[str]) -> Callable[[Any], Any]:
+def patch_execute(
+    tracker: Tracker, *, sites: bool, entering: bool, blocking: bool, forking: bool
+) -> Callable[[Any], Any]:
     """``Connection._exec_single_context`` and ``_exec_insertmany_context``: one call a cursor statement.
+
+    ``sites``: places are worth their cost; ``entering``: whether somebody is inside matters; ``blocking``, ``forking``:
+    so does an event loop that waits, and a connection of the parent process.
 
     Private: any listener on Connection events costs every statement of the program 5 to 20 %.
     """
-    entering = bool(rules & {"cross-task", "long-session", "session-leak"})
-    blocking = "blocking-io" in rules
-    forking = "cross-process" in rules
 
     def make(original: Any) -> Any:
         def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
@@ -147,7 +149,7 @@ def _holds_up(connection: Any, frame: FrameType) -> bool:
     return not any(name.startswith(_NOTEBOOKS) for name in names)
 
 
-def patch_error(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any], Any]:
+def patch_error(tracker: Tracker, *, overlaps: bool, failures: bool) -> Callable[[Any], Any]:
     """``Connection._handle_dbapi_exception``: every error of the driver, also while rows are fetched.
 
     Private: the public event is an event of the dialect, which pays for it with each statement.
@@ -170,9 +172,9 @@ def patch_error(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any], Any]
         record = reference() if reference is not None else None
         if record is None or not tracker.active:
             return
-        if "cross-task" in rules:
+        if overlaps:
             driver_refused(tracker, connection, record, error, frame)
-        if "swallowed-error" in rules:
+        if failures:
             driver_error, *_, context = args[:5]
             failed(connection, record, driver_error, context, error, frame)
 
@@ -198,7 +200,7 @@ def patch_refusal(tracker: Tracker, handlers: tuple[Callable[[Any, FrameType], N
     return make
 
 
-def refusals(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any, FrameType], None]:
+def refusals(tracker: Tracker, *, overlaps: bool, failures: bool) -> Callable[[Any, FrameType], None]:
     """What to make of it where tasks overlap, or an error was swallowed.
 
     Its subclasses IllegalStateChangeError and PendingRollbackError are not all of the forms that this takes.
@@ -209,9 +211,9 @@ def refusals(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any, FrameTyp
         record = session.__dict__.get(KEY) if session is not None else None
         if record is None:
             return
-        if "cross-task" in rules:
+        if overlaps:
             sqlalchemy_refused(tracker, session, record, error, did, frame)
-        if "swallowed-error" in rules:
+        if failures:
             refused_after_failure(tracker, record, error, frame)
 
     return refused

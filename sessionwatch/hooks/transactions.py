@@ -21,9 +21,11 @@ from .writes import owns
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
-def after_begin(tracker: Tracker, rules: frozenset[str], watchdog: Watchdog | None) -> Callable[[Any, Any, Any], None]:
-    """A transaction, or a savepoint, took a connection. ``watchdog``: where a rule that is on needs it."""
-    databases = bool(rules & {"reattach", "cross-session"})
+def after_begin(tracker: Tracker, databases: bool, watchdog: Watchdog | None) -> Callable[[Any, Any, Any], None]:
+    """A transaction, or a savepoint, took a connection.
+
+    ``databases``: it matters which one it is of; ``watchdog``: where somebody wants its events.
+    """
 
     def listener(session: Any, transaction: Any, connection: Any) -> None:
         record = getattr(session, KEY, None)
@@ -89,9 +91,8 @@ def before_commit(tracker: Tracker) -> Callable[[Any], None]:
     return listener
 
 
-def after_commit(tracker: Tracker, rules: frozenset[str]) -> Callable[[Any], None]:
-    """A commit of the whole transaction; a released savepoint fires this too."""
-    splitting = "split-unit-of-work" in rules
+def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
+    """A commit of the whole transaction; a released savepoint fires this too. ``splitting``: its unit matters."""
 
     def listener(session: Any) -> None:
         record = getattr(session, KEY, None)

@@ -16,6 +16,18 @@ class Event:
     __slots__ = ()
 
 
+class SessionEvent(Event):
+    """Base of those that are about a session, or its instances: none of them is made without the session's record."""
+
+    __slots__ = ()
+
+
+class Counted(SessionEvent):
+    """What telemetry counts. Nobody makes it and no rule handles it: it stands for what counting asks of the hooks."""
+
+    __slots__ = ()
+
+
 class Step(NamedTuple):
     """One attribute on the way from a query's class to what was read; ``kind`` says how it is loaded."""
 
@@ -74,7 +86,7 @@ class Actor:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class SessionEnded(Event):
+class SessionEnded(SessionEvent):
     """A session was closed, collected, abandoned, or is still open when its unit or the program ends."""
 
     record: Any  # ledger.SessionRecord
@@ -90,7 +102,12 @@ class SessionEnded(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class SessionReused(Event):
+class SessionAbandoned(SessionEnded):
+    """The thread or task that opened a session has ended, and the session holds its connection still."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class SessionReused(SessionEvent):
     """A session began work again after the scope that owned it had ended."""
 
     record: Any  # ledger.SessionRecord, of the life that ended
@@ -99,7 +116,7 @@ class SessionReused(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class InstanceEvent(Event):
+class InstanceEvent(SessionEvent):
     """Something happened to an instance that belongs to no session any more."""
 
     model: str
@@ -148,7 +165,7 @@ class RepeatedLoad(UnloadedRead):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class RepeatedGet(Event):
+class RepeatedGet(SessionEvent):
     """Instances of one class were fetched by their keys one after another, from one line. As `RepeatedLoad`."""
 
     record: Any  # ledger.SessionRecord
@@ -202,7 +219,7 @@ class Misconfigured(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Reattached(Event):
+class Reattached(SessionEvent):
     """An instance of a session that ended was given to another one, with harm.
 
     ``kind``: stale (older values went over the row's), revived (its row is gone), deleted (it was deleted itself),
@@ -223,7 +240,7 @@ class Reattached(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class GivenAway(Event):
+class GivenAway(SessionEvent):
     """An instance that belongs to one session was given to another one; SQLAlchemy refuses by itself."""
 
     model: str
@@ -235,7 +252,7 @@ class GivenAway(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class ChangedTwice(Event):
+class ChangedTwice(SessionEvent):
     """One row was changed in two sessions that were open at the same time. The second one is flushing."""
 
     model: str
@@ -249,7 +266,7 @@ class ChangedTwice(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class ChangedInPlace(Event):
+class ChangedInPlace(SessionEvent):
     """A value was changed in place, and the commit that has just flushed did not write it."""
 
     model: str
@@ -262,7 +279,7 @@ class ChangedInPlace(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Overlap(Event):
+class Overlap(SessionEvent):
     """A second thread or task came into a session that a first one was still inside of.
 
     ``did`` says what the second one did. ``stories`` receives the text of the finding.
@@ -277,7 +294,7 @@ class Overlap(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Blocked(Event):
+class Blocked(SessionEvent):
     """A statement of a sync dialect ran on a thread whose event loop was running."""
 
     record: Any | None  # ledger.SessionRecord; None for a connection without a session
@@ -287,7 +304,7 @@ class Blocked(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class ErrorSwallowed(Event):
+class ErrorSwallowed(SessionEvent):
     """A database error was neither rolled back nor on its way out when its session went on.
 
     ``did`` says what the session did then: "ran SELECT orders", "was committed", "was closed", "was used again".
@@ -303,7 +320,7 @@ class ErrorSwallowed(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class InheritedConnection(Event):
+class InheritedConnection(SessionEvent):
     """A forked child used a connection that was opened before the fork."""
 
     record: Any | None  # ledger.SessionRecord; None for a connection without a session
@@ -314,7 +331,7 @@ class InheritedConnection(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class SplitCommit(Event):
+class SplitCommit(SessionEvent):
     """A second session committed writes to a database within one unit.
 
     ``unit`` is its name; None where the unit is one call of ``function``.
@@ -328,7 +345,7 @@ class SplitCommit(Event):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class TransactionOverdue(Event):
+class TransactionOverdue(SessionEvent):
     """A transaction is open for too long, or nothing happened in it for too long; ``limit`` is in seconds."""
 
     holder: Holder

@@ -20,10 +20,11 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from ..frames import tasks, whereabouts
-from ..model import Mark
-from .events import Event, Holder, SessionEnded, TransactionOverdue
+from ..model import Limits, Mark
+from .events import Event, Holder, SessionAbandoned, TransactionOverdue
 from .ledger import SessionRecord
 
+KINDS: tuple[type[Event], ...] = (TransactionOverdue, SessionAbandoned)  # of events that it makes
 _GENERATOR, _COROUTINE = 0x220, 0x80  # flags of code objects
 _PATIENCE = 2.0  # seconds to wait for the thread to end
 _LEAST = 0.01  # seconds; a limit of nothing must not become a loop without a pause
@@ -75,7 +76,7 @@ class Look:
         self.record = record
         self.since = self.counted = self.at_rest = since
         self.seen: tuple[int, int] = (-1, 0)  # statements and chunks at the last look
-        self.reported: tuple[str, ...] = ()  # the rules that know of it
+        self.reported: tuple[type[Event], ...] = ()  # what was made of it
 
 
 def began(record: SessionRecord, holding: Holding) -> Mark:
@@ -84,20 +85,19 @@ def began(record: SessionRecord, holding: Holding) -> Mark:
 
 
 class Watchdog:
-    """Samples the open transactions. ``seconds`` and ``idle`` are the limits; ``clock`` gives seconds."""
+    """Samples the open transactions. ``clock`` gives seconds."""
 
     def __init__(
         self,
         emit: Callable[[Event, Any], object],
-        ended: Callable[[SessionRecord, float, tuple[str, ...]], None],
+        ended: Callable[[SessionRecord, float, tuple[type[Event], ...]], None],
         failed: Callable[[str], None],
-        seconds: float,
-        idle: float,
+        limits: Limits,
     ) -> None:
         self.clock: Callable[[], float] = perf_counter
         self.parked = True  # nothing is open: whoever begins has to wake it
         self._emit, self._ended, self._failed = emit, ended, failed
-        self._seconds, self._idle = max(seconds, _LEAST), max(idle, _LEAST)
+        self._seconds, self._idle = max(limits.open, _LEAST), max(limits.idle, _LEAST)
         self._step = min(self._seconds, self._idle) / 2
         # By the number of the record: the hook of the transaction's begin puts in the reference alone.
         self.holdings: dict[int, weakref.ref[SessionRecord] | Look] = {}
@@ -214,7 +214,7 @@ class Watchdog:
         if why == "idle" and holder.busy:  # fetching or flushing
             look.at_rest = now
             return now + self._idle
-        look.reported += ("long-session",)
+        look.reported += (TransactionOverdue,)
         limit = self._idle if why == "idle" else self._seconds
         self._emit(TransactionOverdue(holder, why, limit), (*record.allowances, *holding.allowances))
         return now + self._step
@@ -227,10 +227,10 @@ class Watchdog:
         holder = self.holder(record, holding)
         if not (holder.gone and _owned_alone(record, holder.began)):
             return now + self._seconds
-        event = SessionEnded(record, "abandoned", None, True, (), True, True, holder.seconds, holder)
+        event = SessionAbandoned(record, "abandoned", None, True, (), True, True, holder.seconds, holder)
         self._emit(event, (*record.allowances, *holding.allowances))
         record.leaked = True
-        look.reported += ("session-leak",)
+        look.reported += (SessionAbandoned,)
         return None
 
     # -- who holds it ---------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ class Watchdog:
         """Everybody who is in a transaction now, the oldest first; ``pool``: the id() of the only pool that counts."""
         return self._holders(lambda look, holding: pool is None or pool in map(id, holding.pools))
 
-    def reported(self, slug: str) -> list[Holder]:
-        """Those of `holders` that the rule was told of."""
-        return self._holders(lambda look, holding: isinstance(look, Look) and slug in look.reported)
+    def reported(self, kinds: tuple[type, ...]) -> list[Holder]:
+        """Those of `holders` of which an event of these types was made."""
+        return self._holders(lambda look, holding: isinstance(look, Look) and not {*kinds}.isdisjoint(look.reported))
 
     def _holders(self, counts: Callable[[Any, Holding], bool]) -> list[Holder]:
         found = []

@@ -52,6 +52,16 @@ ALL: tuple[Rule, ...] = (
 PLANNED: tuple[str, ...] = ()
 
 
+def handling(kind: type) -> tuple[Rule, ...]:
+    """The rules that handle events of a type."""
+    return tuple(rule for rule in ALL if kind in rule.events)
+
+
+def slugs_by_event() -> dict[type, tuple[str, ...]]:
+    """The slugs of the rules that handle each type of event."""
+    return {kind: tuple(rule.slug for rule in handling(kind)) for rule in ALL for kind in rule.events}
+
+
 def find(slug: str) -> Rule:
     """The rule of that name. Raises `sessionwatch.ConfigError` with the nearest valid name."""
     for rule in ALL:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from ..model import Finding, Rule, Setting
+from ..model import Finding, Level, Limits, Rule, Setting
 from ..record.events import TransactionOverdue
 from ._story import held, primary, session_json
 
@@ -66,6 +67,10 @@ def check(event: TransactionOverdue, settings: dict[str, Any]) -> Iterator[Findi
     )
 
 
+def _limits(limits: Limits, settings: dict[str, Any], level: Level) -> Limits:
+    return replace(limits, open=settings["seconds"], idle=settings["idle"])
+
+
 RULE = Rule(
     slug="long-session",
     severity="advice",
@@ -79,4 +84,5 @@ RULE = Rule(
         "idle": Setting(5.0, "how long nothing may be done in it, in seconds", least=0),
     },
     safe_point="in the test's report",
+    limits=_limits,
 )

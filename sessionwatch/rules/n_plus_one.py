@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from ..model import Finding, Ownership, Rule, Setting
+from ..model import Finding, Level, Limits, Ownership, Rule, Setting
 from ..record.events import RepeatedGet, RepeatedLoad
 from ._loader_options import expired_by_commit, needs_option, option, query
 from ._story import history, opened, primary, seen, session_json, session_of
@@ -95,10 +96,9 @@ def _got(event: RepeatedGet) -> Finding:
     )
 
 
-def threshold(settings: dict[str, Any], level: str) -> int:
-    """How many parents are too many, by the rule's setting or its level."""
+def _limits(limits: Limits, settings: dict[str, Any], level: Level) -> Limits:
     chosen: int = settings["threshold"]
-    return chosen if chosen > 0 else 2 if level == "raise" else 5
+    return replace(limits, loads=chosen if chosen > 0 else 2 if level == "raise" else 5)
 
 
 RULE = Rule(
@@ -115,4 +115,5 @@ RULE = Rule(
         )
     },
     safe_point="before the load that makes them too many",
+    limits=_limits,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..frames.callsite import looked_at
 from ..model import Evidence, Finding, Mark, Rule
-from ..record.events import SessionEnded
+from ..record.events import SessionAbandoned, SessionEnded
 from ._story import executed, holds, opened, primary, seen, session_json
 
 PAGE = """
@@ -102,7 +102,7 @@ RULE = Rule(
     summary="A session was never closed, and its connection never went back to the pool.",
     page=PAGE,
     on_in=frozenset({"log", "strict", "telemetry"}),
-    events=(SessionEnded,),
+    events=(SessionEnded, SessionAbandoned),
     check=check,
     safe_point="when the unit ends; else in the test's report",
 )

@@ -17,15 +17,15 @@ from ..hooks import changes, closing, ownership, recorded
 from ..hooks.ownership import live_sessions
 from ..hooks.pools import Pools
 from ..hooks.settings import Settings
-from ..model import Evidence, Finding, FindingError, Mode, Ownership, Rule, project_root
+from ..model import Evidence, Finding, FindingError, Limits, Mode, Ownership, Rule, project_root
 from ..output import sinks
 from ..output.messages import holders, render
 from ..output.store import Store, Turn
-from ..record.events import Event
+from ..record.events import Counted, Event, SplitCommit
 from ..record.ledger import Ledger, SessionRecord
 from ..record.recording import Recording
 from ..record.tracker import KEY, Tracker
-from ..record.watchdog import Watchdog
+from ..record.watchdog import KINDS, Watchdog
 from ..saying import say
 from ..telemetry.metrics import Metrics, Pairs, Source
 from ..units import auto
@@ -76,8 +76,7 @@ class Watch:
         self._pending = changes.PendingWrites(self.tracker)
         self._pools = Pools(self.tracker)
         self._settings = Settings(self.tracker)  # what was told of them is told, whatever mode is switched to
-        limits = (settings.settings[f"long-session.{name}"] for name in ("seconds", "idle"))
-        self.watchdog = Watchdog(self.tracker.emit, self._taken_back, self.tracker.failed, *limits)
+        self.watchdog = Watchdog(self.tracker.emit, self._taken_back, self.tracker.failed, self._limits())
         self.telemetry = Metrics(self._source(), _pairs(settings))
         if "meter_provider" in self.providers:
             self.telemetry.use(self.providers["meter_provider"])
@@ -143,24 +142,25 @@ class Watch:
             self._record_sessions(self.recording)
         if self.when_opened is not None:
             self.tracker.when_opened = _both(self.tracker.when_opened, self.when_opened)
-        slugs = frozenset(rule.slug for rule in enabled)
-        self.tracker.activations = not counting and self.config.levels["split-unit-of-work"] != "off"
+        wanted = frozenset(self._dispatch)
+        self.tracker.activations = not counting and SplitCommit in wanted
         context = hooks.Context(
             self.tracker,
             self._pending,
             self._pools,
             self._settings,
             sites=not counting,
-            loads=self._too_many_loads(),
-            rules=slugs,
+            limits=self._limits(),
             watchdog=self.watchdog,
+            events=wanted | {Counted} if counting else wanted,
+            handlers=rules.slugs_by_event(),
         )
-        self._hooked = hooks.install(context, slugs, everything=counting)
+        self._hooked = hooks.install(context)
         if self.recording is not None:
             self._hooked.callback(recorded.follow(self.recording, self.tracker))
         if enabled or counting:
             self._hooked.enter_context(auto.frameworks())
-        if not slugs & hooks.HELD:
+        if not context.wants(*KINDS):
             self.watchdog.stop()
 
     def _signal(self, on: bool) -> None:
@@ -196,13 +196,17 @@ class Watch:
 
         self.tracker.when_opened, self.tracker.when_ended = opened, ended
 
-    def _too_many_loads(self) -> int:
-        slug = rules.n_plus_one.RULE.slug
-        return rules.n_plus_one.threshold(self.config.rule_settings(slug), self.config.levels[slug])
+    def _limits(self) -> Limits:
+        limits = Limits()
+        for rule in rules.ALL:
+            if rule.limits is not None:
+                limits = rule.limits(limits, self.config.rule_settings(rule.slug), self.config.levels[rule.slug])
+        return limits
 
     def _switch_off_what_cannot_work(self) -> None:
-        enabled = [slug for slug, level in self.config.levels.items() if level != "off"]
-        lost = hooks.missing(enabled)
+        enabled = [rule for rule in rules.ALL if self.config.levels[rule.slug] != "off"]
+        without = hooks.missing({kind for rule in enabled for kind in rule.events})
+        lost = {rule.slug: without[kind] for rule in enabled for kind in rule.events if kind in without}
         for slug, name in lost.items():
             self.config.levels[slug] = "off"
             self.config.origins[f"rules.{slug}"] = f"off, because this SQLAlchemy has no {name} as it is known"
@@ -364,9 +368,9 @@ class Watch:
                 "active": sum(1 for session in live_sessions() if _open(session) is not None),
             },
             "overdue": {
-                slug: [holder.record.label for holder in self.watchdog.reported(slug)]
-                for slug in sorted(hooks.HELD)
-                if settings.levels[slug] != "off"
+                rule.slug: [holder.record.label for holder in self.watchdog.reported(rule.events)]
+                for rule in rules.ALL
+                if settings.levels[rule.slug] != "off" and not {*KINDS}.isdisjoint(rule.events)
             },
             "statements": tracker.totals["statements"],
             "flushes": tracker.totals["flushes"],
@@ -445,7 +449,7 @@ class Watch:
                 self.tracker.failed(f"sink {getattr(sink, '__qualname__', type(sink).__name__)}")
         if finding.level != "raise" or finding.allowed or not raising:
             return None
-        return _error(finding)
+        return _error(finding, event)
 
     def _sinks(self) -> list[sinks.Sink]:
         chosen: list[sinks.Sink] = [*self._subscribers]
@@ -463,9 +467,10 @@ class Watch:
 
     # -- what happens at this moment ------------------------------------------------------------------
 
-    def _taken_back(self, record: SessionRecord, seconds: float, slugs: tuple[str, ...]) -> None:
+    def _taken_back(self, record: SessionRecord, seconds: float, kinds: tuple[type[Event], ...]) -> None:
         """A transaction that was reported while it was open has ended: say how long it took."""
         with self.tracker.guarded("watchdog"), self._lock:
+            slugs = [rule.slug for kind in kinds for rule in rules.handling(kind)]
             kept = (*self.findings, *self.allowed)
             found = [item for item in kept if item.rule in slugs and _is_of(item, record)]
             for finding in found:
@@ -633,10 +638,9 @@ def _session_of(event: Event) -> SessionRecord | None:
     return record if isinstance(record, SessionRecord) else None
 
 
-def _error(finding: Finding) -> FindingError:
-    kind = hooks.DetachedFindingError if finding.rule in ("detached-access", "detached-touch") else FindingError
+def _error(finding: Finding, event: Event) -> FindingError:
     finding.raised = True
-    return kind(finding, render(finding))
+    return hooks.RAISED.get(type(event), FindingError)(finding, render(finding))
 
 
 def _trace_ids() -> tuple[str | None, str | None]:

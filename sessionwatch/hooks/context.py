@@ -1,0 +1,80 @@
+"""What hooks are made from, and the rows of the table: what is replaced, listened to or followed, for which events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model import Limits
+from ..record.events import Event
+from ..record.tracker import Tracker
+from ..record.watchdog import Watchdog
+from ..watch import suppress
+from .changes import PendingWrites
+from .crossing import Crossing
+from .pools import Pools
+from .settings import Settings
+
+Kinds = tuple[type[Event], ...]
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Hook:
+    """One attribute that is replaced. ``makes``: the types of event that can't be made without it, or their bases."""
+
+    module: str
+    owner: str  # a class in the module; empty for the module itself
+    name: str
+    makes: Kinds
+    make: Callable[[Context], Callable[[Any], Any]]
+    optional: bool = False  # absent in some supported versions or set-ups: no rule is lost
+    takes: str = ""  # the parameters after ``self``, where the replacement names them: with others it is not installed
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Listener:
+    """A listener on every session. Public, and free of cost for loaded objects."""
+
+    name: str
+    makes: Kinds
+    make: Callable[[Context], Callable[..., None]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Follower:
+    """What installs by itself, and returns its undo."""
+
+    makes: Kinds
+    install: Callable[[Context], Callable[[], None]]
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Context:
+    """What the hooks are made from."""
+
+    tracker: Tracker
+    pending: PendingWrites
+    pools: Pools
+    settings: Settings
+    sites: bool  # whether places of loads and statements are worth their cost
+    limits: Limits
+    watchdog: Watchdog
+    events: frozenset[type[Event]]  # what somebody wants to know of
+    handlers: Mapping[type, tuple[str, ...]]  # the slugs of all rules, those that are off too, by what they handle
+    crossing: Crossing = field(default_factory=Crossing)
+
+    def wants(self, *kinds: type[Event]) -> bool:
+        """Whether somebody wants to know of an event of these types, or derived from them."""
+        return any(issubclass(event, kinds) for event in self.events)
+
+    def allowed(self, kind: type[Event]) -> Callable[[], suppress.Allowance | None]:
+        """What tells whether an allowance covers the events of a type at the moment at which it is asked."""
+        slugs = self.handlers.get(kind, ())
+
+        def allowance() -> suppress.Allowance | None:
+            covering = (suppress.matching(slug, suppress.active()) for slug in slugs)
+            return next((found for found in covering if found is not None), None)
+
+        return allowance
