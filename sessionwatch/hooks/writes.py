@@ -18,8 +18,19 @@ from ..frames import callsite
 from ..model import RawSite
 from ..record.events import Write
 from ..record.ledger import Entry, SessionRecord
-from ..record.sql import commits_implicitly, ends_transaction, temporary_table, text_write
+from ..record.sql import (
+    DEFINED,
+    commits_implicitly,
+    definition,
+    ends_transaction,
+    named_table,
+    only_reads,
+    temporary_table,
+    text_write,
+)
+from .rows import count_of, driver_is_idle, has_result
 
+_UNDOES_DDL = ("postgresql", "cockroachdb", "mssql")  # databases whose rollback undoes CREATE, ALTER and DROP
 _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREATE, ALTER, DROP and TRUNCATE
 
 
@@ -31,30 +42,48 @@ def note(connection: Any, record: SessionRecord, context: Any, result: Any, wher
     if id(connection) not in record.owned or connection._is_autocommit_isolation():
         if context.is_crud:
             _, verb = next(iter(_targets(context)))
-            record.count_rows(verb, _count(context, result) or 0)
+            record.count_rows(verb, count_of(context, result) or 0)
         return
-    if not context.is_crud and _not_a_write(record, context):
+    if not context.is_crud and _not_a_write(connection, record, context, where):
         return
-    for table, verb in _targets(context):
-        count = _count(context, result)
+    found = list(_targets(context))
+    if not found and context.is_text and (count_of(context, result) or 0) > 0 and not has_result(context):
+        found = [] if only_reads(context.statement) else [(named_table(context.statement), "written")]
+    for table, verb in found:
+        count = count_of(context, result)
         if count != 0:
-            session = _sessions.get(record.session_id)
-            flushed = session is not None and session._flushing
-            mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
-            record.wrote(table, verb, id(connection), flushed, count, mark)
+            _wrote(connection, record, (table, verb), count, where)
 
 
-def _not_a_write(record: SessionRecord, context: Any) -> bool:
-    statement = context.statement
+def _wrote(
+    connection: Any, record: SessionRecord, what: tuple[Any, str], count: int | None, where: RawSite | FrameType
+) -> None:
+    session = _sessions.get(record.session_id)
+    flushed = session is not None and session._flushing
+    mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
+    record.wrote(*what, id(connection), flushed, count, mark)
+    if connection.dialect.name in _IMPLICIT and not driver_is_idle(connection):
+        record.told_of_transaction = True
+
+
+def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: RawSite | FrameType) -> bool:
+    """What a statement that is no INSERT, UPDATE or DELETE does to a transaction; whether that is all of it."""
+    statement, dialect = context.statement, context.dialect.name
     name = temporary_table(statement)
     if name is not None:
         record.temporary |= {name}
         return True
-    implicit = context.dialect.name in _IMPLICIT and commits_implicitly(statement)
-    if implicit or ends_transaction(statement):
+    if ends_transaction(statement) or (dialect in _IMPLICIT and commits_implicitly(statement)):
         record.end_writes()
         return True
-    return False
+    defined = definition(statement)
+    if defined is None:
+        return bool(context.isddl)
+    undone = dialect in _UNDOES_DDL or (dialect == "sqlite" and not driver_is_idle(connection))
+    if undone and not is_temporary(defined[0], record.temporary):
+        name, verb, kind = defined
+        _wrote(connection, record, (f"{kind} {name}", verb), None, where)
+    return True
 
 
 def _targets(context: Any) -> Iterable[tuple[Any, str]]:
@@ -73,24 +102,6 @@ def _targets(context: Any) -> Iterable[tuple[Any, str]]:
             if getattr(element, "is_dml", False):
                 verb = "inserted" if element.is_insert else "updated" if element.is_update else "deleted"
                 yield element.table, verb
-
-
-def _count(context: Any, result: Any) -> int | None:
-    """Rows or objects of a statement; None where the driver does not say."""
-    compiled = context.compiled
-    if compiled is not None and context.is_crud:
-        parameters = len(context.compiled_parameters)
-        if parameters > 1:
-            return parameters
-        if context.isinsert and getattr(compiled.statement, "select", None) is None:
-            multi = getattr(compiled.statement, "_multi_values", ())
-            return sum(len(values) for values in multi) or 1
-    try:
-        rows = result.rowcount  # kept from before the cursor was closed
-        fetching = context.cursor.description is not None  # RETURNING: some drivers count only what was fetched
-    except Exception:  # a cursor that is closed already
-        return None
-    return None if rows < 0 or (fetching and rows == 0) else int(rows)
 
 
 # -- whose commit is it -------------------------------------------------------------------------------
@@ -112,7 +123,7 @@ def uncommitted(session: Any, record: SessionRecord) -> tuple[Write, ...]:
     """What is lost if the session ends now."""
     writes: list[Write] = []
     if any(record.levels):
-        live = _live_connections(session)
+        live = _live_connections(session, record)
         entries = (entry for level in record.levels for entry in level.values() if entry.connection in live)
         writes += summarised(entries, record.temporary)
     if (session._new or session._deleted or session.identity_map._modified) and not _joined(session, record):
@@ -129,13 +140,26 @@ def left_behind(record: SessionRecord) -> tuple[Write, ...]:
     return tuple(writes)
 
 
-def _live_connections(session: Any) -> set[int]:
-    """Connections whose transaction nobody has committed or rolled back behind the session's back."""
+def _live_connections(session: Any, record: SessionRecord) -> set[int]:
+    """Connections whose transaction nobody has committed or rolled back behind the session's back.
+
+    Some drivers tell late that they are in a transaction: only one that has told so can tell that it is over.
+    """
     root = session._transaction
     while root is not None and root._parent is not None:
         root = root._parent
     entries = set(root._connections.values()) if root is not None else set()
-    return {id(entry[0]) for entry in entries if entry[1].is_active and not driver_commits(entry[0])}
+    return {
+        id(entry[0])
+        for entry in entries
+        if entry[1].is_active and not driver_commits(entry[0]) and not _is_over(entry[0], record)
+    }
+
+
+def _is_over(connection: Any, record: SessionRecord) -> bool:
+    if connection.dialect.name in _IMPLICIT and not record.told_of_transaction:
+        return False
+    return driver_is_idle(connection)
 
 
 def driver_commits(connection: Any) -> bool:
@@ -167,7 +191,7 @@ def summarised(entries: Iterable[Entry], temporary: frozenset[str] = frozenset()
         count = entry.count
         if before is not None:
             count = None if count is None or before.count is None else count + before.count
-        what: Any = "object" if is_object else "row"
+        what: Any = "object" if is_object else "definition" if verb in DEFINED else "row"
         merged[key] = Write(subject, what, verb, count, entry.mark, is_temporary(entry.table, temporary))
     return list(merged.values())
 

@@ -45,8 +45,8 @@ class Write:
     """
 
     subject: str
-    what: Literal["object", "row", "pending"]
-    verb: str  # "inserted", "updated", "deleted", "added", "changed", "written"
+    what: Literal["object", "row", "definition", "pending"]
+    verb: str  # "inserted", "updated", "deleted", "added", "changed", "written", "created", "altered", "dropped"
     count: int | None
     mark: Mark | None
     temporary: bool = False  # a temporary table

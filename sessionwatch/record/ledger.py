@@ -105,6 +105,7 @@ class SessionRecord(_Life):
     reused = False
     muted: bool  # not one of the target's sessions, or told already
     leaked = False  # reported as a leak already
+    told_of_transaction = False  # the driver has told that it is in one, where that is not certain
     external = False  # joined to a transaction that somebody else began
     owned: tuple[int, ...]  # id() of the connections whose commit is this session's
     databases: frozenset[Any] = frozenset()  # that it worked on: host, port, name and schemas

@@ -19,21 +19,33 @@ _GROUP = r"(?i)\((?!\s*(?:SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b)[^()]*\)"
 
 _PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[^\W\d][\w$]*)'
 _NAME = rf"\s*(?P<name>{_PART}(?:\s*\.\s*{_PART})*)"
-_INSERT = r"INSERT(?:\s+(?:OR\s+\w+|LOW_PRIORITY|HIGH_PRIORITY|DELAYED|IGNORE))*\s+INTO\b"
+_INSERT = r"INSERT(?:\s+(?:OR\s+\w+|LOW_PRIORITY|HIGH_PRIORITY|DELAYED|IGNORE))*(?:\s+INTO)?\b"
 _UPDATE = r"UPDATE(?:\s+(?:OR\s+\w+|LOW_PRIORITY|IGNORE|ONLY))*\b"
-_DELETE = r"DELETE(?:\s+(?:LOW_PRIORITY|QUICK|IGNORE))*\s+FROM(?:\s+ONLY)?\b"
-_OTHERS = r"MERGE\s+INTO\b|TRUNCATE(?:\s+TABLE)?\b|COPY\b"
-_FIRST = rf"(?i)[\s(]*(?:{_INSERT}|REPLACE\s+INTO\b|{_UPDATE}|{_DELETE}|{_OTHERS}){_NAME}"
+_DELETE = r"DELETE(?:\s+(?:LOW_PRIORITY|QUICK|IGNORE))*(?:\s+FROM(?:\s+ONLY)?)?\b"
+_DELETE_FROM = r"DELETE(?:\s+\w+)*?\s+FROM(?:\s+ONLY)?\b"
+_REPLACE = r"REPLACE(?:\s+(?:LOW_PRIORITY|DELAYED))?(?:\s+INTO)?\b"
+_OTHERS = r"(?:MERGE|UPSERT)(?:\s+INTO)?\b|TRUNCATE(?:\s+TABLE)?(?:\s+ONLY)?\b|COPY\b"
+_FIRST = rf"(?i)[\s(]*(?:{_INSERT}|{_REPLACE}|{_UPDATE}|{_DELETE}|{_OTHERS}){_NAME}"
 _WITH = r"(?i)[\s(]*WITH\b"
 _SET = rf"(?=\s*{_PART}(?:\s*\.\s*{_PART})*(?:\s+(?:AS\s+)?\w+)?\s+SET\b)"  # not FOR UPDATE
-_INSIDE = rf"(?i)\b(?:{_INSERT}|REPLACE\s+INTO\b|{_DELETE}|MERGE\s+INTO\b|{_UPDATE}{_SET}){_NAME}"
+_INSIDE = (
+    rf"(?i)\b(?:INSERT(?:\s+\w+)*?\s+INTO\b|REPLACE\s+INTO\b|{_DELETE_FROM}|MERGE\s+INTO\b|{_UPDATE}{_SET}){_NAME}"
+)
 _COPY_IN = r"(?i)\bFROM\b"
 _END = r"(?i)\s*(?:COMMIT|ROLLBACK|ABORT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*"
 _TEMPORARY = rf"(?i)\s*CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+TABLE(?:\s+IF\s+NOT\s+EXISTS)?{_NAME}"
 _DEFINITION = r"(?i)\s*(?:CREATE|ALTER|DROP|RENAME|TRUNCATE)\s+(?!TEMPORARY\b)"
+_KIND = r"(?:TABLE|INDEX|VIEW|SCHEMA|SEQUENCE|TYPE|FUNCTION|PROCEDURE|TRIGGER|EXTENSION|DOMAIN|ROLE|POLICY|RULE)"
+_DEFINED = (
+    r"(?i)\s*(?P<verb>CREATE|ALTER|DROP)(?:\s+(?:OR\s+REPLACE|UNIQUE|MATERIALIZED|UNLOGGED|CONSTRAINT|RECURSIVE))*"
+    rf"\s+(?P<kind>{_KIND})\b(?!\s+(?:IF|CONCURRENTLY)\b)(?:\s+ONLY\b)?{_NAME}"
+)
+_NO_WRITE = r"(?i)[\s(]*(?:MOVE|FETCH|SHOW|EXPLAIN|SET|COPY|DECLARE|SELECT\b.*\bINTO\s+(?:@|OUTFILE\b|DUMPFILE\b|TEMP))"
 _KEYWORD = r"[\s(]*([A-Za-z]+)"
 _TABLE = rf"(?i)(?:\A[\s(]*COPY|\b(?:(?<!DISTINCT\s)FROM|INTO|(?<!FOR\s)(?<!KEY\s)UPDATE|JOIN|TABLE))\b{_NAME}"
 _VERBS = {"INSERT": "inserted", "UPDATE": "updated", "DELETE": "deleted", "TRUNCATE": "deleted", "COPY": "inserted"}
+_DEFINING = {"CREATE": "created", "ALTER": "altered", "DROP": "dropped"}
+DEFINED = frozenset(_DEFINING.values())  # the verbs of what is no row
 
 
 def text_write(statement: str) -> tuple[str, str] | None:
@@ -58,6 +70,30 @@ def temporary_table(statement: str) -> str | None:
     bare, quoted = _bare(statement)
     match = _compiled(_TEMPORARY).match(bare)
     return _plain(match["name"], quoted) if match is not None else None
+
+
+def definition(statement: str) -> tuple[str, str, str] | None:
+    """What a statement defines, alters or drops: its name, the verb, and what it is (a table, an index and the like).
+
+    None for what need not do anything (``IF EXISTS``), and for what is no part of a transaction.
+    """
+    bare, quoted = _bare(statement)
+    match = _compiled(_DEFINED).match(bare)
+    if match is None:
+        return None
+    return _plain(match["name"], quoted), _DEFINING[match["verb"].upper()], match["kind"].lower()
+
+
+def only_reads(statement: str) -> bool:
+    """Whether rows that a driver counts were certainly not written, as of ``SELECT … INTO @variable``."""
+    return re.match(_NO_WRITE, _bare(statement)[0], re.DOTALL) is not None
+
+
+def named_table(statement: str) -> str:
+    """What to call the rows of a statement that is not understood."""
+    bare, quoted = _bare(statement)
+    match = _compiled(rf"(?i)\s*CALL\b{_NAME}").match(bare)
+    return _plain(match["name"], quoted) if match else (summary(statement) or "").partition(" ")[2] or "a table"
 
 
 def ends_transaction(statement: str) -> bool:

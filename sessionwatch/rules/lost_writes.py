@@ -86,23 +86,25 @@ def _ignored(write: Write, settings: dict[str, Any]) -> bool:
 
 def _what(writes: list[Write]) -> str:
     """``2 Order objects were written``; what was never flushed keeps its own verb: ``1 Item object was added``."""
-    writes = [write for kind in ("object", "row", "pending") for write in writes if write.what == kind]
+    writes = [write for kind in ("object", "row", "definition", "pending") for write in writes if write.what == kind]
     sent = {write.verb for write in writes if write.what != "pending"}
     fate = sent.pop() if len(sent) == 1 else "written"
-    fates: dict[str, list[str]] = {}
+    fates: dict[str, list[Write]] = {}
     for write in writes:
-        fates.setdefault(write.verb if write.what == "pending" else fate, []).append(_counted(write))
-    return listed(f"{listed(parts)} {_be(parts)} {verb}" for verb, parts in fates.items())
+        fates.setdefault(write.verb if write.what == "pending" else fate, []).append(write)
+    return listed(f"{listed(map(_counted, parts))} {_be(parts)} {verb}" for verb, parts in fates.items())
 
 
 def _counted(write: Write) -> str:
+    if write.what == "definition":
+        return write.subject
     if write.what == "row":
         return f"{counted(write.count, 'row')} of {write.subject}"
     return counted(write.count, f"{write.subject} object")
 
 
-def _be(parts: list[str]) -> str:
-    return "was" if len(parts) == 1 and parts[0].startswith("1 ") else "were"
+def _be(parts: list[Write]) -> str:
+    return "was" if len(parts) == 1 and (parts[0].count == 1 or parts[0].what == "definition") else "were"
 
 
 def _place(event: SessionEnded, writes: list[Write]) -> Site | None:

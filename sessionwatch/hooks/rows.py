@@ -1,0 +1,131 @@
+"""How many rows a statement wrote, and whether a driver's connection is in a transaction, as the drivers tell it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sized
+from typing import Any
+
+_IN_TRANSACTION = 1  # a flag of MySQL's and MariaDB's protocol
+_PAGE = 1000  # rows of one INSERT that SQLAlchemy makes of many; the count of a driver is of the last one
+
+
+def count_of(context: Any, result: Any) -> int | None:
+    """Rows or objects that a statement wrote; None where nobody says."""
+    if not context.is_crud:
+        return _of_text(context, result)
+    sets = len(context.compiled_parameters)
+    given = sets if sets > 1 else _given(context)
+    returned = _returned(context)
+    if returned is not None:
+        return returned if returned or given is None else 0
+    rows = _rowcount(context, result)
+    if rows is None:
+        return given
+    if rows == 0 and (sets > _PAGE or _is_waiting(context)):
+        return given
+    return given if rows and given is not None and context.isinsert else rows  # MySQL counts a replaced row twice
+
+
+def _of_text(context: Any, result: Any) -> int | None:
+    rows = _rowcount(context, result)
+    if not context.is_text:
+        return None  # a SELECT of what its CTE wrote
+    if rows == 0 and _is_waiting(context):
+        return None
+    if rows is not None and has_result(context) and context.statement.lstrip()[:4].upper() == "WITH":
+        return None  # the rows of the outer statement
+    return rows
+
+
+def _given(context: Any) -> int | None:
+    """Rows that a single INSERT was given; None of an UPDATE, a DELETE and an INSERT from a SELECT."""
+    statement = context.compiled.statement
+    if not context.isinsert or getattr(statement, "select", None) is not None:
+        return None
+    return sum(len(values) for values in getattr(statement, "_multi_values", ())) or 1
+
+
+def _returned(context: Any) -> int | None:
+    """Rows of RETURNING that SQLAlchemy has fetched already."""
+    if not context.isinsert:
+        return None
+    for rows in (context._insertmanyvalues_rows, context.returned_default_rows):
+        if rows is not None:
+            return len(rows)
+    return None
+
+
+def patch_result(original: Any) -> Any:
+    """``DefaultExecutionContext._setup_dml_or_text_result``: an INSERT's count, before its cursor is closed.
+
+    Private: the public way to keep that number is an option that changes what the program sees.
+    """
+
+    def _setup_dml_or_text_result(self: Any) -> Any:
+        if self.isinsert:
+            try:
+                self._sessionwatch_rows = self.cursor.rowcount
+            except Exception:
+                self._sessionwatch_rows = None
+        return original(self)
+
+    return _setup_dml_or_text_result
+
+
+def _rowcount(context: Any, result: Any) -> int | None:
+    try:
+        rows = context._sessionwatch_rows if context.isinsert else result.rowcount
+    except Exception:  # a cursor that is closed already
+        return None
+    return rows if isinstance(rows, int) and rows >= 0 else None
+
+
+def has_result(context: Any) -> bool:
+    """Whether a statement brings rows."""
+    try:
+        return context.cursor.description is not None
+    except Exception:
+        return True
+
+
+def _is_waiting(context: Any) -> bool:
+    """Whether a count of 0 may only mean that the rows of RETURNING have not been fetched yet."""
+    if not has_result(context):
+        return False
+    cursor = context.cursor
+    fetched = getattr(cursor, "_rows", None)  # SQLAlchemy's cursor over an asyncio driver's: it holds all of them
+    if isinstance(fetched, Sized):
+        return len(fetched) > 0
+    if type(cursor).__module__ != "sqlite3":
+        return False
+    # SQLite's driver counts when the last row was fetched; its cursor lets go of a statement that has no row.
+    return any(type(one).__name__ == "Statement" for one in gc.get_referents(cursor))
+
+
+# -- the driver's own connection -------------------------------------------------------------------------
+
+
+def driver_is_idle(connection: Any) -> bool:
+    """Whether the driver's connection is in no transaction: somebody has ended it there. False if it does not say."""
+    fairy = connection._dbapi_connection  # private: the public one reconnects what was invalidated
+    driver = getattr(fairy, "driver_connection", None)
+    if driver is None:
+        return False
+    try:
+        return not _in_transaction(driver)
+    except Exception:  # closed, or of another kind than its names say
+        return False
+
+
+def _in_transaction(driver: Any) -> bool:
+    module = type(driver).__module__.partition(".")[0]
+    if module in ("sqlite3", "aiosqlite"):
+        return bool(driver.in_transaction)
+    if module in ("psycopg", "psycopg2"):
+        return int(driver.info.transaction_status) != 0
+    if module == "asyncpg":
+        return bool(driver.is_in_transaction())
+    if module in ("pymysql", "aiomysql", "asyncmy"):
+        return bool(driver.server_status & _IN_TRANSACTION)  # as of the last statement without rows
+    return True
