@@ -505,9 +505,17 @@ SAVEPOINTS: list[tuple[Work, str]] = [
 
 @pytest.mark.parametrize(("work", "what"), SAVEPOINTS)
 def test_reports_writes_of_savepoints(shop: Engine, watch: Watch, work: Work, what: str) -> None:
-    """What a released savepoint wrote is lost with the transaction around it."""
+    """What a released savepoint wrote is lost with the transaction around it.
+
+    SQLite's driver begins none for a savepoint: its release stores the rows, and nothing is lost.
+    """
     with Session(shop) as session:
         work(session)
+    if shop.dialect.name == "sqlite" and work is not still_open:
+        with Session(shop) as session:
+            assert session.scalars(select(Tag).where(Tag.name != "urgent")).all()
+        assert watch.findings == []
+        return
     assert only(watch, "lost-writes").message == f"{what}, but the session was closed without a commit"
 
 
