@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import scoped_session, sessionmaker
-from sqlalchemy.orm.mapper import _all_registries  # private: the mapped tables of the program have no public look-up
 from sqlalchemy.pool import StaticPool
 
 from ..config import nearest
 from ..hooks.patch import patch
+from ..hooks.reading import read
 from ..hooks.settings import Settings, patch_engine_created, patch_made
 from ..model import ConfigError, Finding
 from ..record.events import Misconfigured
@@ -120,7 +120,7 @@ def _of_engine(engine: Engine, settings: Settings) -> Iterator[Misconfigured]:
 
 
 def _foreign_keys_declared() -> bool:
-    tables = (table for registry in _all_registries() for table in registry.metadata.tables.values())
+    tables = (table for registry in read.registries() for table in registry.metadata.tables.values())
     return any(table.foreign_keys for table in tables)
 
 

@@ -12,7 +12,7 @@ from ..record.tracker import KEY, Tracker
 from .closing import Exit, scope_codes, scope_of
 from .finishing import finish_async
 from .patch import unseen
-from .sessions import WITH
+from .sessions import WITH, adopted
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
@@ -70,7 +70,7 @@ def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any],
                 try:
                     record = session._sessionwatch
                 except AttributeError:
-                    record = tracker.adopt(session)
+                    record = adopted(tracker, session)
                 if record is not None and record.exiting is None:
                     who = callsite.caller(sys._getframe(1), codes)
                     error = args[1] if len(args) == 3 else sys.exception()

@@ -17,8 +17,10 @@ from ..record.events import DetachedWrite
 from ..record.tracker import Tracker
 from ..units.scope import Unit, current_unit
 from ..watch import suppress
-from .ownership import LIVE, foreign, is_detached, ownership
+from .ownership import foreign, is_detached, ownership
 from .patch import unseen
+from .private import STATE_ATTRIBUTE
+from .reading import read
 
 # Modules of sqlalchemy.orm that change an attribute because the user's code asked them to.
 _CHANGING = ("collections", "descriptor_props", "mapped_collection", "writeonly", "dynamic")
@@ -46,7 +48,7 @@ class PendingWrites:
             if len(self.waiting) >= _PENDING_LIMIT:
                 return
             gone = weakref.ref(instance, functools.partial(self._gone, id(state)))
-            kept = (weakref.ref(state), gone, state.__dict__.get("_instance_dict"), {})
+            kept = (weakref.ref(state), gone, read.instance_dict(state), {})
             self.waiting[id(state)] = kept
         mark = callsite.mark(frame)
         if (key, mark.site) not in kept[3]:
@@ -80,7 +82,7 @@ class PendingWrites:
 
     def _emit(self, kept: Any) -> list[Exception]:
         state = kept[0]()
-        if state is not None and (not is_detached(state) or state.__dict__.get("_instance_dict") is not kept[2]):
+        if state is not None and (not is_detached(state) or read.instance_dict(state) is not kept[2]):
             return []  # made transient, or a session has it, or had it since
         raised = [self.tracker.emit(event, allowances) for event, allowances, _ in kept[3].values()]
         return [error for error in raised if error is not None]
@@ -88,13 +90,14 @@ class PendingWrites:
 
 def patch_set(writes: PendingWrites) -> Callable[[Any], Any]:
     """``InstrumentedAttribute.__set__``, written anew: without SQLAlchemy's two accessors, which pays for our test."""
-    live = LIVE
+    live, attribute = read.live, STATE_ATTRIBUTE.name
 
     def make(original: Any) -> Any:
         def __set__(self: Any, instance: Any, value: Any) -> None:  # noqa: N807
             try:
-                state, values = instance._sa_instance_state, instance.__dict__
-            except AttributeError:  # instrumented in another way, or not mapped
+                values = instance.__dict__
+                state = values[attribute]
+            except (AttributeError, KeyError):  # instrumented in another way, or not mapped
                 state, values = attributes.instance_state(instance), attributes.instance_dict(instance)
             try:
                 self.impl.set(state, values, value, None)
@@ -142,7 +145,7 @@ def patch_collection(writes: PendingWrites, verb: str, initiator: int) -> Callab
             if is_detached(state):
                 by = args[initiator] if len(args) > initiator else kwargs.get("initiator")
                 if by is None:
-                    changed(writes, state, self._key, verb)
+                    changed(writes, state, read.collection_key(self), verb)
             return result
 
         return fire
@@ -156,7 +159,7 @@ def patch_mutable(writes: PendingWrites) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def changed_in_place(self: Any) -> None:
             original(self)
-            for parent, key in list(self._parents.items()):
+            for parent, key in list(read.parents(self).items()):
                 state = parent if isinstance(parent, InstanceState) else attributes.instance_state(parent.obj())
                 if state is not None and is_detached(state):
                     changed(writes, state, key, "changed in place")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
@@ -23,7 +24,8 @@ from .finishing import finish_callers
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
 from .patch import unseen
-from .sessions import REGISTRY, WITH, opener
+from .reading import read
+from .sessions import REGISTRY, WITH, adopted, opener
 from .writes import left_behind, uncommitted
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -96,7 +98,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
             try:
                 record = self._sessionwatch
             except AttributeError:
-                record = tracker.adopt(self)
+                record = adopted(tracker, self)
             if record is None or not tracker.active:
                 original(self, invalidate, is_reset)
                 return
@@ -172,9 +174,7 @@ def _ending(
     if not (
         error is not None
         or any(record.levels)
-        or session._new
-        or session._deleted
-        or session.identity_map._modified
+        or any(read.unflushed(session))
         or record.failure is not None
         or record.inside is not None
         or record.waiting is not None
@@ -287,8 +287,8 @@ def patch_expunge_all(tracker: Tracker, allowed: Callable[[], Allowance | None])
                 return
             before = record.reference
             original(self)
-            record.reference = self.identity_map._wr
-            record.pending = (self._new, self._deleted, self.identity_map._modified)
+            record.reference = weakref.ref(self.identity_map)
+            record.pending = read.unflushed(self)
             with tracker.guarded("Session.expunge_all"):
                 allowance = allowed()
                 mark = callsite.mark(sys._getframe(1))

@@ -16,17 +16,18 @@ from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import RelationshipDirection
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import PassiveFlag
-from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
 from ..frames import callsite
 from ..model import Mark
 from ..record.events import ChangedTwice, GivenAway
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
+from .private import BEFORE_ATTACH
+from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
-_ATTACH = "_before_attach"  # of Session: where a second session is refused
 _LIMIT = 1000  # rows of one session that others changed, and sessions of one owner
 
 
@@ -39,15 +40,15 @@ def refusals(tracker: Tracker) -> Callable[[Any, FrameType], None]:
     def refused(error: Exception, frame: FrameType) -> None:
         if (
             type(error) is not InvalidRequestError
-            or frame.f_code.co_name != _ATTACH
+            or frame.f_code.co_name != BEFORE_ATTACH.name
             or frame.f_globals.get("__name__") != "sqlalchemy.orm.session"
         ):
             return
         session, state = frame.f_locals["self"], frame.f_locals["state"]
-        holder, record = _sessions.get(state.session_id), session.__dict__.get(KEY)
+        holder, record = state.session, session.__dict__.get(KEY)
         if holder is None or record is None:
             return
-        loaded = tracker.ledger.load_site(state.runid)
+        loaded = tracker.ledger.load_site(read.run(state))
         event = GivenAway(
             model=state.class_.__name__,
             record=record,
@@ -92,7 +93,7 @@ class Crossing:
             group = self.working.setdefault(key, set())  # another thread of the unit may have come first
         group.add(record.session_id)
         if len(group) > _LIMIT:
-            group.intersection_update(_sessions.keys())
+            group.intersection_update(read.sessions.keys())
 
     def ended(self, record: SessionRecord) -> None:
         """A record's transaction is over."""
@@ -110,7 +111,7 @@ class Crossing:
         group = self.working.get(record.working, ())
         if len(group) < 2:
             return []
-        sessions = [_sessions.get(number) for number in group if number != record.session_id]
+        sessions = [read.sessions.get(number) for number in group if number != record.session_id]
         return [session for session in sessions if session is not None and _same_database(record, session)]
 
 
@@ -142,7 +143,7 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
 
     def flushing(session: Any = None, *_: Any) -> None:  # SQLAlchemy's own tests call all listeners without anything
         record = getattr(session, KEY, None)
-        if record is None or record.working is None or not session.identity_map._modified:
+        if record is None or record.working is None or not read.modified(session):
             return
         problem = None
         try:
@@ -156,8 +157,9 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
 
     def look(session: Any, record: SessionRecord, others: list[Any], frame: FrameType) -> Exception | None:
         errors = []
-        for state in list(session.identity_map._modified):
-            if state in session._deleted or state.mapper.version_id_col is not None:
+        deleted = read.deleted(session)
+        for state in list(read.modified(session)):
+            if state in deleted or state.mapper.version_id_col is not None:
                 continue  # SQLAlchemy itself refuses an older version
             for theirs in twins(record, state, others):
                 mine = changed(state)
@@ -167,14 +169,14 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
                 if isinstance(theirs, Change):
                     errors.append(found(state, record, mine, mark, theirs))
                 elif names := changed(theirs):
-                    other = _sessions[theirs.session_id].__dict__[KEY]
+                    other = theirs.session.__dict__[KEY]
                     errors.append(found(state, record, mine, mark, Change(other, names, None, 0)))
                 else:
                     note(record, theirs, Change(record, mine, mark, tracker.ledger.newest))
         return next((error for error in errors if error is not None), None)
 
     def found(state: Any, record: SessionRecord, mine: list[str], mark: Mark, change: Change) -> Exception | None:
-        loaded = tracker.ledger.load_site(state.runid)
+        loaded = tracker.ledger.load_site(read.run(state))
         event = ChangedTwice(
             model=state.class_.__name__,
             attributes=tuple(mine),
@@ -193,17 +195,18 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
 def twins(record: SessionRecord, state: Any, others: list[Any]) -> Iterator[Any]:
     """Other sessions' states of the same row, and the change of the row that came after this one was loaded."""
     for other in others:
-        twin = other.identity_map._dict.get(state.key)
-        if twin is not None and twin is not state:
+        held = other.identity_map.get(state.key)
+        if held is not None and (twin := instance_state(held)) is not state:
             yield twin
     change = record.outdated.pop(state.key, None) if record.outdated else None
-    if change is not None and change.standing and state.runid is not None and state.runid <= change.run:
+    run = read.run(state)
+    if change is not None and change.standing and run is not None and run <= change.run:
         yield change
 
 
 def note(record: SessionRecord, twin: Any, change: Change) -> None:
     """Another session holds a copy that is older from now on."""
-    other = _sessions[twin.session_id].__dict__[KEY]
+    other = twin.session.__dict__[KEY]
     other.outdated = other.outdated or {}
     if len(other.outdated) < _LIMIT:
         other.outdated[twin.key] = change

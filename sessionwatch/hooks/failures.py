@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 from sqlalchemy.exc import PendingRollbackError, SQLAlchemyError
-from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
 from ..frames import callsite
 from ..frames.catching import Catch, caught
@@ -23,8 +22,9 @@ from ..record.events import ErrorSwallowed
 from ..record.ledger import SessionRecord
 from ..record.sql import summary, text_write
 from ..record.tracker import KEY, Tracker
+from .private import COMMITS
+from .reading import entries, read
 
-_COMMITS = ("_commit_impl", "_commit_twophase_impl", "_prepare_twophase_impl")
 _OUTWARDS = 40  # places of the user's code that an error may leave
 _REFUSES = "no further SQL can be emitted within this transaction"
 
@@ -64,7 +64,7 @@ class Failure:
     def over(self) -> bool:
         """Whether it failed a flush in a savepoint whose block has ended: SQLAlchemy went back to it by itself."""
         savepoint = self.savepoint() if self.savepoint is not None else None
-        return self.savepoint is not None and (savepoint is None or savepoint._transaction_is_closed())
+        return self.savepoint is not None and (savepoint is None or read.is_over(savepoint))
 
     @property
     def wrote(self) -> bool:
@@ -81,15 +81,15 @@ def failed(
     connection: Any, record: SessionRecord, driver_error: Any, context: Any, error: BaseException, frame: FrameType
 ) -> None:
     """Note a driver's error; the first one in a transaction is the story, what follows comes of it."""
-    if record.failure is not None or record.began is None or connection._is_autocommit_isolation():
+    if record.failure is not None or record.began is None or read.autocommits(connection):
         return
-    commits = frame.f_code.co_name in _COMMITS
+    commits = frame.f_code.co_name in [name.name for name in COMMITS]
     if not isinstance(driver_error, connection.dialect.loaded_dbapi.Error) or (context is None and not commits):
         return
     if context is not None and context.execution_options.get("skip_user_error_events"):
         return  # SQLAlchemy's own question, as whether there is a table: it expects the error
-    session = _sessions.get(record.session_id)
-    flushing = session is not None and session._flushing
+    session = read.sessions.get(record.session_id)
+    flushing = session is not None and read.flushing(session)
     statement = "COMMIT" if context is None else summary(context.statement) or "a statement"
     mark = callsite.mark(frame)
     record.failure = Failure(
@@ -178,10 +178,10 @@ def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
         record = session.__dict__.get(KEY)
         if record is None:
             return
-        whole = transaction._parent is None
+        whole = transaction.parent is None
         if whole or transaction.nested:
             rolled_back(record, whole)
-        elif record.failure is None and session._flushing and tracker.active:
+        elif record.failure is None and read.flushing(session) and tracker.active:
             with tracker.guarded("after_soft_rollback"):
                 flush_failed(session, record, sys.exception(), sys._getframe(1))
 
@@ -209,18 +209,14 @@ def before_commit(tracker: Tracker, record: SessionRecord, frame: FrameType) -> 
 
 def _is_of_a_flush(record: SessionRecord) -> bool:
     """Whether a savepoint is rolled back by a flush that failed in it: the program has not done that yet."""
-    session = _sessions.get(record.session_id)
-    return session is not None and session._flushing and record.failure.savepoint is not None
+    session = read.sessions.get(record.session_id)
+    return session is not None and read.flushing(session) and record.failure.savepoint is not None
 
 
 def _ended_elsewhere(record: SessionRecord) -> bool:
     """Whether the connection's transaction was ended behind the session's back."""
-    session = _sessions.get(record.session_id)
-    transaction = session._transaction if session is not None else None
-    while transaction is not None and transaction._parent is not None:
-        transaction = transaction._parent
-    entries = set(transaction._connections.values()) if transaction is not None else set()
-    return not any(entry[1].is_active for entry in entries)
+    session = read.sessions.get(record.session_id)
+    return session is None or not any(entry[1].is_active for entry in entries(session))
 
 
 # -- exceptions on their way ----------------------------------------------------------------------------

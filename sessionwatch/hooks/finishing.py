@@ -10,9 +10,9 @@ from types import CodeType, FrameType
 from typing import Any
 
 from sqlalchemy.orm import close_all_sessions, scoped_session
-from sqlalchemy.orm.session import _sessions  # private: the live sessions, as close_all_sessions() finds them
 
 from ..model import FindingError
+from .reading import live_sessions
 
 _DEPTH = 8  # frames between close() and the function that called it, with a subclass's own close() between
 
@@ -34,7 +34,7 @@ def finish_callers(frame: FrameType | None) -> None:
 
 def _close_others() -> None:
     """Close every other session; the first finding of one is on its way, the others are in the report."""
-    for session in list(_sessions.values()):
+    for session in live_sessions():
         with contextlib.suppress(FindingError):
             session.close()
 

@@ -17,6 +17,7 @@ from ..record.ledger import SessionRecord
 from ..record.sql import summary
 from ..record.tracker import Tracker
 from .patch import unseen
+from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
@@ -25,7 +26,7 @@ def inherited(
     tracker: Tracker, connection: Any, record: SessionRecord | None, context: Any, frame: FrameType
 ) -> Exception | None:
     """A child is about to run a statement; what comes back is to be raised. Each connection is told once."""
-    pooled = getattr(connection._dbapi_connection, "_connection_record", None)  # private: the public one reconnects
+    pooled = read.pooled(read.lent(connection))
     if pooled is None or not 0 < pooled.starttime < tracker.forked or pooled in tracker.inherited:
         return None
     tracker.inherited.add(pooled)

@@ -17,6 +17,8 @@ from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from ..watch import suppress
 from .patch import unseen
+from .private import DO_GET
+from .reading import read
 from .writes import driver_commits
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -26,8 +28,8 @@ _NATIVE = isinstance(get_ident, BuiltinFunctionType)  # not patched: it tells th
 def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection: Any) -> None:
     """A session's transaction took a connection: from now on it keeps others from something. Each one pays for this."""
     engine = connection.engine
-    if connection._execution_options or engine.dialect._on_connect_isolation_level is not None:
-        transactional = not (connection._is_autocommit_isolation() or driver_commits(connection))
+    if connection.get_execution_options() or read.asked_at_connect(engine.dialect) is not None:
+        transactional = not (read.autocommits(connection) or driver_commits(connection))
     else:
         transactional = not driver_commits(connection)
     if record.held is not None:  # another database
@@ -97,7 +99,7 @@ def patch_fetch(tracker: Tracker) -> Callable[[Any], Any]:
                 reference = result.connection.__dict__.get(KEY)
                 record = reference() if reference is not None else None
                 if record is not None and record.held is not None:
-                    record.fetched(bool(rows if rows is not None else self._rowbuffer))
+                    record.fetched(bool(rows if rows is not None else read.buffer(self)))
             except Exception:
                 tracker.failed("fetchmany")
             return rows
@@ -114,7 +116,7 @@ def patch_timeout(tracker: Tracker) -> Callable[[Any], Any]:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             original(self, *args, **kwargs)
             frame = sys._getframe(1)
-            if tracker.active and frame.f_code.co_name == "_do_get":
+            if tracker.active and frame.f_code.co_name == DO_GET.name:
                 with tracker.guarded("TimeoutError.__init__"):
                     pool = frame.f_locals.get("self")
                     tracker.when_pool_ran_dry(self, id(pool), pool.checkedout())  # type: ignore[union-attr]

@@ -19,18 +19,13 @@ from ..record.events import RepeatedGet, RepeatedLoad
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
+from .private import GET_IMPL, MERGE, READ_OF, REFRESHED
+from .reading import read
 from .unloaded import facts
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 4096  # places and runs that are kept of one session
 _GET = getattr(InstrumentedAttribute.__get__, "__code__", None)
-
-# What lies between the read of an attribute and its query: SQLAlchemy's functions, and our replacements of two.
-_BETWEEN = frozenset({
-    "_emit_lazyload", "_fire_loader_callables", "_generate_lazy_clause", "_get_committed_state_attr_by_column",
-    "_get_ident_for_use_get", "_get_state_attr_by_column", "_load_expired", "_load_for_state", "_load_on_ident",
-    "_load_scalar_attributes", "__call__", "get", "load_on_ident", "load_scalar_attributes",
-})  # fmt: skip
 
 
 def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
@@ -62,9 +57,9 @@ def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
                 unseen(failure)
                 raise
             if result and record is not None and threshold:
-                child = getattr(result[0] if type(result) is list else result, "_sa_instance_state", None)
+                child = read.state(result[0] if type(result) is list else result)
                 if child is not None:
-                    _goes_back(record, child.runid, state.runid)
+                    _goes_back(record, read.run(child), read.run(state))
             return result
 
         return _emit_lazyload
@@ -81,8 +76,8 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _load_on_pk_identity(session: Any, statement: Any, identity: Any, **kwargs: Any) -> Any:
             record = session.__dict__.get(KEY)
-            state = kwargs.get("refresh_state")
-            before = state.runid if state is not None else None
+            state = kwargs.get(REFRESHED.name)
+            before = read.run(state) if state is not None else None
             if record is not None and tracker.active:
                 error = None
                 try:
@@ -100,7 +95,7 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
                 unseen(failure)
                 raise
             if state is not None and record is not None and threshold:
-                _goes_back(record, state.runid, before)
+                _goes_back(record, read.run(state), before)
             return result
 
         return _load_on_pk_identity
@@ -113,9 +108,9 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
         return _one_more(tracker, record, state, state.mapper, frame, threshold) if threshold else None
 
     def got(record: SessionRecord, statement: Any, identity: Any, frame: FrameType) -> Exception | None:
-        mapper = statement._propagate_attrs.get("plugin_subject")
+        mapper = read.subject(statement)
         place = _asked(frame)
-        if mapper is None or place is None or statement._for_update_arg is not None:
+        if mapper is None or place is None or read.locked(statement) is not None:
             return None
         if record.began is None or not record.gets:  # the first one begins the transaction
             record.gets = {}
@@ -199,7 +194,7 @@ def _too_many(counted: dict[Any, Any], key: Any, parent: int, threshold: int) ->
 
 def _origin(record: SessionRecord, state: Any) -> Any:
     """The number of the query that a parent goes back to; for what the session made, how often it was expired."""
-    run = state.runid
+    run = read.run(state)
     root = record.roots.get(run, run)
     return root if root is not None else ("made", record.expiries)
 
@@ -230,20 +225,20 @@ def _reading(distance: int) -> FrameType | None:
     except ValueError:  # there are not that many
         pass
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name in _BETWEEN:
+    while frame is not None and frame.f_code.co_name in read.between:
         frame = frame.f_back
-    if frame is None or frame.f_code.co_name != "__get__" or "instance" not in frame.f_code.co_varnames:
+    if frame is None or frame.f_code.co_name != "__get__" or READ_OF.name not in frame.f_code.co_varnames:
         return None
     return frame
 
 
 def _asked(frame: Any) -> tuple[int, int] | None:
     """Where the user called ``get()``, as part of a key; None where SQLAlchemy asks for itself, as ``merge()`` does."""
-    if frame.f_code.co_name != "_get_impl":
+    if frame.f_code.co_name != GET_IMPL.name:
         return None  # a lazy load, which is counted as that
     try:
         get, outer = frame.f_back, frame.f_back.f_back
-        if outer.f_code.co_name == "_merge" or outer.f_back.f_code.co_name == "_merge":
+        if MERGE.name in (outer.f_code.co_name, outer.f_back.f_code.co_name):
             return None
         if get.f_code.co_filename != frame.f_code.co_filename:
             outer = None

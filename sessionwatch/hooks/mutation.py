@@ -16,13 +16,14 @@ from sqlalchemy import JSON, Column, TypeDecorator, event
 from sqlalchemy.ext.mutable import MutableBase
 from sqlalchemy.orm import ColumnProperty, Mapper
 from sqlalchemy.orm.base import LoaderCallableStatus
-from sqlalchemy.orm.mapper import _all_registries  # private: there is no public list of mappers
 
 from ..frames import callsite
 from ..record.events import ChangedInPlace
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import listen, unseen
+from .private import STATE_ATTRIBUTE
+from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _DEPTH = 50  # levels of a value that are looked into
@@ -52,7 +53,7 @@ def follow(tracker: Tracker) -> Callable[[], None]:
 
     unlisten = listen(Mapper, "mapper_configured", configured)
     try:
-        for registry in _all_registries():
+        for registry in read.registries():
             for mapper in list(registry.mappers):
                 if mapper.configured:
                     configured(mapper, mapper.class_)
@@ -134,7 +135,7 @@ def is_mutable(value: Any) -> bool:
 def _inside(value: Any) -> dict[str, Any] | None:
     """The attributes of an object that was pickled; None for plain values and for instances of mapped classes."""
     inside = value.__dict__ if getattr(type(value), "__dictoffset__", 0) else None
-    if not isinstance(inside, dict) or "_sa_instance_state" in inside:
+    if not isinstance(inside, dict) or STATE_ATTRIBUTE.name in inside:
         return None
     return {name: item for name, item in inside.items() if not name.startswith("_") and not _is_cache(value, name)}
 
@@ -188,7 +189,7 @@ def patch_prepare(tracker: Tracker) -> Callable[[Any], Any]:
             except BaseException as error:
                 unseen(error)
                 raise
-            if self._parent is not None or not tracker.active:
+            if self.parent is not None or not tracker.active:
                 return
             problem = None
             try:
@@ -211,7 +212,7 @@ def patch_prepare(tracker: Tracker) -> Callable[[Any], Any]:
         return problem
 
     def found(state: Any, key: str, record: SessionRecord, frame: FrameType) -> Exception | None:
-        loaded = tracker.ledger.load_site(state.runid)
+        loaded = tracker.ledger.load_site(read.run(state))
         event = ChangedInPlace(
             model=state.class_.__name__,
             attribute=key,

@@ -23,6 +23,7 @@ from ..model import Mark, RawSite, Site
 from ..record.events import Actor, Overlap
 from ..record.ledger import SessionRecord
 from ..record.tracker import Tracker
+from .private import CLOSE_IMPL
 
 # What asyncpg, psycopg, aiomysql and pymysql say of a connection that is busy with another one's work.
 _BUSY = ("another operation", "another command", "another coroutine", "Packet sequence number wrong")
@@ -73,7 +74,7 @@ def sqlalchemy_refused(
 ) -> None:
     """SQLAlchemy refuses to go on in a session: because another one is inside?"""
     who = callsite.mark(frame)
-    if did == "_close_impl":
+    if did == CLOSE_IMPL.name:
         did = "close"
         if record.exiting is not None:
             who = callsite.looked_at(record.exiting.caller[0])  # asyncio closes in another task

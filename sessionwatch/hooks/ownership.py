@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import Any
 
 from sqlalchemy import Column
-from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
+from sqlalchemy.orm.attributes import instance_state
 
 from ..frames import callsite
 from ..model import Mark, Ownership, RawSite, Site
@@ -16,15 +16,10 @@ from ..record.ledger import Known
 from ..record.tracker import KEY, Tracker
 from ..watch.suppress import Allowance
 from .patch import unseen
+from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
 BY_FLUSH = "by flush(), because the database computes it"
-LIVE: Any = _sessions.data  # type: ignore[attr-defined]  # by hash_key, as states carry it; without dead sessions
-
-
-def live_sessions() -> list[Any]:
-    """Every session that exists. At one go: to iterate over the public dictionary fails while others open sessions."""
-    return [session for reference in list(LIVE.values()) if (session := reference()) is not None]
 
 
 Owner = tuple[Known | None, Mark | None, str | None]  # whose it is, where it was expunged, what is missing
@@ -42,7 +37,7 @@ def ownership(tracker: Tracker, state: Any, key: str | None = None) -> Ownership
 def described(tracker: Tracker, state: Any, found: Owner, key: str | None = None) -> Ownership:
     """An `owner`, in words and places."""
     record, expunged, missing = found
-    run = state.runid
+    run = read.run(state)
     loaded = tracker.ledger.load_site(record.roots.get(run, run) if record is not None and key is not None else run)
     state_name = _state_name(state)
     if record is None:
@@ -73,12 +68,11 @@ def described(tracker: Tracker, state: Any, found: Owner, key: str | None = None
 
 def owner(tracker: Tracker, state: Any) -> Owner:
     """Which session holds or held an instance: cheap enough for a question that is mostly not asked."""
-    if state.session_id is not None:
-        session = _sessions.get(state.session_id)
-        if session is not None:
-            return session.__dict__.get(KEY), None, "its session is not watched"
+    session = state.session
+    if session is not None:
+        return session.__dict__.get(KEY), None, "its session is not watched"
     noted = tracker.ledger.expunged.get(state)
-    reference = state.__dict__.get("_instance_dict")
+    reference = read.instance_dict(state)
     if reference is not None:
         expunged = tracker.ledger.expunged_all(reference)
         missing = "the session's record is no longer kept, or began before sessionwatch was installed"
@@ -95,7 +89,7 @@ def foreign(tracker: Tracker, state: Any) -> bool:
 
 def is_detached(state: Any) -> bool:
     """Whether the instance was persistent, and no living session holds it."""
-    return state.key is not None and (state.session_id is None or state.session_id not in LIVE)
+    return state.key is not None and (state.session_id is None or state.session_id not in read.live)
 
 
 def allowances(tracker: Tracker, state: Any) -> tuple[Allowance, ...]:
@@ -113,7 +107,7 @@ def _expiry(tracker: Tracker, state: Any, record: Known, key: str | None) -> tup
     if not state.expired and not alone:
         return None, None
     noted = tracker.ledger.expired.get(state)
-    if noted is not None and noted[1] == state.runid:
+    if noted is not None and noted[1] == read.run(state):
         return noted[0], "by expire()"
     if not state.expired:
         return None, BY_FLUSH if record.flushes and _queried(state, key) and _computed(state, key) else None
@@ -241,7 +235,8 @@ def patch_expire(tracker: Tracker) -> Callable[[Any], Any]:
                 raise
             if tracker.active:
                 with tracker.guarded("Session.expire"):
-                    tracker.ledger.note_expired(instance._sa_instance_state, callsite.mark(sys._getframe(1)))
+                    state = instance_state(instance)
+                    tracker.ledger.note_expired(state, callsite.mark(sys._getframe(1)), read.run(state))
 
         return expire
 

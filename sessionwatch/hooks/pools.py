@@ -19,6 +19,7 @@ from sqlalchemy.pool import Pool
 
 from ..record.tracker import KEY, MANY, Queue, Tracker, queue
 from .patch import listen, unseen
+from .reading import read, waiting
 
 COUNT, MAX, PENDING, TIMEOUTS = (
     f"db.client.connection.{name}" for name in ("count", "max", "pending_requests", "timeouts")
@@ -106,14 +107,13 @@ def _values(name: str, stats: PoolStats, used: int) -> dict[tuple[str, ...], int
 
 
 def _idle(pool: Any, used: int) -> int:
-    """Open connections that nobody uses. Private, and only read: what is public takes the lock of the queue."""
+    """Open connections that nobody uses."""
     if isinstance(pool, pools.QueuePool):
-        queue = vars(pool._pool).get("_queue") if pool._is_asyncio else pool._pool  # made by its first use, in its loop
-        return _connected(getattr(queue, "_queue" if pool._is_asyncio else "queue", ()))
+        return _connected(waiting(pool))
     if isinstance(pool, pools.SingletonThreadPool):
-        return max(0, _connected(pool._all_conns) - used)
+        return max(0, _connected(read.threads(pool)) - used)
     if isinstance(pool, pools.StaticPool | pools.AssertionPool):
-        return max(0, _connected([vars(pool).get("connection") or vars(pool).get("_conn")]) - used)
+        return max(0, _connected([vars(pool).get("connection") or read.only_one(pool)]) - used)
     return 0
 
 
@@ -125,7 +125,7 @@ def _connected(records: Iterable[Any]) -> int:
 def _limit(pool: Any) -> int | None:
     """How many connections a pool may have open; None without a limit."""
     if isinstance(pool, pools.QueuePool):
-        size, overflow = pool.size(), pool._max_overflow
+        size, overflow = pool.size(), read.overflow(pool)
         return size + overflow if size > 0 and overflow >= 0 else None
     if isinstance(pool, pools.SingletonThreadPool):
         return int(pool.size)
@@ -184,8 +184,7 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
             stats.pending -= 1
             now = perf_counter()
             try:
-                # private: nothing public tells of which record it is; some pools hand out one that is out already
-                out.setdefault(id(getattr(lent, "_connection_record", None)), (now, stats))
+                out.setdefault(id(read.pooled(lent)), (now, stats))  # some pools hand out one that is out already
                 stats.waits.append(now - started)
                 if len(stats.waits) >= MANY:  # each of the other times follows on one of these
                     tracker.when_grown()

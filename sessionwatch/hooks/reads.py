@@ -19,6 +19,8 @@ from ..record.events import DetachedRead, DetachedTouch
 from ..record.tracker import Tracker
 from .ownership import foreign, ownership
 from .patch import become, patch_error, unseen
+from .private import STATE_ATTRIBUTE
+from .reading import read
 from .unloaded import facts
 
 # SQLAlchemy's own modules that read an attribute because the user's code asked them to.
@@ -71,6 +73,8 @@ def _read_in(frame: FrameType) -> tuple[Any, str | None]:
 def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
     """``InstrumentedAttribute.__get__``, written anew: a loaded value comes straight from ``__dict__``."""
 
+    attribute = STATE_ATTRIBUTE.name
+
     def make(original: Any) -> Any:
         def __get__(self: Any, instance: Any, owner: Any) -> Any:  # noqa: N807
             if instance is None:
@@ -78,7 +82,7 @@ def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
             try:
                 values = instance.__dict__
                 value = values[self.key]
-                state = values["_sa_instance_state"]  # by the dictionary: cheaper than by the attribute
+                state = values[attribute]  # by the dictionary: cheaper than by the attribute
             except (KeyError, AttributeError):
                 pass
             else:
@@ -111,7 +115,7 @@ def _report(tracker: Tracker, attribute: Any, state: Any, frame: FrameType) -> E
     module = str(frame.f_globals.get("__name__", ""))
     if module.startswith("sqlalchemy.") and not module.startswith(_ON_BEHALF):
         return None  # SQLAlchemy reads for itself
-    if state._deleted or not _outlived(tracker, state) or foreign(tracker, state):
+    if state.was_deleted or not _outlived(tracker, state) or foreign(tracker, state):
         return None
     event = DetachedTouch(
         model=state.class_.__name__,
@@ -125,7 +129,7 @@ def _report(tracker: Tracker, attribute: Any, state: Any, frame: FrameType) -> E
 
 def _outlived(tracker: Tracker, state: Any) -> bool:
     """Whether a session is known to have held the instance, and did not expunge it on purpose."""
-    reference = state.__dict__.get("_instance_dict")
+    reference = read.instance_dict(state)
     if reference is not None:
         expunged = tracker.ledger.expunged_all(reference)
         return expunged is None or not expunged[1]

@@ -21,8 +21,8 @@ from sqlalchemy import Column, TypeDecorator
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.mutable import MutableBase
 from sqlalchemy.orm import ColumnProperty, InstanceState
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import LoaderCallableStatus
-from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
 from ..frames import callsite
 from ..model import Mark, Site
@@ -32,10 +32,11 @@ from ..record.tracker import KEY, Tracker
 from .changes import PendingWrites
 from .ownership import Owner, described, is_detached, owner
 from .patch import patch_error, unseen
+from .private import MERGE, RECURSIVE, ROWS, UPDATES
+from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _PLAIN = (str, bytes, bool, int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, Enum)
-_UPDATE = "_emit_update_statements"  # of sqlalchemy.orm.persistence
 _databases: WeakKeyDictionary[Any, frozenset[Any]] = WeakKeyDictionary()  # of connections of a pool, worked out once
 
 
@@ -50,7 +51,7 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callab
 
     def make(original: Any) -> Any:
         def _merge(self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-            known = kwargs.get("_recursive")
+            known = kwargs.get(RECURSIVE.name)
             outermost = judged and not known and kwargs.get("load", True)
             try:
                 merged = original(self, state, *args, **kwargs)
@@ -75,7 +76,7 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callab
         if record is None or not tracker.active:
             return None
         errors = [
-            judge(session, record, state, merged._sa_instance_state, frame)
+            judge(session, record, state, instance_state(merged), frame)
             for state, merged in list(known.items())
             if isinstance(state, InstanceState)
         ]
@@ -109,7 +110,7 @@ def overwritten(given: Any, target: Any) -> Iterator[str]:
             continue
         if key in chosen or key not in given.dict or not _counts(prop.columns, mapper):
             continue
-        if differs(prop.columns[0].type, before, given.dict[key], given.runid is not None):
+        if differs(prop.columns[0].type, before, given.dict[key], read.run(given) is not None):
             yield key
 
 
@@ -204,19 +205,20 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
                 raise
             try:
                 mark = callsite.mark(sys._getframe(1))
-                tracker.ledger.note_reattached(state, (self.hash_key, mark, before))
+                tracker.ledger.note_reattached(state, (read.number(self), mark, before))
             except Exception:
                 tracker.failed("Session._update_impl")
 
         return _update_impl
 
     def refused(session: Any, record: Any, state: Any, before: Owner, error: Exception, frame: FrameType) -> None:
-        other = session.identity_map._dict.get(state.key)
+        held = session.identity_map.get(state.key)
+        other = instance_state(held) if held is not None else None
         present = None
-        if state._deleted:
+        if state.was_deleted:
             kind = "deleted"
         elif other is not None and other is not state:
-            kind, present = "duplicate", tracker.ledger.load_site(other.runid)
+            kind, present = "duplicate", tracker.ledger.load_site(read.run(other))
         else:
             return
         site = present.resolve() if present is not None else None
@@ -234,9 +236,9 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
 
     def refused(error: Exception, frame: FrameType) -> None:
         names = frame.f_locals
-        if frame.f_code.co_name == _UPDATE:
-            unmatched(error, [row[0] for row in names.get("records") or ()], callsite.mark(frame))
-        elif frame.f_code.co_name == "_merge" and isinstance(names.get("state"), InstanceState):
+        if frame.f_code.co_name == UPDATES.name:
+            unmatched(error, [row[0] for row in names.get(ROWS.name) or ()], callsite.mark(frame))
+        elif frame.f_code.co_name == MERGE.name and isinstance(names.get("state"), InstanceState):
             outdated(error, names["state"], names["self"], callsite.mark(frame))
 
     def unmatched(error: Exception, states: list[Any], mark: Mark) -> None:
@@ -246,7 +248,7 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
         if first is None or any(where is None or where[0] != first[0] for where in noted):
             return
         state, (number, added, before) = states[0], first
-        session = _sessions.get(number) if number == state.session_id else None
+        session = state.session if number == state.session_id else None
         record = session.__dict__.get(KEY) if session is not None else None
         if record is not None:
             tracker.emit(_event(tracker, "unmatched", state, before, record, added, "added", error=error, flushed=mark))
@@ -290,23 +292,22 @@ def _elsewhere(before: Known | None, now: SessionRecord) -> bool:
 
 def _was_stored(tracker: Tracker, state: Any) -> bool:
     """Whether a session or a pickle is known to have held the instance; else a program made up its identity."""
-    known = state.__dict__
     return (
-        state.runid is not None
-        or "_instance_dict" in known
-        or "_pending_mutations" in known  # unpickled
+        read.run(state) is not None
+        or read.instance_dict(state) is not None
+        or read.unpickled(state) is not None
         or state in tracker.ledger.expunged
     )
 
 
 def _never_committed(before: Known | None, state: Any) -> bool:
     """Whether what the instance holds was written, but not committed: it is newer than the row, not older."""
-    session = _sessions.get(state.session_id) if state.session_id is not None else None
-    transaction = session._transaction if session is not None else None
+    session = state.session
+    transaction = (session.get_nested_transaction() or session.get_transaction()) if session is not None else None
     while transaction is not None:
-        if state in transaction._dirty or state in transaction._new:
+        if any(state in states for states in read.written(transaction)):
             return True
-        transaction = transaction._parent
+        transaction = transaction.parent
     return before is not None and bool(before.flushes) and not before.committed
 
 

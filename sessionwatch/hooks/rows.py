@@ -6,6 +6,8 @@ import gc
 from collections.abc import Sized
 from typing import Any
 
+from .reading import read
+
 _IN_TRANSACTION = 1  # a flag of MySQL's and MariaDB's protocol
 _PAGE = 1000  # rows of one INSERT that SQLAlchemy makes of many; the count of a driver is of the last one
 
@@ -43,14 +45,14 @@ def _given(context: Any) -> int | None:
     statement = context.compiled.statement
     if not context.isinsert or getattr(statement, "select", None) is not None:
         return None
-    return sum(len(values) for values in getattr(statement, "_multi_values", ())) or 1
+    return sum(len(values) for values in read.values(statement) or ()) or 1
 
 
 def _returned(context: Any) -> int | None:
     """Rows of RETURNING that SQLAlchemy has fetched already."""
     if not context.isinsert:
         return None
-    for rows in (context._insertmanyvalues_rows, context.returned_default_rows):
+    for rows in (read.inserted(context), context.returned_default_rows):
         if rows is not None:
             return len(rows)
     return None
@@ -94,7 +96,7 @@ def _is_waiting(context: Any) -> bool:
     if not has_result(context):
         return False
     cursor = context.cursor
-    fetched = getattr(cursor, "_rows", None)  # SQLAlchemy's cursor over an asyncio driver's: it holds all of them
+    fetched = read.fetched(cursor)  # SQLAlchemy's cursor over an asyncio driver's: it holds all of them
     if isinstance(fetched, Sized):
         return len(fetched) > 0
     if type(cursor).__module__ != "sqlite3":
@@ -108,8 +110,7 @@ def _is_waiting(context: Any) -> bool:
 
 def driver_is_idle(connection: Any) -> bool:
     """Whether the driver's connection is in no transaction: somebody has ended it there. False if it does not say."""
-    fairy = connection._dbapi_connection  # private: the public one reconnects what was invalidated
-    driver = getattr(fairy, "driver_connection", None)
+    driver = getattr(read.lent(connection), "driver_connection", None)
     if driver is None:
         return False
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from sqlalchemy.orm.session import _sessions  # private: the live sessions, as close_all_sessions() finds them
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .closing import still_open
+from .reading import live_sessions, session_of
 from .writes import uncommitted
 
 _REGISTRIES = frozenset({ScopedRegistry.__call__.__code__, ThreadLocalRegistry.__call__.__code__})
@@ -18,7 +18,7 @@ _DEPTH = 16  # frames between the opening of a session and the registry that ask
 
 def open_records() -> list[SessionRecord]:
     """The records of the sessions that are watched and in a transaction."""
-    records = (session.__dict__.get(KEY) for session in list(_sessions.values()))
+    records = (session.__dict__.get(KEY) for session in live_sessions())
     return [item for item in records if item is not None and item.closed_how is None and _works(item)]
 
 
@@ -28,7 +28,7 @@ def _works(record: SessionRecord) -> bool:
 
 def has_writes(record: SessionRecord) -> bool:
     """Whether something would be lost if the session ended now."""
-    session = _sessions.get(record.session_id)
+    session = session_of(record)
     if session is None:
         return False
     return (any(record.levels) or any(record.pending)) and bool(uncommitted(session, record))
@@ -48,13 +48,13 @@ def by_registry() -> bool:
 
 def live_openings() -> set[int]:
     """The id() of the opening of each session that exists and is watched."""
-    records = (session.__dict__.get(KEY) for session in list(_sessions.values()))
+    records = (session.__dict__.get(KEY) for session in live_sessions())
     return {id(record.opening) for record in records if record is not None}
 
 
 def tell_open(tracker: Tracker, record: SessionRecord, scope: str) -> None:
     """Report a session that is open at the end of its ``scope``: "the test", "the fixture 'session'"."""
-    session = _sessions.get(record.session_id)
+    session = session_of(record)
     if session is not None and _works(record):
         with tracker.guarded("the end of a scope"):
             tracker.emit(still_open(session, record, "scope", scope), record.allowances)

@@ -7,6 +7,7 @@ the host. Findings are raised only before anything was begun, or after everythin
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from time import perf_counter
 from types import CodeType, FrameType
@@ -21,6 +22,7 @@ from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
 from .patch import unseen
+from .reading import read
 from .registries import lent_again
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -103,6 +105,14 @@ def patch_add(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
+def adopted(tracker: Tracker, session: Any) -> SessionRecord | None:
+    """A record for a session that was opened before the installation."""
+    record = tracker.adopt(session)
+    if record is not None:
+        record.holds(read.number(session), weakref.ref(session.identity_map), read.unflushed(session))
+    return record
+
+
 # -- transactions -------------------------------------------------------------------------------------
 
 
@@ -116,14 +126,14 @@ def patch_begin(tracker: Tracker, began: Callable[[SessionRecord], None] | None)
         def __init__(self: Any, session: Any, origin: Any, parent: Any = None) -> None:  # noqa: N807
             record = getattr(session, KEY, None)
             if type(record) is not SessionRecord:  # a subclass may make up attributes
-                record = tracker.adopt(session)
+                record = adopted(tracker, session)
             if record is None or not tracker.active:
                 original(self, session, origin, parent)
                 return
             if record.closed_how is not None or (record.unit is not None and record.unit.ended):
                 record = again(tracker, session, record, sys._getframe(1))
             if record.reference is None:
-                record.holds(session)
+                record.holds(read.number(session), weakref.ref(session.identity_map), read.unflushed(session))
             try:
                 original(self, session, origin, parent)
             except BaseException as error:
@@ -190,7 +200,7 @@ def reused(
 
 def permanently_closed(session: Any) -> bool:
     """Whether the session was made with ``close_resets_only=False`` and has been closed."""
-    state = session.__dict__.get("_close_state")  # since SQLAlchemy 2.0.22
+    state = read.close_state(session)
     return state is not None and state.name == "CLOSED"
 
 

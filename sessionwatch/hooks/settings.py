@@ -23,6 +23,7 @@ from ..model import Mark
 from ..record.events import Misconfigured
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
+from .reading import entries, read
 from .writes import net_change
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -144,7 +145,7 @@ def after_commit(settings: Settings) -> Callable[[Any], None]:
 
     def committed(session: Any) -> None:
         maker = settings.makers.get(session)
-        if maker is None or not session.expire_on_commit or not session.identity_map._dict:
+        if maker is None or not session.expire_on_commit or not len(session.identity_map):
             return
         try:
             if not session.in_nested_transaction():
@@ -185,10 +186,7 @@ def after_flush(settings: Settings) -> Callable[[Any, Any], None]:
 
 
 def _connections(session: Any) -> set[Any]:
-    root = session._transaction
-    while root is not None and root._parent is not None:
-        root = root._parent
-    return {entry[0] for entry in root._connections.values()} if root is not None else set()
+    return {entry[0] for entry in entries(session)}
 
 
 def _declares_foreign_keys(context: Any) -> bool:
@@ -238,8 +236,9 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _do_get(self: Any) -> Any:
             try:
-                if hasattr(self._dialect, "do_execute"):  # a pool without an engine has a stand-in
-                    settings.wrap(self._dialect, "do_execute", _watched(settings, weakref.ref(self._dialect)))
+                dialect = read.dialect(self)
+                if hasattr(dialect, "do_execute"):  # a pool without an engine has a stand-in
+                    settings.wrap(dialect, "do_execute", _watched(settings, weakref.ref(dialect)))
             except Exception:
                 settings.tracker.failed("StaticPool._do_get")
             try:
@@ -314,7 +313,7 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _autoflush(self: Any) -> None:
-            if not self.autoflush and (self._new or self._deleted or self.identity_map._modified):
+            if not self.autoflush and any(read.unflushed(self)):
                 error = None
                 try:
                     error = queried(self, sys._getframe(1))
@@ -333,7 +332,7 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
     def queried(session: Any, frame: FrameType) -> Exception | None:
         owner = settings.makers.get(session) or type(session)
         owner = owner if owner in settings.made else session
-        if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or session._flushing:
+        if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or read.flushing(session):
             return None
         statement = frame.f_locals.get("statement")
         asked = {item.get("entity") for item in getattr(statement, "column_descriptions", ())}
@@ -349,9 +348,10 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
         return settings.tracker.emit(event, record.allowances if record is not None else ())
 
     def pending(session: Any) -> Iterator[tuple[type, str]]:
-        for states in (session._new, session._deleted, session.identity_map._modified):
+        new, deleted, modified = read.unflushed(session)
+        for states in (new, deleted, modified):
             for state in list(states):
-                if state in session._new or state in session._deleted or net_change(state):
+                if state in new or state in deleted or net_change(state):
                     yield state.class_, state.class_.__name__
 
     return make

@@ -21,6 +21,7 @@ from .forks import inherited
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
 from .patch import unseen
+from .reading import in_greenlet, read
 from .writes import note
 
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
@@ -70,7 +71,7 @@ def patch_execute(
                     record.last = context.statement
                     if sites:  # walked to once a statement: for the session, for what it wrote and for what it loads
                         place = record.last_site = place or callsite.site(sys._getframe(1))
-                        if not (self._has_events or self.engine._has_events):
+                        if not any(read.has_events(self)):
                             tracker.recent = get_ident(), place
                     if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
                         note(self, record, context, result, place or sys._getframe(1))
@@ -140,10 +141,7 @@ def _holds_up(connection: Any, frame: FrameType) -> bool:
     Not inside of SQLAlchemy's greenlet; not for what an engine asks its first connection; not in a
     notebook, where a loop runs around every cell and waits for it.
     """
-    greenlet = sys.modules.get("greenlet")
-    if greenlet is not None and type(greenlet.getcurrent()).__name__ == "_AsyncIoGreenlet":
-        return False
-    if not connection.__dict__.get("_allow_autobegin", True):
+    if in_greenlet() or not read.may_begin(connection):
         return False
     names = (str(outer.f_globals.get("__name__", "")) for outer in callsite.stack(frame))
     return not any(name.startswith(_NOTEBOOKS) for name in names)

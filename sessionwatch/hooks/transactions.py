@@ -14,6 +14,7 @@ from .crossing import drop
 from .failures import before_commit as failed_before
 from .holding import begun
 from .overlaps import before_commit as somebody_inside
+from .reading import read
 from .reattach import note_database
 from .units import committed
 from .writes import owns
@@ -37,7 +38,7 @@ def after_begin(tracker: Tracker, databases: bool, watchdog: Watchdog | None) ->
             return
         # KEY; a connection that is kept must not keep the session's record
         connection._sessionwatch = reference = weakref.ref(record)
-        entry = transaction._connections.get(connection)
+        entry = read.connections(transaction).get(connection)
         if entry is None:
             return
         if entry[3]:  # autoclose: checked out by this session, and so is the commit
@@ -63,7 +64,7 @@ def after_transaction_end(ended: Callable[[Any], None]) -> Callable[[Any, Any], 
         record = getattr(session, KEY, None)
         if record is None:
             return
-        if transaction._parent is None:
+        if transaction.parent is None:
             if record.working is not None:
                 ended(record)
             if record.closed_how is None:

@@ -13,6 +13,7 @@ from ..model import Mark, RawSite
 from ..record.events import Commit, SplitCommit
 from ..record.ledger import SessionRecord
 from ..record.tracker import Tracker
+from .reading import entries
 from .writes import is_temporary
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -82,7 +83,7 @@ def _earlier(commits: list[Any], database: Any, commit: Commit) -> Commit | None
 def _unread(session: Any, record: SessionRecord, mark: Mark) -> Unread:
     """What there is to know of a commit, while its transaction is still there; neither session nor engine is kept."""
     databases = {}
-    for kept in session._transaction._connections.values():
+    for kept in entries(session):
         engine = kept[0].engine
         databases[id(kept[0])] = engine.url, id(engine.pool)
     return databases, record.levels, record.temporary, record.session_id, record.number, record.opening, mark

@@ -13,6 +13,7 @@ from ..model import by_instruction
 from ..record.events import Step
 from ..record.tracker import Tracker
 from .ownership import described, owner
+from .reading import read
 
 _LONGEST_PATH = 4  # steps; a longer one is no option that anybody would write
 
@@ -38,7 +39,7 @@ def facts(tracker: Tracker, state: Any, key: str, frame: FrameType) -> dict[str,
 
 def _by_get(tracker: Tracker, state: Any, record: Any) -> bool:
     """Whether the query that an instance goes back to was a call of ``get()`` or ``get_one()``."""
-    run = state.runid
+    run = read.run(state)
     place = tracker.ledger.load_site(record.roots.get(run, run) if record is not None else run)
     return place is not None and _gets(*place)
 

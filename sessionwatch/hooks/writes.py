@@ -11,8 +11,6 @@ from sqlalchemy.engine import Connection, NestedTransaction
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import PassiveFlag
 from sqlalchemy.orm.interfaces import ONETOMANY
-from sqlalchemy.orm.mapper import _all_registries  # private: the mapped class of a table has no public look-up
-from sqlalchemy.orm.session import _sessions  # private: sessions by hash_key, as object_session() looks them up
 
 from ..frames import callsite
 from ..model import RawSite
@@ -28,6 +26,7 @@ from ..record.sql import (
     temporary_table,
     text_write,
 )
+from .reading import entries, read
 from .rows import count_of, driver_is_idle, has_result
 
 _UNDOES_DDL = ("postgresql", "cockroachdb", "mssql")  # databases whose rollback undoes CREATE, ALTER and DROP
@@ -39,7 +38,7 @@ _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREAT
 
 def note(connection: Any, record: SessionRecord, context: Any, result: Any, where: RawSite | FrameType) -> None:
     """Note what a statement wrote, if its commit is the session's; ``where`` it was run, or a frame to look from."""
-    if id(connection) not in record.owned or connection._is_autocommit_isolation():
+    if id(connection) not in record.owned or read.autocommits(connection):
         if context.is_crud:
             _, verb = next(iter(_targets(context)))
             record.count_rows(verb, count_of(context, result) or 0)
@@ -58,8 +57,8 @@ def note(connection: Any, record: SessionRecord, context: Any, result: Any, wher
 def _wrote(
     connection: Any, record: SessionRecord, what: tuple[Any, str], count: int | None, where: RawSite | FrameType
 ) -> None:
-    session = _sessions.get(record.session_id)
-    flushed = session is not None and session._flushing
+    session = read.sessions.get(record.session_id)
+    flushed = session is not None and read.flushing(session)
     mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
     record.wrote(*what, id(connection), flushed, count, mark)
     if connection.dialect.name in _IMPLICIT and not driver_is_idle(connection):
@@ -126,8 +125,10 @@ def uncommitted(session: Any, record: SessionRecord) -> tuple[Write, ...]:
         live = _live_connections(session, record)
         entries = (entry for level in record.levels for entry in level.values() if entry.connection in live)
         writes += summarised(entries, record.temporary)
-    if (session._new or session._deleted or session.identity_map._modified) and not _joined(session, record):
-        writes += pending(session._new, session._deleted, session.identity_map._modified, record)
+    unflushed = read.unflushed(session)
+    if any(unflushed) and not _joined(session, record):
+        new, deleted, modified = unflushed
+        writes += pending(new, deleted, modified, record)
     return tuple(writes)
 
 
@@ -145,13 +146,9 @@ def _live_connections(session: Any, record: SessionRecord) -> set[int]:
 
     Some drivers tell late that they are in a transaction: only one that has told so can tell that it is over.
     """
-    root = session._transaction
-    while root is not None and root._parent is not None:
-        root = root._parent
-    entries = set(root._connections.values()) if root is not None else set()
     return {
         id(entry[0])
-        for entry in entries
+        for entry in entries(session)
         if entry[1].is_active and not driver_commits(entry[0]) and not _is_over(entry[0], record)
     }
 
@@ -164,7 +161,7 @@ def _is_over(connection: Any, record: SessionRecord) -> bool:
 
 def driver_commits(connection: Any) -> bool:
     """Whether the driver's own connection was made with autocommit, which SQLAlchemy does not know of."""
-    fairy = connection._dbapi_connection  # private: the public one reconnects what was invalidated
+    fairy = read.lent(connection)
     return fairy is not None and getattr(fairy.dbapi_connection, "autocommit", False) is True
 
 
@@ -206,7 +203,7 @@ def _subject(entry: Entry) -> tuple[str, bool]:
 
 
 def _mapper_of(table: Any) -> Any:
-    for registry in _all_registries():
+    for registry in read.registries():
         for mapper in list(registry.mappers):
             if mapper.local_table is table and (mapper.inherits is None or mapper.inherits.local_table is not table):
                 return mapper
@@ -229,7 +226,7 @@ def is_temporary(table: Any, known: frozenset[str]) -> bool:
         return True
     if isinstance(table, str):
         return table.lower().startswith(("temp.", "pg_temp"))
-    prefixes = [str(prefix).upper() for prefix in getattr(table, "_prefixes", ())]
+    prefixes = [str(prefix).upper() for prefix in read.prefixes(table) or ()]
     return any(prefix.startswith(("TEMP", "GLOBAL TEMP", "LOCAL TEMP")) for prefix in prefixes)
 
 

@@ -158,12 +158,11 @@ class SessionRecord(_Life):
         self.connections = self.statements = 0
         self.muted = False
 
-    def holds(self, session: Any) -> None:
-        """From now on the session may hold instances: remember by what they are known."""
-        identity = session.identity_map
-        self.session_id = session.hash_key
-        self.reference = identity._wr
-        self.pending = (session._new, session._deleted, identity._modified)
+    def holds(self, number: int, reference: Any, pending: Any) -> None:
+        """From now on the session may hold instances: remember by what they are known, and what it has to flush."""
+        self.session_id = number
+        self.reference = reference
+        self.pending = pending
 
     @property
     def is_closed(self) -> bool:
@@ -416,10 +415,10 @@ class Ledger:
         if len(self.expunged) < self.sessions * 4:
             self.expunged[state] = (record, mark, allowed)
 
-    def note_expired(self, state: Any, mark: Mark) -> None:
-        """An instance was expired by hand; the note holds until the instance is loaded again."""
+    def note_expired(self, state: Any, mark: Mark, run: int | None) -> None:
+        """An instance was expired by hand; the note holds until a query with another number than ``run`` fills it."""
         if len(self.expired) < self.sessions * 4:
-            self.expired[state] = (mark, state.runid)
+            self.expired[state] = (mark, run)
 
     def note_reattached(self, state: Any, where: tuple[int, Mark, Any]) -> None:
         """Remember which session (its ``hash_key``) took a detached instance, by which line, and who had it before."""

@@ -119,9 +119,7 @@ class Tracker:
             session.__dict__[KEY] = None
             return None
         self.opened_by_kind["sync"] += 1
-        record = self._record(session, None, None)  # it may be older than the unit that it is used in
-        record.holds(session)
-        return record
+        return self._record(session, None, None)  # it may be older than the unit that it is used in
 
     def reopen(self, session: Any, before: SessionRecord, frame: FrameType) -> SessionRecord:
         """A new record for a session that is used again after a close."""

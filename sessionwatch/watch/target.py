@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from ..hooks.reading import read
 from ..model import ConfigError
 
 Wants = Callable[[Any], bool]
@@ -56,7 +57,7 @@ def _asynchronous(target: Any) -> Wants | None:
 
 def _bound_to(session: Any, engine: Engine) -> bool:
     """Whether the session uses the engine; a session that chooses its engine by itself may."""
-    by_class = session.__dict__.get("binds") or session.__dict__.get("_Session__binds") or {}  # private before 2.1
+    by_class = read.binds(session) or {}
     binds = [session.bind, *by_class.values()]
     binds = [bind.engine if isinstance(bind, Connection) else bind for bind in binds if bind is not None]
     if any(bind.pool is engine.pool for bind in binds):  # Engine.execution_options() makes another one on the pool

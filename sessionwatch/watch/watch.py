@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from .. import config, hooks, rules
 from ..frames import callsite
 from ..hooks import changes, closing, ownership, recorded
-from ..hooks.ownership import live_sessions
 from ..hooks.pools import Pools
+from ..hooks.reading import live_sessions, read
 from ..hooks.settings import Settings
 from ..model import Evidence, Finding, FindingError, Limits, Mode, Ownership, Rule, project_root
 from ..output import sinks
@@ -384,7 +384,7 @@ class Watch:
 
     def owner_of(self, instance: object) -> Ownership | None:
         """Who owned ``instance``; None if nothing is known of it, or it is not a mapped instance."""
-        state = getattr(instance, "_sa_instance_state", None)
+        state = read.state(instance)
         if state is None:
             return None
         owner = ownership.ownership(self.tracker, state)

@@ -1,0 +1,263 @@
+"""The private side of SQLAlchemy: every name that is read or compared, why, and what can't be seen without it.
+
+No other module spells these names. `probe` looks for each of them, without a database; one that is missing takes with
+it the events that need it, and so their rules. `reading` has the functions that read them. Names without an underscore
+are listed where SQLAlchemy's documentation does not have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..record.events import (
+    Blocked,
+    ChangedInPlace,
+    ChangedTwice,
+    DetachedRead,
+    DetachedTouch,
+    DetachedWrite,
+    ErrorSwallowed,
+    GivenAway,
+    InheritedConnection,
+    Misconfigured,
+    Reattached,
+    RepeatedGet,
+    RepeatedLoad,
+    SessionEnded,
+    SessionReused,
+    SplitCommit,
+    TransactionOverdue,
+    UnloadedRead,
+    Write,
+)
+from . import shapes
+
+SESSIONS, MAPPERS, LOADING = "sqlalchemy.orm.session", "sqlalchemy.orm.mapper", "sqlalchemy.orm.loading"
+SESSION, TRANSACTION = f"{SESSIONS}:Session", f"{SESSIONS}:SessionTransaction"
+STATE = "sqlalchemy.orm.state:InstanceState"
+# Where there are two, the one with the underscore is 2.1's.
+MAP = "sqlalchemy.orm.identity:WeakInstanceDict|sqlalchemy.orm.identity:_WeakInstanceDict"
+CONNECTION, POOL = "sqlalchemy.engine.base:Connection", "sqlalchemy.pool"
+LAZY = "sqlalchemy.orm.strategies:LazyLoader|sqlalchemy.orm.strategies:_LazyLoader"
+IMPL = "sqlalchemy.orm.attributes:AttributeImpl|sqlalchemy.orm.attributes:_AttributeImpl"
+ADAPTED = "sqlalchemy.connectors.asyncio:AsyncAdapt_dbapi_cursor|sqlalchemy.dialects.sqlite.aiosqlite:AsyncAdapt_aiosqlite_cursor"
+GREENLETS = "sqlalchemy.util._concurrency_py3k|sqlalchemy.util.concurrency:_concurrency_shim_cls"
+
+
+@dataclass(slots=True, eq=False)
+class Private:
+    """One name. ``where`` and ``name`` are as in `shapes.has`; ``needs``: the events that can't be made without it."""
+
+    where: str
+    name: str
+    why: str
+    needs: tuple[type, ...] = ()
+    package: str = ""  # that SQLAlchemy needs for it: without that the name is not missed
+
+    def is_missing(self) -> bool:
+        return not (self.package and not shapes.is_there(self.package)) and not shapes.has(self.where, self.name)
+
+    def __str__(self) -> str:
+        _, _, path = self.where.split("|")[0].partition(":")
+        return f"{path}.{self.name.split('|')[0]}" if path else self.name
+
+
+NAMES: list[Private] = []
+
+
+def _private(where: str, name: str, why: str, *needs: type, package: str = "") -> Private:
+    NAMES.append(Private(where, name, why, needs, package))
+    return NAMES[-1]
+
+
+# -- sessions ------------------------------------------------------------------------------------------
+
+NEW = _private(SESSION, "_new", "states to be inserted; `new` copies them", Write, Misconfigured)
+DELETED = _private(SESSION, "_deleted", "states to be deleted; `deleted` copies", Write, Misconfigured, ChangedTwice)
+MODIFIED = _private(MAP, "_modified", "changed states; `dirty` copies them", Write, Misconfigured, ChangedTwice)
+FLUSHING = _private(
+    SESSION,
+    "_flushing",
+    "a statement is the flush's; else rows are named by their table",
+    ErrorSwallowed,
+    Misconfigured,
+)
+NUMBER = _private(
+    SESSION, "hash_key", "what its states know it by", DetachedWrite, Reattached, ChangedTwice, ErrorSwallowed
+)
+ALL_SESSIONS = _private(
+    SESSIONS,
+    "_sessions",
+    "sessions by that number; there is no list of them",
+    DetachedWrite,
+    ChangedTwice,
+    ErrorSwallowed,
+)
+CLOSE_STATE = _private(SESSION, "_close_state", "SQLAlchemy itself refuses another use, since 2.0.22", SessionReused)
+BINDS = _private(SESSION, "binds|_Session__binds", "target=engine: sessions that have an engine for each class")
+BEFORE_ATTACH = _private(SESSION, "_before_attach", "where a second session is refused", GivenAway)
+ATTACHED = _private(f"{SESSION}._before_attach", "self, state", "which session, and which instance", GivenAway)
+GET_IMPL = _private(SESSION, "_get_impl", "on the stack: a get(), not a lazy load", RepeatedGet)
+MERGE = _private(SESSION, "_merge", "on the stack: a merge asks, not the program", RepeatedGet, Reattached)
+RECURSIVE = _private(f"{SESSION}._merge", "_recursive", "what a merge made of what it was given", Reattached)
+CLOSE_IMPL = _private(SESSION, "_close_impl", "on the stack: a close was refused")
+STATE_SESSION = _private(
+    f"{SESSIONS}:make_transient",
+    "_state_session",
+    "make_transient() asks by it; the program has that by its name",
+    DetachedWrite,
+)
+
+# -- transactions of sessions --------------------------------------------------------------------------
+
+CONNECTIONS = _private(
+    TRANSACTION, "_connections", "whose commit it is",
+    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured,
+)  # fmt: skip
+ENTRY = _private(
+    f"{TRANSACTION}.close", "connection, transaction, should_commit, autoclose", "what is kept of each connection",
+    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured,
+)  # fmt: skip
+ADDED = _private(TRANSACTION, "_new", "what was written and not committed", Reattached)
+DIRTY = _private(TRANSACTION, "_dirty", "the same of updates", Reattached)
+IS_OVER = _private(TRANSACTION, "_transaction_is_closed", "`is_active` is no for a failed one, too", ErrorSwallowed)
+
+# -- states of instances -------------------------------------------------------------------------------
+
+STATE_ATTRIBUTE = _private(
+    "sqlalchemy.orm.base:DEFAULT_STATE_ATTR", "_sa_instance_state", "an instance's state, from its dictionary",
+    DetachedTouch, DetachedWrite, RepeatedLoad,
+)  # fmt: skip
+INSTANCE_DICT = _private(
+    STATE, "_instance_dict", "weak reference to the session's identity map, which stays when the session has ended",
+    DetachedRead, DetachedTouch, DetachedWrite, Reattached,
+)  # fmt: skip
+SESSION_ID = _private(STATE, "session_id", "one test a read", DetachedTouch, DetachedWrite, Reattached)
+RUN = _private(STATE, "runid", "the query that filled it", RepeatedLoad, Reattached, ChangedTwice)
+UNPICKLED = _private(STATE, "_pending_mutations", "tells an unpickled instance from one that was made up", Reattached)
+COMMITTED = _private(STATE, "committed_state", "what was changed since", ChangedTwice, ChangedInPlace, Reattached)
+_private(STATE, "expired_attributes", "why a value is not there", UnloadedRead)
+_private(STATE, "load_path", "the way from the query to it", UnloadedRead)
+_private(
+    "sqlalchemy.orm.attributes:ScalarAttributeImpl|sqlalchemy.orm.attributes:_ScalarAttributeImpl",
+    "supports_population",
+    "a write-only collection keeps no value",
+    DetachedTouch,
+)
+_private(IMPL, "get_history", "a change without effect is none", Write, Misconfigured)
+_private(IMPL, "parent_token", "a parent of new children is not changed", Write, Misconfigured)
+COLLECTION_KEY = _private("sqlalchemy.orm.collections:CollectionAdapter", "_key", "which collection", DetachedWrite)
+_private("sqlalchemy.orm.collections:CollectionAdapter", "owner_state", "whose collection", DetachedWrite)
+PARENTS = _private("sqlalchemy.ext.mutable:MutableBase", "_parents", "whose value was changed", DetachedWrite)
+
+# -- loads ---------------------------------------------------------------------------------------------
+
+REFRESHED = _private(
+    f"{LOADING}:load_on_pk_identity|{LOADING}:_load_on_pk_identity", "refresh_state", "whose column is loaded",
+    RepeatedLoad, RepeatedGet,
+)  # fmt: skip
+SUBJECT = _private("sqlalchemy:Select", "_propagate_attrs", "the class that get() asks for", RepeatedGet)
+LOCKED = _private("sqlalchemy:Select", "_for_update_arg", "a get() that locks is meant", RepeatedGet)
+READ_OF = _private(
+    "sqlalchemy.orm.attributes:InstrumentedAttribute.__get__", "instance", "on the stack: a read asks", RepeatedLoad
+)
+_BETWEEN = "on the stack, between the read of an attribute and its query"
+BETWEEN = tuple(
+    _private(where, name, _BETWEEN, RepeatedLoad)
+    for where, name in (
+        (LAZY, "_emit_lazyload"),
+        (LAZY, "_generate_lazy_clause"),
+        (LAZY, "_get_ident_for_use_get"),
+        (LAZY, "_load_for_state"),
+        (IMPL, "_fire_loader_callables"),
+        ("sqlalchemy.orm:Mapper", "_get_committed_state_attr_by_column"),
+        ("sqlalchemy.orm:Mapper", "_get_state_attr_by_column"),
+        (STATE, "_load_expired"),
+        (LOADING, "load_on_ident|_load_on_ident"),
+        (LOADING, "load_scalar_attributes|_load_scalar_attributes"),
+    )
+)
+UPDATES = _private("sqlalchemy.orm.persistence", "_emit_update_statements", "where an UPDATE finds no row", Reattached)
+ROWS = _private("sqlalchemy.orm.persistence:_emit_update_statements", "records", "of which states", Reattached)
+ALL_REGISTRIES = _private(
+    MAPPERS, "_all_registries", "mappings of before; else rows are named by their table", ChangedInPlace
+)
+
+# -- statements ----------------------------------------------------------------------------------------
+
+AUTOCOMMITS = _private(
+    CONNECTION, "_is_autocommit_isolation", "nothing can be lost", Write, ErrorSwallowed, TransactionOverdue
+)
+LENT = _private(
+    CONNECTION,
+    "_dbapi_connection",
+    "the driver's; `connection` reconnects",
+    Write,
+    TransactionOverdue,
+    InheritedConnection,
+)
+POOLED = _private(
+    f"{POOL}.base:_ConnectionFairy", "_connection_record", "the pool's record of a connection", InheritedConnection
+)
+_private(f"{POOL}.base:_ConnectionRecord", "starttime", "whether it is older than the fork", InheritedConnection)
+MAY_BEGIN = _private(CONNECTION, "_allow_autobegin", "no: what an engine asks its first connection", Blocked)
+HAS_EVENTS = _private(CONNECTION, "_has_events", "without listeners a query's place is the statement's: saves a walk")
+ENGINE_HAS_EVENTS = _private("sqlalchemy.engine.base:Engine", "_has_events", "the same of its engine")
+AT_CONNECT = _private(
+    "sqlalchemy.engine.default:DefaultDialect", "_on_connect_isolation_level", "None: the level need not be asked for"
+)
+COMMITS = tuple(
+    _private(CONNECTION, name, "on the stack: a commit failed, no statement", ErrorSwallowed)
+    for name in ("_commit_impl", "_commit_twophase_impl", "_prepare_twophase_impl")
+)
+ERROR = _private(
+    f"{CONNECTION}._handle_dbapi_exception", "e, statement, parameters, cursor, context", "what failed", ErrorSwallowed
+)
+GREENLET = _private(
+    GREENLETS, "_AsyncIoGreenlet", "in one of SQLAlchemy's greenlets a loop goes on", Blocked, package="greenlet"
+)
+VALUES = _private("sqlalchemy:Insert", "_multi_values", "how many rows values([...]) has", Write)
+INSERTED = _private(
+    "sqlalchemy.engine.default:DefaultExecutionContext", "_insertmanyvalues_rows", "rows that RETURNING brought", Write
+)
+FETCHED = _private(ADAPTED, "_rows", "rows that an asyncio driver's cursor holds", Write, package="greenlet")
+PREFIXES = _private("sqlalchemy:Table", "_prefixes", "TEMPORARY", Write, SplitCommit)
+BUFFER = _private(
+    "sqlalchemy.engine.cursor:BufferedRowCursorFetchStrategy",
+    "_rowbuffer",
+    "a streamed result goes on",
+    TransactionOverdue,
+)
+
+# -- pools ---------------------------------------------------------------------------------------------
+
+DIALECT = _private(f"{POOL}:Pool", "_dialect", "whose one connection it is", Misconfigured)
+DO_GET = _private(f"{POOL}:QueuePool", "_do_get", "on the stack: a pool ran dry; else nobody says who holds it")
+QUEUE = _private(f"{POOL}:QueuePool", "_pool", "connections that wait; what is public takes its lock")
+IS_ASYNC = _private(f"{POOL}:QueuePool", "_is_asyncio", "which kind of queue")
+WAITING = _private("sqlalchemy.util.queue:Queue", "queue", "what is in it")
+WAITING_ASYNC = _private(
+    "sqlalchemy.util.queue:AsyncAdaptedQueue", "_queue", "the same; made by its first use, in its loop"
+)
+OVERFLOW = _private(f"{POOL}:QueuePool", "_max_overflow", "how many there may be")
+THREADS = _private(f"{POOL}:SingletonThreadPool", "_all_conns", "connections of all threads")
+ONLY_ONE = _private(f"{POOL}:AssertionPool", "_conn", "its one connection")
+
+
+# -- the probe -----------------------------------------------------------------------------------------
+
+
+def probe() -> list[Private]:
+    """The names that this SQLAlchemy does not have as they are known."""
+    return [name for name in NAMES if name.is_missing()]
+
+
+def unseen_events(kinds: Iterable[type], missing: Iterable[Private]) -> dict[type, str]:
+    """Those of ``kinds`` of events, or of their parts, that can't be made, each with the first name that it lacks."""
+    found: dict[type, str] = {}
+    for name in missing:
+        for kind in kinds:
+            if issubclass(kind, name.needs):
+                found.setdefault(kind, str(name))
+    return found

@@ -1,0 +1,101 @@
+"""Whether SQLAlchemy has a name, and as what: looked up in its classes and in its functions' code.
+
+Nothing is made and nothing is called, so that no wrapper of the program's is run and no listener hears of it.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib
+import inspect
+import itertools
+from collections.abc import Iterator
+from types import CodeType, ModuleType
+from typing import Any
+
+_known: set[tuple[str, str]] = set()  # what was found
+
+
+def has(where: str, name: str) -> bool:
+    """Whether what ``where`` names has ``name``.
+
+    ``where`` is ``module:Class.method``, each part of it, but the module, as needed; ``name`` is an attribute of a
+    module or a class, a variable of a function (several with commas: next to each other, in this order), or the
+    value of a constant. Both may have alternatives, with ``|`` between them.
+    """
+    if (where, name) in _known:
+        return True
+    owners = [owner for one in where.split("|") if (owner := _resolved(one)) is not None]
+    found = any(_has(owner, one) for owner in owners for one in name.split("|"))
+    if found:
+        _known.add((where, name))
+    return found
+
+
+def is_there(module: str) -> bool:
+    """Whether a package or module can be imported, or has been."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _resolved(where: str) -> Any:
+    module, _, path = where.partition(":")
+    if not is_there(module):
+        return None
+    found: Any = importlib.import_module(module)
+    for part in path.split(".") if path else ():
+        found = getattr(found, part, None)
+    return found
+
+
+def _has(owner: Any, name: str) -> bool:
+    if isinstance(owner, str):
+        return owner == name
+    if isinstance(owner, ModuleType):
+        return hasattr(owner, name)
+    if isinstance(owner, type):
+        return any(name in vars(base) for base in owner.__mro__) or _is_set(owner, name)
+    code = code_of(owner)
+    if code is None:
+        return False
+    names = name.split(", ")
+    known = code.co_varnames + code.co_names
+    return any(list(known[at : at + len(names)]) == names for at in range(len(known)))
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code of a function, below whatever wraps it; None for one that is not written in Python."""
+    try:
+        function = inspect.unwrap(function)
+    except ValueError:  # wrappers in a circle
+        return None
+    code = getattr(function, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _is_set(owner: type, name: str) -> bool:
+    """Whether a method of the class sets the attribute, on ``self``."""
+    return any(_sets(code, name) for base in owner.__mro__ for code in _codes(base))
+
+
+def _codes(owner: type) -> Iterator[CodeType]:
+    for function in list(vars(owner).values()):
+        code = code_of(getattr(function, "__func__", getattr(function, "fget", function)))
+        if code is not None:
+            yield code
+
+
+def _sets(code: CodeType, name: str) -> bool:
+    if name not in code.co_names:
+        return False
+    for before, now in itertools.pairwise(dis.get_instructions(code)):
+        if now.opname == "STORE_ATTR" and now.argval == name:
+            loaded = (
+                before.argval[-1] if isinstance(before.argval, tuple) else before.argval
+            )  # of two in one, since 3.13
+            if loaded == "self":
+                return True
+    return False
