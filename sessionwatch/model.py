@@ -325,6 +325,7 @@ class Rule:
     events: tuple[type, ...]
     check: Callable[[Any, dict[str, Any]], Iterator[Finding]]
     settings: dict[str, Setting] = field(default_factory=dict)
+    parts: tuple[type, ...] = ()  # of its events, without which it has nothing to say
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
     limits: Callable[[Limits, dict[str, Any], Level], Limits] | None = None
 

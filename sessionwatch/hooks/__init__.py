@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from ..record.events import Event
+from . import private
 from .context import Context, Hook
 from .errors import RAISED
 from .patch import listen, patch
+from .reading import read
 from .table import FOLLOWERS, HOOKS, LISTENERS
 
 __all__ = ["RAISED", "Context", "import_all", "install", "missing"]
@@ -26,13 +27,21 @@ def import_all() -> None:
         _module(name)
 
 
-def missing(events: Iterable[type[Event]]) -> dict[type[Event], str]:
-    """The types of event that can't be made with this SQLAlchemy, each with the name that it lacks."""
-    lost: dict[type[Event], str] = {}
+def missing(kinds: Iterable[type]) -> dict[type, str]:
+    """Those of some types of event, and of their parts, that can't be made with this SQLAlchemy: each with the first
+    name that it lacks. From now on what is missing is not read either.
+    """
+    names = private.probe()
+    read.settle(names)
+    lacks: list[tuple[str, tuple[type, ...]]] = [(str(name), name.needs) for name in names]
     for hook in HOOKS:
         if not hook.optional and _owner(hook) is None:
-            name = f"{hook.module}.{hook.owner}.{hook.name}"
-            lost |= {event: name for event in events if issubclass(event, hook.makes)}
+            lacks.append((f"{hook.owner}.{hook.name}" if hook.owner else hook.name, hook.makes))
+    lost: dict[type, str] = {}
+    for kind in kinds:
+        for name, makes in lacks:
+            if issubclass(kind, makes):
+                lost.setdefault(kind, name)
     return lost
 
 

@@ -7,13 +7,15 @@ are listed where SQLAlchemy's documentation does not have them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+import sqlalchemy
 
 from ..record.events import (
     Blocked,
     ChangedInPlace,
     ChangedTwice,
+    Counted,
     DetachedRead,
     DetachedTouch,
     DetachedWrite,
@@ -33,6 +35,7 @@ from ..record.events import (
 )
 from . import shapes
 
+VERSION = sqlalchemy.__version__
 SESSIONS, MAPPERS, LOADING = "sqlalchemy.orm.session", "sqlalchemy.orm.mapper", "sqlalchemy.orm.loading"
 SESSION, TRANSACTION = f"{SESSIONS}:Session", f"{SESSIONS}:SessionTransaction"
 STATE = "sqlalchemy.orm.state:InstanceState"
@@ -113,11 +116,11 @@ STATE_SESSION = _private(
 
 CONNECTIONS = _private(
     TRANSACTION, "_connections", "whose commit it is",
-    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured,
+    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured, Counted,
 )  # fmt: skip
 ENTRY = _private(
     f"{TRANSACTION}.close", "connection, transaction, should_commit, autoclose", "what is kept of each connection",
-    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured,
+    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured, Counted,
 )  # fmt: skip
 ADDED = _private(TRANSACTION, "_new", "what was written and not committed", Reattached)
 DIRTY = _private(TRANSACTION, "_dirty", "the same of updates", Reattached)
@@ -251,13 +254,3 @@ ONLY_ONE = _private(f"{POOL}:AssertionPool", "_conn", "its one connection")
 def probe() -> list[Private]:
     """The names that this SQLAlchemy does not have as they are known."""
     return [name for name in NAMES if name.is_missing()]
-
-
-def unseen_events(kinds: Iterable[type], missing: Iterable[Private]) -> dict[type, str]:
-    """Those of ``kinds`` of events, or of their parts, that can't be made, each with the first name that it lacks."""
-    found: dict[type, str] = {}
-    for name in missing:
-        for kind in kinds:
-            if issubclass(kind, name.needs):
-                found.setdefault(kind, str(name))
-    return found

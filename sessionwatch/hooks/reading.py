@@ -33,6 +33,7 @@ class Read:
     """The functions that read them; what each finds where a name is missing is given first."""
 
     def __init__(self) -> None:
+        self.missing: list[Private] = []
         self.settle(names.probe())
 
     def settle(self, missing: list[Private]) -> None:

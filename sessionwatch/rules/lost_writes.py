@@ -147,6 +147,7 @@ RULE = Rule(
     page=PAGE,
     on_in=frozenset({"log", "strict", "telemetry"}),
     events=(SessionEnded,),
+    parts=(Write,),
     check=check,
     safe_point="after the close, when the connection is back in its pool",
     settings={

@@ -15,6 +15,7 @@ from .. import config, hooks, rules
 from ..frames import callsite
 from ..hooks import changes, closing, ownership, recorded
 from ..hooks.pools import Pools
+from ..hooks.private import VERSION
 from ..hooks.reading import live_sessions, read
 from ..hooks.settings import Settings
 from ..model import Evidence, Finding, FindingError, Limits, Mode, Ownership, Rule, project_root
@@ -88,6 +89,8 @@ class Watch:
         self.judge: Callable[[Finding, Event], bool | None] | None = None  # see `Watch.ask`
         self.when_opened: Callable[[SessionRecord], None] | None = None
         self._exiting = False
+        self._lost: dict[str, str] = {}  # rules that can't work with this SQLAlchemy, and what it is without
+        self._uncounted: str | None = None  # what it is without, where telemetry can't count
         self._hooked = contextlib.ExitStack()
         self._undo = contextlib.ExitStack()
 
@@ -152,7 +155,7 @@ class Watch:
             sites=not counting,
             limits=self._limits(),
             watchdog=self.watchdog,
-            events=wanted | {Counted} if counting else wanted,
+            events=wanted | {Counted} if counting and self._uncounted is None else wanted,
             handlers=rules.slugs_by_event(),
         )
         self._hooked = hooks.install(context)
@@ -204,15 +207,24 @@ class Watch:
         return limits
 
     def _switch_off_what_cannot_work(self) -> None:
-        enabled = [rule for rule in rules.ALL if self.config.levels[rule.slug] != "off"]
-        without = hooks.missing({kind for rule in enabled for kind in rule.events})
-        lost = {rule.slug: without[kind] for rule in enabled for kind in rule.events if kind in without}
-        for slug, name in lost.items():
+        needs = {rule.slug: rule.events + rule.parts for rule in rules.ALL}
+        without = hooks.missing([Counted, *(kind for kinds in needs.values() for kind in kinds)])
+        self._lost = {slug: without[kind] for slug, kinds in needs.items() for kind in kinds if kind in without}
+        self._uncounted = without.get(Counted)
+        off = [slug for slug in self._lost if self.config.levels[slug] != "off"]
+        for slug in off:
             self.config.levels[slug] = "off"
-            self.config.origins[f"rules.{slug}"] = f"off, because this SQLAlchemy has no {name} as it is known"
-        for name in dict.fromkeys(lost.values()):
-            slugs = ", ".join(slug for slug in lost if lost[slug] == name)
-            say(logging.WARNING, "sessionwatch: this SQLAlchemy has no %s as it is known; off: %s", name, slugs)
+            self.config.origins[f"rules.{slug}"] = (
+                f"SQLAlchemy {VERSION} has no {self._lost[slug]}, which the rule needs"
+            )
+        lacks = [self._lost[slug] for slug in off]
+        if self._uncounted is not None and self.config.mode == "telemetry":
+            lacks.append(self._uncounted)
+            off.append("what telemetry counts")
+        if off:
+            names = ", ".join(dict.fromkeys(lacks))
+            told = "sessionwatch: SQLAlchemy %s has no %s as sessionwatch knows it; switched off: %s"
+            say(logging.WARNING, told, VERSION, names, ", ".join(off))
 
     def uninstall(self) -> None:
         """Restore everything exactly. Calling it again does nothing."""
@@ -271,7 +283,8 @@ class Watch:
         """Another mode for the length of a block: levels that were set by hand stay as they are."""
         before = dict(self.config.levels), self.config.mode
         for rule in rules.ALL:
-            if self.config.origins.get(f"rules.{rule.slug}", "").startswith("default"):
+            by_default = self.config.origins.get(f"rules.{rule.slug}", "").startswith("default")
+            if by_default and rule.slug not in self._lost:
                 self.config.levels[rule.slug] = rule.level_in(mode)
         self.config.mode = mode
         self.rehook()
@@ -346,6 +359,10 @@ class Watch:
         return {
             "installed": self.installed,
             "paused": self.installed and not tracker.active,
+            "sqlalchemy": {
+                "version": VERSION,
+                "missing": {str(name): name.why for name in read.missing},
+            },
             "mode": {"value": settings.mode, "from": settings.origins["mode"]},
             "rules": {
                 slug: {"value": level, "from": settings.origins[f"rules.{slug}"]}
@@ -379,8 +396,14 @@ class Watch:
             "findings_not_kept": self.store.overflow,
             "allowed": sum(finding.count for finding in list(self.allowed)),
             "internal_errors": dict(tracker.internal_errors),
-            "telemetry": self.telemetry.status(),
+            "telemetry": self.telemetry.status() | self._counting(),
         }
+
+    def _counting(self) -> dict[str, str]:
+        """Why telemetry does not count, where it can't."""
+        if self._uncounted is None:
+            return {}
+        return {"counting": f"off: SQLAlchemy {VERSION} has no {self._uncounted}, which counting needs"}
 
     def owner_of(self, instance: object) -> Ownership | None:
         """Who owned ``instance``; None if nothing is known of it, or it is not a mapped instance."""
