@@ -44,7 +44,9 @@ MAP = "sqlalchemy.orm.identity:WeakInstanceDict|sqlalchemy.orm.identity:_WeakIns
 CONNECTION, POOL = "sqlalchemy.engine.base:Connection", "sqlalchemy.pool"
 LAZY = "sqlalchemy.orm.strategies:LazyLoader|sqlalchemy.orm.strategies:_LazyLoader"
 IMPL = "sqlalchemy.orm.attributes:AttributeImpl|sqlalchemy.orm.attributes:_AttributeImpl"
-ADAPTED = "sqlalchemy.connectors.asyncio:AsyncAdapt_dbapi_cursor|sqlalchemy.dialects.sqlite.aiosqlite:AsyncAdapt_aiosqlite_cursor"
+ADAPTED = (  # at first each driver's own
+    "sqlalchemy.connectors.asyncio:AsyncAdapt_dbapi_cursor|sqlalchemy.dialects.sqlite.aiosqlite:AsyncAdapt_aiosqlite_cursor"
+)
 GREENLETS = "sqlalchemy.util._concurrency_py3k|sqlalchemy.util.concurrency:_concurrency_shim_cls"
 
 
