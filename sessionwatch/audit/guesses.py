@@ -1,0 +1,55 @@
+"""What only a name says: never sure, so nothing that rests on it is reported as certain."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+from .tree import Function
+from .values import Maker, Session, Value
+
+if TYPE_CHECKING:
+    from .infer import Inference
+
+_SESSION = re.compile(r"_?(?:db_?|sql_?|orm_?|async_?|sa_?)*sess(?:ion)?_?", re.IGNORECASE)
+_DB = re.compile(r"_?(?:async_?)?db")
+_MAKER = re.compile(r"_?(?:db|async)?_?session_?(?:local|maker|factory)", re.IGNORECASE)
+# Methods that a session has, and HTTP sessions, caches and the like have not.
+_TELLING = frozenset({"query", "commit", "rollback", "flush", "scalars", "scalar", "add_all", "expunge", "merge"})
+_TELLING |= {"refresh", "begin_nested", "expunge_all", "get_one"}
+
+
+def named(inference: Inference, name: str, function: Function, order: float) -> Value | None:
+    """A variable that is called like a session and has methods called that a session has."""
+    likely = _SESSION.fullmatch(name) or (_DB.fullmatch(name) and _mentions_sqlalchemy(function))
+    if not likely or not _mentions_sqlalchemy(function):
+        return None
+    body = inference.body(function)
+    bindings = [each for each in body.bindings[name] if each.order < order] or body.bindings[name]
+    told = False
+    awaited = False
+    for step in body.calls:
+        called = step.node.func if isinstance(step.node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == name:
+            told = told or called.attr in _TELLING
+            awaited = awaited or step.awaited
+    if not told or bindings[-1].how not in ("argument", "entered", "value", "element"):
+        return None
+    return Session(awaited, origin=bindings[-1].expr, how=_how(bindings[-1].how), sure=False)
+
+
+def global_named(name: str) -> Value | None:
+    """A module's variable that is called ``SessionLocal``, ``async_session_factory`` and the like."""
+    if _MAKER.fullmatch(name):
+        return Maker("async" in name.lower(), sure=False)
+    return None
+
+
+def _how(binding: str) -> str:
+    return {"argument": "parameter", "entered": "with"}.get(binding, "unknown")
+
+
+def _mentions_sqlalchemy(function: Function) -> bool:
+    names = (*function.module.imports.values(), *function.module.stars)
+    return any(name.partition(".")[0] in {"sqlalchemy", "sqlmodel", "flask_sqlalchemy"} for name in names)

@@ -1,0 +1,167 @@
+"""A broad ``except`` around work on the database that neither raises nor rolls back."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from ...rules import swallowed_error
+from ..body import Context, Step, chain, within
+from ..tree import dotted
+from ..use import Opening, Operation
+from ..values import Session
+from ..vocabulary import BROAD
+from ._base import Hit, Pattern, Scope, begun_blocks, same
+
+_UNDOES = frozenset({"rollback", "abort", "close", "remove", "reset", "invalidate", "expunge_all"})
+_LEAVES = frozenset({"exit", "_exit", "fail", "abort", "skip", "reraise", "exc_info"})
+_FAILING = frozenset({"flush", "commit", "execute", "scalars", "scalar", "get", "get_one", "refresh", "exec", "merge"})
+
+
+def find(scope: Scope) -> Iterator[Hit]:
+    """One hit per handler, at the first statement in the try block that may fail."""
+    for step in scope.body.tries:
+        if not isinstance(step.node, ast.Try | ast.TryStar):
+            continue
+        work = _work(scope, step.node)
+        handler = _swallowing(scope, step.node)
+        if handler is not None and work and not _is_protected(scope, step.node, work[0].session):
+            yield from _judged(scope, step, work, handler)
+    yield from _suppressed(scope)
+
+
+def _judged(scope: Scope, step: Step, work: list[Operation], handler: ast.ExceptHandler) -> Iterator[Hit]:
+    wrote = [each for each in work if each.writes or each.method in ("flush", "commit")]
+    first = (wrote or work)[0]
+    session = first.session
+    later = _goes_on(scope, step, session)
+    text = f"an error of {first.method.replace('query.', 'query(...).')}() is caught in line {handler.lineno}, without a rollback or a raise"
+    if wrote or later:
+        yield Hit(first.line, text, session.sure)
+    elif session.how in ("parameter", "registry", "attribute", "global", "depends"):
+        yield Hit(first.line, text, False)
+
+
+def _work(scope: Scope, node: ast.Try | ast.TryStar) -> list[Operation]:
+    """What the try block does with sessions that were there before it, and that no savepoint holds."""
+    found = []
+    for each in scope.uses.operations:
+        context = each.step.context
+        if within(context, node, "try") and (each.io or each.writes) and _direct(context, node):
+            opened = _opening(scope, each.session)
+            inside = opened is not None and within(opened.step.context, node, "try")
+            if not inside and not _in_block(scope, each, node) and each.method not in ("rollback", "add", "add_all"):
+                found.append(each)
+    return found if any(each.method in _FAILING or "." in each.method or each.io for each in found) else []
+
+
+def _direct(context: Context | None, node: ast.AST) -> bool:
+    """Not inside another try, with handlers of its own, in this one."""
+    for each in chain(context):
+        if each.node is node:
+            return True
+        if each.part == "try" and isinstance(each.node, ast.Try) and each.node.handlers:
+            return False
+    return False
+
+
+def _in_block(scope: Scope, operation: Operation, node: ast.AST) -> bool:
+    """Whether a block of the session, or a savepoint, ends the transaction inside the try block."""
+    for each in chain(operation.step.context):
+        if each.node is node:
+            return False
+        if isinstance(each.node, ast.withitem):
+            expr = each.node.context_expr
+            call = expr.func if isinstance(expr, ast.Call) else expr
+            name = (dotted(call) or "").rpartition(".")[2]
+            value = scope.inference.entered(scope.value(expr), expr)
+            if name in ("begin", "begin_nested", "no_autoflush") or (
+                isinstance(value, Session) and same(value, operation.session)
+            ):
+                return name != "no_autoflush"
+    return False
+
+
+def _opening(scope: Scope, session: Session) -> Opening | None:
+    return next((each for each in scope.uses.openings if same(each.session, session)), None)
+
+
+def _swallowing(scope: Scope, node: ast.Try | ast.TryStar) -> ast.ExceptHandler | None:
+    """The broad handler, where it neither raises, nor ends the transaction, nor leaves the program."""
+    for handler in node.handlers:
+        if not _is_broad(handler.type):
+            continue
+        for each in ast.walk(handler):
+            if isinstance(each, ast.Raise):
+                return None
+            if isinstance(each, ast.Call):
+                name = (dotted(each.func) or "").rpartition(".")[2]
+                if name in _UNDOES or name in _LEAVES or "rollback" in name or "raise" in name:
+                    return None
+                if any(
+                    isinstance(scope.value(one), Session)
+                    for one in each.args
+                    if isinstance(one, ast.Name | ast.Attribute)
+                ):
+                    return None
+            if isinstance(each, ast.Assign) and handler.name and _keeps(each, handler.name):
+                return None
+        return handler
+    return None
+
+
+def _keeps(node: ast.Assign, name: str) -> bool:
+    """Whether the error is kept, to be raised later."""
+    return isinstance(node.value, ast.Name) and node.value.id == name
+
+
+def _is_broad(node: ast.expr | None) -> bool:
+    if node is None:
+        return True
+    if isinstance(node, ast.Tuple):
+        return any(_is_broad(each) for each in node.elts)
+    return (dotted(node) or "").rpartition(".")[2] in BROAD
+
+
+def _is_protected(scope: Scope, node: ast.Try | ast.TryStar, session: Session) -> bool:
+    """Whether the finally clause rolls back, or it is the session's own begin() block that is around."""
+    for each in scope.uses.of(session):
+        if each.method in ("rollback", "invalidate", "reset", "remove") and within(each.step.context, node, "finally"):
+            return True
+    return bool(begun_blocks(scope.uses, session)) and any(
+        within(step.context, node, "try") for step in begun_blocks(scope.uses, session)
+    )
+
+
+def _goes_on(scope: Scope, step: Step, session: Session) -> bool:
+    """Whether the session is used again after the handler: behind the try statement, or in the next round."""
+    handled = [each for each in scope.uses.of(session) if each.io and each.step.order > step.order]
+    behind = [each for each in handled if not any(one.node is step.node for one in chain(each.step.context))]
+    if any(each.method not in ("rollback",) for each in behind):
+        return True
+    opened = _opening(scope, session)
+    around = {id(each.node) for each in chain(opened.step.context)} if opened is not None else set()
+    return any(each.part == "loop" and id(each.node) not in around for each in chain(step.context))
+
+
+def _suppressed(scope: Scope) -> Iterator[Hit]:
+    """``with contextlib.suppress(Exception):`` around writes."""
+    for step in scope.body.withs:
+        expr = step.node.context_expr if isinstance(step.node, ast.withitem) else None
+        if not isinstance(expr, ast.Call) or (dotted(expr.func) or "").rpartition(".")[2] != "suppress":
+            continue
+        if not any(_is_broad(each) for each in expr.args):
+            continue
+        for each in scope.uses.operations:
+            opened = _opening(scope, each.session)
+            inside = opened is not None and within(opened.step.context, step.node)
+            if within(each.step.context, step.node) and each.method in ("flush", "commit") and not inside:
+                yield Hit(
+                    each.line, f"an error of {each.method}() is suppressed, without a rollback", each.session.sure
+                )
+                break
+
+
+PATTERN = Pattern(
+    "broad-except", "a broad except around database work, without raise or rollback", swallowed_error.RULE, find
+)

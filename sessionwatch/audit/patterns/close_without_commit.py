@@ -1,0 +1,177 @@
+"""A session that is closed without a commit after it wrote, by the function itself or by the provider behind it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from ...rules import lost_writes
+from ..body import Step, chain, may_follow
+from ..infer import Inference
+from ..tree import Function
+from ..use import Opening, Operation, Usage, Uses
+from ..values import Engine, Session
+from ._base import Hit, Pattern, Scope, begun_blocks, ends, is_always_raised, same
+
+_SETTLED = ("commit", "rollback", "prepare", "expunge", "expunge_all")
+
+
+def find(scope: Scope) -> Iterator[Hit]:
+    """Blocks and functions that end a session of theirs with writes, and providers whose users write."""
+    if scope.body.is_generator:
+        yield from _provider(scope)
+        return
+    for opening in scope.uses.openings:
+        if opening.session.how in ("call", "with") and not _settled_elsewhere(scope, opening):
+            lost = [
+                each for each in _writes(scope, opening.session) if not _settled_after(scope, opening.session, each)
+            ]
+            if lost and not is_always_raised(scope, lost[0]):
+                yield Hit(
+                    _line(scope, opening, lost[-1]),
+                    f"{_how(scope, opening)} after a write, without commit() or rollback()",
+                    _sure(opening.session),
+                )
+
+
+def _sure(session: Session) -> bool:
+    return session.sure and (session.source is not None or session.provider is not None or session.how != "unknown")
+
+
+def _settled_elsewhere(scope: Scope, opening: Opening) -> bool:
+    """Whether somebody else may commit: a block, a provider, a caller, code that is not known."""
+    session = opening.session
+    if session.begun or begun_blocks(scope.uses, session) or scope.uses.escaped(session) or _autocommits(session):
+        return True
+    if session.provider is not None:
+        return not _never_commits(scope.usage, session.provider)
+    for handing in scope.uses.handed:
+        if same(handing.session, session):
+            effects = scope.usage.given(handing)
+            if effects.unknown or effects.commits or effects.rolls_back:
+                return True
+    return any(_sees(scope, inner, session) for inner in scope.function.inner.values())
+
+
+def _sees(scope: Scope, inner: Function, session: Session) -> bool:
+    return any(same(each.session, session) for each in scope.usage.of(inner).operations)
+
+
+def _autocommits(session: Session) -> bool:
+    return isinstance(session.source, Engine) and session.source.autocommit
+
+
+def _writes(scope: Scope, session: Session) -> list[Step]:
+    steps = [each.step for each in scope.uses.of(session) if each.writes]
+    steps += [step for step, instance in scope.uses.dirty if instance.session and same(instance.session, session)]
+    steps += [each.step for each in scope.uses.handed if same(each.session, session) and scope.usage.given(each).writes]
+    return sorted(steps, key=lambda step: step.order)
+
+
+def _settled_after(scope: Scope, session: Session, write: Step) -> bool:
+    for each in scope.uses.of(session):
+        if each.method in _SETTLED and (may_follow(write, each.step) or _same_loop(write, each.step)):
+            return True
+    return False
+
+
+def _same_loop(first: Step, second: Step) -> bool:
+    loops = {id(each.node) for each in chain(first.context) if each.part == "loop"}
+    return any(id(each.node) in loops for each in chain(second.context))
+
+
+def _line(scope: Scope, opening: Opening, write: Step) -> int:
+    if opening.item is not None:
+        return opening.line
+    closing = ends(scope, opening)
+    return closing[-1].line if closing else write.line
+
+
+def _how(scope: Scope, opening: Opening) -> str:
+    if opening.item is not None:
+        return "the block ends its session"
+    return "the session is closed" if ends(scope, opening) else "the session is dropped"
+
+
+# -- providers ----------------------------------------------------------------------------------------------
+
+
+def _provider(scope: Scope) -> Iterator[Hit]:
+    for opening in scope.uses.openings:
+        session = opening.session
+        if not _is_yielded(scope, session) or session.begun or begun_blocks(scope.uses, session):
+            continue
+        if not _never_commits(scope.usage, scope.function):
+            continue
+        writers = _writers(scope, scope.function)
+        if writers:
+            names = ", ".join(sorted({each.name for each in writers})[:3])
+            line = (
+                opening.line
+                if opening.item is not None
+                else next((each.line for each in ends(scope, opening)), opening.line)
+            )
+            yield Hit(
+                line, f"ends its session without a commit, and {names} writes by it and does not commit", session.sure
+            )
+
+
+def _is_yielded(scope: Scope, session: Session) -> bool:
+    values = [scope.value(getattr(step.node, "value", None)) for step in scope.body.yields]
+    return any(isinstance(value, Session) and same(value, session) for value in values)
+
+
+def _never_commits(usage: Usage, provider: Function) -> bool:
+    """Whether a function that hands out a session leaves the commit to its users, and says nothing of a rollback."""
+    uses: Uses = usage.of(provider)
+    if any(
+        each.session.begun or begun_blocks(uses, each.session) or _autocommits(each.session) for each in uses.openings
+    ):
+        return False
+    if any(each.method in ("commit", "prepare") or _is_plain_rollback(each) for each in uses.operations):
+        return False
+    inner = [each.session.provider for each in uses.openings if each.session.provider is not None]
+    if any(each is not provider and not _never_commits(usage, each) for each in inner):
+        return False
+    return not any(usage.given(each).commits or usage.given(each).unknown for each in uses.handed)
+
+
+def _is_plain_rollback(operation: Operation) -> bool:
+    return operation.method == "rollback" and not any(each.part == "handler" for each in chain(operation.step.context))
+
+
+def _writers(scope: Scope, provider: Function) -> list[Function]:
+    """Functions that are given the provider's session as a dependency, write by it and do not commit."""
+    found = []
+    for function, session in dependants(scope.inference).get(provider, ()):
+        effects = scope.usage.effects(function, session)
+        if effects.writes and not (effects.commits or effects.rolls_back or effects.unknown):
+            found.append(function)
+    return found
+
+
+_dependants: dict[int, dict[Function, list[tuple[Function, Session]]]] = {}
+
+
+def dependants(inference: Inference) -> dict[Function, list[tuple[Function, Session]]]:
+    """Who is given whose session by ``Depends``: by provider."""
+    known = _dependants.get(id(inference))
+    if known is None:
+        _dependants.clear()
+        known = _dependants[id(inference)] = {}
+        for module in inference.tree.modules.values():
+            for function in module.functions:
+                for argument in function.arguments:
+                    value = inference.parameter(function, argument) if _may_depend(function, argument) else None
+                    if isinstance(value, Session) and value.how == "depends" and value.provider is not None:
+                        known.setdefault(value.provider, []).append((function, value))
+    return known
+
+
+def _may_depend(function: Function, argument: ast.arg) -> bool:
+    return argument.annotation is not None or function.default_of(argument) is not None
+
+
+PATTERN = Pattern(
+    "close-without-commit", "a session that is closed without a commit after it wrote", lost_writes.RULE, find
+)
