@@ -104,7 +104,7 @@ def _alias(inference: Inference, node: ast.expr, function: Function) -> tuple[as
             if isinstance(binding.expr, ast.Subscript | ast.BinOp):
                 return binding.expr, module.code
         full = module.imports.get(name)
-        other = inference.tree.module_named(full.rpartition(".")[0]) if full and not bindings else None
+        other = inference.tree.module_named(full.rpartition(".")[0], module) if full and not bindings else None
         if full is None or other is None or other is module:
             return None
         module, name = other, full.rpartition(".")[2]

@@ -215,19 +215,19 @@ class Inference:
         if name in code.inner:
             return FunctionValue(code.inner[name])
         if name in module.imports:
-            return self.full_name(module.imports[name], seen | {module.name})
+            return self.full_name(module.imports[name], seen | {module.name}, module)
         for star in module.stars:
-            other = self.tree.module_named(star)
+            other = self.tree.module_named(star, module)
             if other is not None and (found := self.module_name(name, other, seen | {module.name})) is not None:
                 return found
         return guesses.global_named(name) if name in body.bindings else None
 
-    def full_name(self, name: str, seen: frozenset[str] = frozenset()) -> Value:
+    def full_name(self, name: str, seen: frozenset[str] = frozenset(), near: Module | None = None) -> Value:
         """An imported name: of the tree where it is there, else `External`."""
-        if (module := self.tree.module_named(name)) is not None:
+        if (module := self.tree.module_named(name, near)) is not None:
             return ModuleValue(module)
         above, _, last = name.rpartition(".")
-        if above and (module := self.tree.module_named(above)) is not None:
+        if above and (module := self.tree.module_named(above, near)) is not None:
             return self.module_name(last, module, seen) or External(name)
         return External(name)
 

@@ -23,6 +23,7 @@ class Source:
     path: str  # as it is shown
     name: str  # the module's, in dots
     package: bool
+    parts: tuple[str, ...] = ()  # of its whole path, as an import would write them
     lines: int = 0
     text: str = ""
     tree: ast.Module | None = None
@@ -46,7 +47,10 @@ def find(root: str) -> list[tuple[Path, str]]:
 
 def read(path: Path, name: str) -> Source:
     """The file, parsed; one that can't be read or parsed has an ``error`` instead of a tree."""
-    source = Source(_shown(path), name, path.name == "__init__.py")
+    package = path.name == "__init__.py"
+    whole = path.resolve()
+    parts = whole.parent.parts if package else whole.with_suffix("").parts
+    source = Source(_shown(path), name, package, parts)
     try:
         with tokenize.open(path) as file:
             source.text = file.read()

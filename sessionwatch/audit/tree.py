@@ -78,6 +78,7 @@ class Module:
     by_node: dict[ast.AST, Function] = field(default_factory=dict)
     assignments: list[tuple[Function, ast.Assign | ast.AnnAssign]] = field(default_factory=list)  # to attributes
     global_names: set[str] = field(default_factory=set)  # of ``global`` statements
+    _lines: list[str] | None = None
 
     @property
     def name(self) -> str:
@@ -86,6 +87,12 @@ class Module:
     @property
     def path(self) -> str:
         return self.source.path
+
+    def source_lines(self) -> list[str]:
+        """The text, line by line."""
+        if self._lines is None:
+            self._lines = self.source.text.splitlines()
+        return self._lines
 
 
 class Tree:
@@ -98,22 +105,23 @@ class Tree:
                 module = Module(source)
                 _Indexer(module).run(source.tree)
                 self.modules[source.name] = module
-        self.suffixes: dict[str, list[str]] = defaultdict(list)
-        for name in self.modules:
-            self.suffixes[name.rpartition(".")[2]].append(name)
+        self._by_end: dict[str, list[Module]] = defaultdict(list)
+        for module in self.modules.values():
+            self._by_end[module.source.parts[-1]].append(module)
 
-    def module_named(self, name: str) -> Module | None:
-        """The module of that name; also where the audited folder stands deeper than the import's root."""
+    def module_named(self, name: str, near: Module | None = None) -> Module | None:
+        """The module of that full name.
+
+        Where the audited folder is only a part of what the program imports, the name's parts have to be the last parts
+        of the file's path; one part alone has to be a file beside ``near``.
+        """
         if (found := self.modules.get(name)) is not None:
             return found
-        ends = [each for each in self.suffixes.get(name.rpartition(".")[2], ()) if _ends(each, name)]
-        return self.modules[ends[0]] if len(ends) == 1 else None
-
-
-def _ends(known: str, name: str) -> bool:
-    """One name is the end of the other, at a dot, by at least two parts."""
-    shorter, longer = sorted((known, name), key=len)
-    return "." in shorter and longer.endswith("." + shorter)
+        parts = tuple(name.split("."))
+        ends = [each for each in self._by_end.get(parts[-1], ()) if each.source.parts[-len(parts) :] == parts]
+        if len(parts) == 1:
+            ends = [each for each in ends if near is not None and each.source.parts[:-1] == near.source.parts[:-1]]
+        return ends[0] if len(ends) == 1 else None
 
 
 class _Indexer(ast.NodeVisitor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..body import Step, chain
 from ..tree import Function, dotted
@@ -31,13 +31,19 @@ class Launch:
 
 
 def launches(scope: Scope) -> Iterator[Launch]:
-    """Every such call of a function, in order."""
+    """Every such call of a function, in order. ``create_task(to_thread(work))`` is one: the inner one, not awaited."""
+    found: list[Launch] = []
     for step in scope.body.calls:
         call = step.node
-        if isinstance(call, ast.Call):
-            found = _launch(scope, step, call)
-            if found is not None:
-                yield found
+        launch = _launch(scope, step, call) if isinstance(call, ast.Call) else None
+        if launch is None:
+            continue
+        inner = next((each for each in found if any(each.call is one for one in launch.call.args)), None)
+        if inner is not None:
+            found[found.index(inner)] = replace(inner, step=launch.step)
+        else:
+            found.append(launch)
+    yield from found
 
 
 def _launch(scope: Scope, step: Step, call: ast.Call) -> Launch | None:

@@ -1,0 +1,136 @@
+"""One audit from beginning to end: find, parse, look at each file, count, put together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from ..watch.suppress import parse_comment
+from . import patterns, source
+from .counts import file_count, sources_of
+from .infer import Inference
+from .result import Audit, Entry, FileCount, Source, Unparsed
+from .tree import Module, Tree
+from .use import Usage
+
+PARALLEL = 30_000  # lines from which a second process is worth its start
+Progress = Callable[[str, int, int], None]  # what is done, how many are done, of how many
+
+
+@dataclass(slots=True)
+class Looked:
+    """What was found in one module."""
+
+    entries: list[Entry] = field(default_factory=list)
+    count: FileCount | None = None
+    sources: list[Source] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Project:
+    """A parsed tree, with the answers that were found so far."""
+
+    tree: Tree
+    inference: Inference
+    usage: Usage
+
+
+def audit(root: str, progress: Progress | None = None, workers: int | None = None) -> Audit:
+    """Audit a file or folder. ``workers``: processes at most (default: as many as there are processors).
+
+    Raises `sessionwatch.ConfigError` where there is no such file or folder, or no Python in it.
+    """
+    found = source.find(root)
+    result = Audit(root, scanned=len(found))
+    sources = []
+    for number, (path, name) in enumerate(found, 1):
+        each = source.read(path, name)
+        result.lines += each.lines
+        if each.error is not None:
+            result.unparsed.append(Unparsed(each.path, each.error))
+        if each.tree is not None:
+            sources.append(each)
+        if progress is not None:
+            progress("read", number, len(found))
+    for looked in _look_at_all(_project(sources), progress, workers):
+        result.entries += looked.entries
+        result.sources += looked.sources
+        if looked.count is not None:
+            result.files.append(looked.count)
+    result.sort()
+    return result
+
+
+def _project(sources: list[source.Source]) -> Project:
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+    tree = Tree(sources)
+    inference = Inference(tree)
+    return Project(tree, inference, Usage(inference))
+
+
+def look(project: Project, module: Module) -> Looked:
+    """One module: its anti-patterns, its counts, and where its sessions come from."""
+    found = Looked(sources=sources_of(project.inference, module))
+    seen: set[tuple[str, int, str]] = set()
+    for function in module.functions:
+        scope = patterns.Scope(project.inference, project.usage, function, project.usage.of(function))
+        for pattern in patterns.ALL:
+            for hit in pattern.find(scope):
+                rule = hit.rule or pattern.rule
+                if (rule.slug, hit.line, hit.message) not in seen:
+                    seen.add((rule.slug, hit.line, hit.message))
+                    sure = "certain" if hit.certain else "likely"
+                    allowed = _allowed(module, hit.line, rule.slug)
+                    entry = Entry(
+                        pattern.name, rule.slug, module.path, hit.line, function.name, sure, hit.message, allowed
+                    )
+                    found.entries.append(entry)
+    found.count = file_count(project.usage, module)
+    if found.count is None and found.entries:
+        found.count = FileCount(module.path, module.source.lines)
+    return found
+
+
+def _allowed(module: Module, line: int, slug: str) -> str | None:
+    """The reason of the line's own comment, as at run time."""
+    lines = module.source_lines()
+    parsed = parse_comment(lines[line - 1]) if 0 < line <= len(lines) else None
+    return (parsed[1] or None) if parsed is not None and slug in parsed[0] else None
+
+
+# -- over several processes ---------------------------------------------------------------------------------
+
+_shared: Project | None = None  # inherited by forked workers
+
+
+def _look_at_all(project: Project, progress: Progress | None, workers: int | None) -> Iterator[Looked]:
+    global _shared
+    names = sorted(project.tree.modules)
+    lines = sum(module.source.lines for module in project.tree.modules.values())
+    count = min(workers or os.cpu_count() or 1, 8)
+    if count < 2 or lines < PARALLEL or "fork" not in multiprocessing.get_all_start_methods():
+        done = (look(project, project.tree.modules[name]) for name in names)
+        yield from _told(done, progress, len(names))
+        return
+    _shared = project
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("fork")) as pool:
+            yield from _told(pool.map(_look_at, names, chunksize=8), progress, len(names))
+    finally:
+        _shared = None
+
+
+def _look_at(name: str) -> Looked:
+    assert _shared is not None
+    return look(_shared, _shared.tree.modules[name])
+
+
+def _told(done: Iterator[Looked], progress: Progress | None, total: int) -> Iterator[Looked]:
+    for number, looked in enumerate(done, 1):
+        if progress is not None:
+            progress("looked at", number, total)
+        yield looked
