@@ -86,8 +86,8 @@ def _external(inference: Inference, name: str, node: ast.Call, function: Functio
     if last in ("scoped_session", "async_scoped_session"):
         return Registry(last == "async_scoped_session", node)
     if last in ("create_engine", "create_async_engine", "engine_from_config", "async_engine_from_config"):
-        autocommit = literal(words(node).get("isolation_level")) == "AUTOCOMMIT"
-        return Engine("async" in last, node, autocommit)
+        given = " ".join(ast.unparse(word) for word in node.keywords)
+        return Engine("async" in last, node, "autocommit" in given.lower())
     if last == "AsyncEngine":
         return Engine(True, node)
     if last == "SQLAlchemy":
@@ -102,7 +102,7 @@ def _new_session(inference: Inference, asynchronous: bool, node: ast.Call, funct
     given = words(node)
     bound = inference.value(node.args[0] if node.args else given.get("bind"), function)
     source = bound if isinstance(bound, Engine) else None
-    joined = isinstance(bound, Connection)
+    joined = isinstance(bound, Connection) or "binds" in given
     expires = literal(given.get("expire_on_commit")) is not False
     return Session(asynchronous, node, "joined" if joined else "call", expires, source=source)
 
@@ -127,13 +127,14 @@ def expiring(inference: Inference, node: ast.Call, function: Function) -> bool |
 
 
 def _made(inference: Inference, maker: Maker, node: ast.Call, function: Function) -> Session:
-    told = literal(words(node).get("expire_on_commit"))
+    told = expiring(inference, node, function) if "expire_on_commit" in words(node) else maker.expires
+    told = None if any(word.arg is None for word in node.keywords) else told
     bound = inference.value(words(node).get("bind"), function)
     return Session(
         maker.asynchronous,
         node,
         "joined" if isinstance(bound, Connection) else "call",
-        told if isinstance(told, bool) else maker.expires,
+        told,
         sure=maker.sure,
         source=maker,
     )
@@ -161,6 +162,12 @@ def _library(inference: Inference, name: str, node: ast.Call, function: Function
         return _provided(inference, first or words(node).get("dependency"), function)
     if last in ("closing", "aclosing"):
         return Manager(inference.value(first, function), last == "aclosing")
+    if last in ("contextmanager", "asynccontextmanager"):  # called by hand: scope = contextmanager(get_session)
+        target = inference.value(first, function)
+        if isinstance(target, FunctionValue):
+            manager = Manager(inference.yielded(target.function), target.function.is_async, target.function)
+            return Returning(manager)
+        return None
     if last == "partial":
         return inference.value(first, function)
     if last in ("to_thread", "run_in_threadpool", "run_sync"):

@@ -30,7 +30,8 @@ def constructed(inference: Inference, name: str, node: ast.Call, function: Funct
         found = entity(inference, node.args[0], function) if node.args else None
         return Statement(name, found, frozenset())
     if name in ("text", "TextClause", "DDL"):
-        return Statement(verb_of(node.args[0]) if node.args else "unknown", None, None)
+        first = node.args[0] if node.args else None
+        return Statement(verb_of(first), None, None, has_where(first))
     if name == "aliased" and node.args:
         return inference.value(node.args[0], function)
     return None
@@ -53,9 +54,21 @@ def verb_of(node: ast.expr | None) -> str:
     word = match[1].lower()
     if word in WRITING_SQL:
         return word if word in ("insert", "update", "delete") else "insert"
+    if word in ("commit", "rollback", "end"):
+        return "commit"
     if word == "with":
         return "insert" if _TEXT_DML.search(text) else "select"
     return "ddl" if word in DDL else "select" if word in ("select", "values", "show", "explain") else "other"
+
+
+def has_where(node: ast.expr | None) -> bool:
+    """Whether SQL in a string has a WHERE, as far as it is written there."""
+    text = (
+        "".join(each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+        if node
+        else ""
+    )
+    return "where" in text.lower() or "conflict" in text.lower()
 
 
 def entity(inference: Inference, node: ast.expr | None, function: Function) -> Model | None:
@@ -75,8 +88,15 @@ def extended(inference: Inference, base: Statement, name: str, node: ast.Call, f
     if name == "options":
         found = eager(inference, node.args, function)
         return replace(base, eager=base.eager | found if base.eager is not None and found is not None else None)
+    if name in ("where", "filter", "filter_by"):
+        return replace(base, narrowed=True)
     if name in _OTHER_ENTITY:
         return replace(base, model=base.model if base.verb != "select" else None)
+    if name in ("limit", "fetch") and node.args:
+        told = node.args[0].value if isinstance(node.args[0], ast.Constant) else 0
+        return replace(base, limit=told if isinstance(told, int) else 0)
+    if name.startswith("on_conflict"):
+        return replace(base, verb="update", narrowed=True)
     if name == "returning" and node.args:
         return replace(base, model=entity(inference, node.args[0], function))
     return base
@@ -119,7 +139,7 @@ def _option(inference: Inference, node: ast.expr | None, function: Function) -> 
     if isinstance(node.func, ast.Attribute):
         inner = _option(inference, node.func.value, function) if isinstance(node.func.value, ast.Call) else set()
         return None if inner is None else found | inner
-    return set() if name in ("load_only", "defer", "undefer", "lazyload", "defaultload", "raiseload") else found
+    return set() if name in ("load_only", "defer", "lazyload", "defaultload", "raiseload") else found
 
 
 def is_write(statement: Value | None) -> bool:

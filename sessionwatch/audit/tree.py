@@ -161,7 +161,9 @@ class _Indexer(ast.NodeVisitor):
         return ".".join([*parts, node.module] if node.module else parts)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if any(isinstance(target, ast.Attribute) for target in node.targets):
+        if any(
+            isinstance(each, ast.Attribute) for target in node.targets for each in getattr(target, "elts", [target])
+        ):
             self.module.assignments.append((self.function, node))
         self.generic_visit(node)
 

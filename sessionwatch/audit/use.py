@@ -17,9 +17,11 @@ from .values import (
     Instance,
     Later,
     Manager,
+    Many,
     Method,
     Query,
     Session,
+    Statement,
     Value,
 )
 from .vocabulary import BULK, IO, PENDING, QUERY_IO, SESSION_METHODS
@@ -37,6 +39,8 @@ class Operation:
     session: Session
     io: bool = False
     writes: bool = False
+    verb: str = ""  # of the statement that is executed
+    surely: bool = False  # it changes rows for certain: an INSERT, a new object, no UPDATE that may match nothing
 
     @property
     def line(self) -> int:
@@ -81,6 +85,7 @@ class Uses:
     escapes: set[int] = field(default_factory=set)  # ids of the origins of sessions that leave the function
     connections: list[Operation] = field(default_factory=list)  # what is done on Core connections
     dirty: list[tuple[Step, Instance]] = field(default_factory=list)  # attributes of instances that are set
+    sets: set[int] = field(default_factory=set)  # orders of those that change something for certain
 
     def of(self, session: Session) -> list[Operation]:
         return [each for each in self.operations if same(each.session, session)]
@@ -185,6 +190,42 @@ def begun_blocks(uses: Uses, session: Session) -> list[Step]:
     return found
 
 
+_PARTS = frozenset({"begin", "begin_nested", "connection", "get_transaction", "get_nested_transaction", "get_bind"})
+_ENDS = frozenset({"commit", "rollback", "prepare"})
+
+
+def settled_by_parts(body: Body, uses: Uses, session: Session) -> list[Step]:
+    """Commits and rollbacks of what the session has given out: its transaction, its connection, the driver's."""
+    calls = {each.call for each in uses.of(session) if each.method in _PARTS}
+    names: set[str] = set()
+    for _ in range(3):
+        for name, bindings in body.bindings.items():
+            for binding in bindings:
+                if isinstance(binding.expr, ast.expr) and _stems(binding.expr, calls, names):
+                    names.add(name)
+    return [
+        step
+        for step in body.calls
+        if isinstance(step.node, ast.Call)
+        and isinstance(step.node.func, ast.Attribute)
+        and step.node.func.attr in _ENDS
+        and _stems(step.node.func.value, calls, names)
+    ]
+
+
+def _stems(node: ast.expr, calls: set[ast.Call], names: set[str]) -> bool:
+    """Whether the expression is a part of one of these, or what one of them returned."""
+    while True:
+        if node in calls or (isinstance(node, ast.Name) and node.id in names):
+            return True
+        if isinstance(node, ast.Attribute | ast.Await):
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return False
+
+
 class _Collector:
     def __init__(self, inference: Inference, function: Function) -> None:
         self.inference = inference
@@ -230,6 +271,10 @@ class _Collector:
                 self._handed(step, call, session, argument, called)
             elif isinstance(node, ast.List | ast.Tuple | ast.Dict | ast.Set):
                 self._escapes(node)
+            elif isinstance(node, ast.Attribute) and isinstance(method := self.value(node), Method):
+                owner = as_session(method.owner)  # executor.submit(session.commit)
+                if owner is not None:
+                    self.uses.escapes.add(id(owner.origin))
 
     def _method(self, step: Step, call: ast.Call, func: ast.Attribute) -> None:
         owner = self.value(func.value)
@@ -237,6 +282,10 @@ class _Collector:
         if session is not None and (func.attr in SESSION_METHODS or func.attr == "exec"):
             operation = Operation(step, call, func.attr, session, func.attr in IO or func.attr == "exec")
             operation.writes = self._writes(call, func.attr)
+            operation.surely = operation.writes and self._surely(call, func.attr)
+            if func.attr == "execute" and call.args and isinstance(given := self.value(call.args[0]), Statement):
+                operation.verb = given.verb
+                operation.method = "commit" if given.verb == "commit" else operation.method
             self.uses.operations.append(operation)
         elif isinstance(owner, Query) and owner.session is not None and func.attr in QUERY_IO:
             writes = func.attr in ("delete", "update")
@@ -244,8 +293,9 @@ class _Collector:
             self.uses.operations.append(found)
         elif isinstance(owner, Connection):
             writes = self._writes(call, func.attr)
+            surely = writes and self._surely(call, func.attr)
             as_if = Session(owner.asynchronous, owner.origin)
-            self.uses.connections.append(Operation(step, call, func.attr, as_if, writes=writes))
+            self.uses.connections.append(Operation(step, call, func.attr, as_if, writes=writes, surely=surely))
         elif func.attr in _COLLECTION and isinstance(func.value, ast.Attribute):
             parent = self.value(func.value.value)
             if isinstance(parent, Instance):
@@ -259,6 +309,31 @@ class _Collector:
         if name == "exec_driver_sql" and call.args:
             return statements.verb_of(call.args[0]) in ("insert", "update", "delete")
         return False
+
+    def _surely(self, call: ast.Call, name: str) -> bool:
+        first = call.args[0] if call.args else None
+        if name in ("add", "add_all"):
+            value = self.value(first)
+            value = value.of if isinstance(value, Many) else value
+            return isinstance(value, Instance) and value.how == "new" and not self._is_made_persistent(first)
+        if name == "merge":
+            return False
+        if name in PENDING or name in BULK:
+            return True
+        if name == "exec_driver_sql":
+            return statements.verb_of(first) == "insert" or not statements.has_where(first)
+        value = self.value(first)
+        return isinstance(value, Statement) and (value.verb == "insert" or not value.narrowed)
+
+    def _is_made_persistent(self, node: ast.expr | None) -> bool:
+        """By ``make_transient_to_detached()``: adding it writes nothing."""
+        name = ast.unparse(node) if node is not None else ""
+        return any(
+            isinstance(each.node, ast.Call)
+            and (dotted(each.node.func) or "").endswith("make_transient_to_detached")
+            and any(ast.unparse(one) == name for one in each.node.args)
+            for each in self.body.calls
+        )
 
     def _opened(self, step: Step, call: ast.Call) -> None:
         if isinstance(step.parent, ast.withitem) or any(
@@ -287,6 +362,17 @@ class _Collector:
             owner = self.value(target.value)
             if isinstance(owner, Instance):
                 self.uses.dirty.append((step, owner))
+                if self._is_changed(target):
+                    self.uses.sets.add(step.order)
+
+    def _is_changed(self, target: ast.Attribute) -> bool:
+        """``order.status = "paid"``, once, and not made of what it was before."""
+        text = ast.unparse(target)
+        stores = [each for each in self.body.stores if ast.unparse(each.node) == text]
+        for function, node in self.function.module.assignments:
+            if function is self.function and node.value is not None and _holds(node, target):
+                return len(stores) == 1 and text not in ast.unparse(node.value)
+        return False
 
     def _escapes(self, node: ast.expr | None) -> None:
         for each in ast.walk(node) if node is not None else ():
@@ -304,6 +390,11 @@ class _Collector:
             for binding in self.body.bindings.get(name, ()):
                 if isinstance(binding.expr, ast.expr):
                     self._escapes(binding.expr)
+
+
+def _holds(node: ast.Assign | ast.AnnAssign, target: ast.expr) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return any(target is each for each in targets)
 
 
 def _bare(node: ast.AST, root: ast.expr | None) -> bool:

@@ -76,6 +76,8 @@ class Statement:
     verb: str  # select, insert, update, delete, ddl, other, unknown
     model: Model | None = None
     eager: frozenset[str] | None = frozenset()
+    narrowed: bool = False  # by a WHERE: it may match no row
+    limit: int | None = None  # rows at most; 0 where the number is not written there
 
 
 @dataclass(frozen=True, slots=True)

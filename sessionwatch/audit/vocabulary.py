@@ -26,7 +26,18 @@ SESSION_METHODS = (
     | BULK
     | PENDING
     | {"begin", "begin_nested", "close", "close_all", "commit", "rollback", "flush", "expire", "expire_all", "expunge"}
-    | {"expunge_all", "prepare", "remove", "reset", "invalidate", "run_sync", "enable_relationship_loading"}
+    | {
+        "expunge_all",
+        "get_transaction",
+        "get_nested_transaction",
+        "get_bind",
+        "prepare",
+        "remove",
+        "reset",
+        "invalidate",
+        "run_sync",
+        "enable_relationship_loading",
+    }
 )
 # Statements that go to the database where they stand.
 IO = (READS | BULK | {"commit", "rollback", "flush"}) - {"connection", "query"}
@@ -39,11 +50,23 @@ QUERY_IO = frozenset(
 )
 QUERY_IO |= {"get_or_404", "one_or_404", "paginate"}
 # Each counts as one operation of the inventory.
-OPERATIONS = SESSION_METHODS - {"close", "close_all", "remove", "reset", "begin", "enable_relationship_loading"}
+OPERATIONS = SESSION_METHODS - {
+    "get_transaction",
+    "get_nested_transaction",
+    "get_bind",
+    "close",
+    "close_all",
+    "remove",
+    "reset",
+    "begin",
+    "enable_relationship_loading",
+}
 
 WRITING_SQL = frozenset({"insert", "update", "delete", "merge", "replace", "truncate", "copy"})
 DDL = frozenset({"create", "drop", "alter", "comment", "grant", "revoke"})
 BROAD = frozenset({"Exception", "BaseException", "SQLAlchemyError", "DBAPIError", "DatabaseError", "StatementError"})
+DATABASE_ERRORS = frozenset({"IntegrityError", "OperationalError", "ProgrammingError", "InterfaceError", "DataError"})
+DATABASE_ERRORS |= {"InternalError", "StaleDataError", "FlushError", "PendingRollbackError"}
 
 EAGER = frozenset({"joined", "selectin", "subquery", "immediate", "False"})
 

@@ -10,6 +10,7 @@ from . import (
     expiring_async,
     gathered_session,
     helper_rollback,
+    late_use,
     lazy_in_loop,
     model_across_await,
     module_session,
@@ -24,6 +25,7 @@ from ._base import Confidence, Hit, Pattern, Scope
 
 ALL: tuple[Pattern, ...] = (
     broken_provider.PATTERN,
+    late_use.PATTERN,
     close_without_commit.PATTERN,
     uncommitted_connection.PATTERN,
     broad_except.PATTERN,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from ...rules import swallowed_error
 from ..body import Context, Step, chain, within
 from ..tree import dotted
-from ..use import Opening, Operation
+from ..use import Opening, Operation, settled_by_parts
 from ..values import Session
-from ..vocabulary import BROAD
+from ..vocabulary import BROAD, DATABASE_ERRORS
 from ._base import Hit, Pattern, Scope, begun_blocks, same
 
 _UNDOES = frozenset({"rollback", "abort", "close", "remove", "reset", "invalidate", "expunge_all"})
@@ -19,37 +19,44 @@ _FAILING = frozenset({"flush", "commit", "execute", "scalars", "scalar", "get", 
 
 
 def find(scope: Scope) -> Iterator[Hit]:
-    """One hit per handler, at the first statement in the try block that may fail."""
+    """One hit per handler, at the first statement that may fail."""
     for step in scope.body.tries:
-        if not isinstance(step.node, ast.Try | ast.TryStar):
-            continue
-        work = _work(scope, step.node)
-        handler = _swallowing(scope, step.node)
-        if handler is not None and work and not _is_protected(scope, step.node, work[0].session):
-            yield from _judged(scope, step, work, handler)
-    yield from _suppressed(scope)
+        if isinstance(step.node, ast.Try | ast.TryStar):
+            handler = _swallowing(scope, step.node)
+            work = _work(scope, step.node, "try") if handler is not None else []
+            if handler is not None and work and not _is_protected(scope, step.node, work[0].session):
+                where = f"is caught in line {handler.lineno}, without a rollback or a raise"
+                yield from _judged(scope, step, work, where, _is_broad(handler.type))
+    for step in scope.body.withs:  # contextlib.suppress(Exception)
+        expr = step.node.context_expr if isinstance(step.node, ast.withitem) else None
+        if isinstance(expr, ast.Call) and (dotted(expr.func) or "").rpartition(".")[2] == "suppress":
+            caught = [each for each in expr.args if _is_broad(each) or _is_narrow(each)]
+            work = _work(scope, step.node, "with") if caught else []
+            if work:
+                broad = any(_is_broad(each) for each in caught)
+                yield from _judged(scope, step, work, "is suppressed, without a rollback", broad)
 
 
-def _judged(scope: Scope, step: Step, work: list[Operation], handler: ast.ExceptHandler) -> Iterator[Hit]:
+def _judged(scope: Scope, step: Step, work: list[Operation], where: str, broad: bool) -> Iterator[Hit]:
     wrote = [each for each in work if each.writes or each.method in ("flush", "commit")]
     first = (wrote or work)[0]
     session = first.session
     later = _goes_on(scope, step, session)
-    text = f"an error of {first.method.replace('query.', 'query(...).')}() is caught in line {handler.lineno}, without a rollback or a raise"
-    if wrote or later:
+    text = f"an error of {first.method.replace('query.', 'query(...).')}() {where}"
+    if later or (wrote and broad):
         yield Hit(first.line, text, session.sure)
-    elif session.how in ("parameter", "registry", "attribute", "global", "depends"):
+    elif session.how in ("parameter", "registry", "attribute", "global", "depends") and (wrote or broad):
         yield Hit(first.line, text, False)
 
 
-def _work(scope: Scope, node: ast.Try | ast.TryStar) -> list[Operation]:
-    """What the try block does with sessions that were there before it, and that no savepoint holds."""
+def _work(scope: Scope, node: ast.AST, part: str) -> list[Operation]:
+    """What the block does with sessions that were there before it, and that no savepoint holds."""
     found = []
     for each in scope.uses.operations:
         context = each.step.context
-        if within(context, node, "try") and (each.io or each.writes) and _direct(context, node):
+        if within(context, node, part) and (each.io or each.writes) and _direct(context, node):
             opened = _opening(scope, each.session)
-            inside = opened is not None and within(opened.step.context, node, "try")
+            inside = opened is not None and within(opened.step.context, node, part)
             if not inside and not _in_block(scope, each, node) and each.method not in ("rollback", "add", "add_all"):
                 found.append(each)
     return found if any(each.method in _FAILING or "." in each.method or each.io for each in found) else []
@@ -66,19 +73,20 @@ def _direct(context: Context | None, node: ast.AST) -> bool:
 
 
 def _in_block(scope: Scope, operation: Operation, node: ast.AST) -> bool:
-    """Whether a block of the session, or a savepoint, ends the transaction inside the try block."""
+    """Whether a block of the session, or a savepoint, holds the statement and so ends the transaction with it."""
+    inside = True
     for each in chain(operation.step.context):
-        if each.node is node:
-            return False
-        if isinstance(each.node, ast.withitem):
-            expr = each.node.context_expr
-            call = expr.func if isinstance(expr, ast.Call) else expr
-            name = (dotted(call) or "").rpartition(".")[2]
-            value = scope.inference.entered(scope.value(expr), expr)
-            if name in ("begin", "begin_nested", "no_autoflush") or (
-                isinstance(value, Session) and same(value, operation.session)
-            ):
-                return name != "no_autoflush"
+        inside = inside and each.node is not node
+        if not isinstance(each.node, ast.withitem):
+            continue
+        expr = each.node.context_expr
+        name = expr.func.attr if isinstance(expr, ast.Call) and isinstance(expr.func, ast.Attribute) else ""
+        if name == "begin_nested":
+            return True  # also where it stands around the handler: its end goes back to the savepoint
+        value = scope.inference.entered(scope.value(expr), expr)
+        mine = isinstance(value, Session) and same(value, operation.session)
+        if inside and each.node is not node and (name == "begin" or mine):
+            return True
     return False
 
 
@@ -89,7 +97,7 @@ def _opening(scope: Scope, session: Session) -> Opening | None:
 def _swallowing(scope: Scope, node: ast.Try | ast.TryStar) -> ast.ExceptHandler | None:
     """The broad handler, where it neither raises, nor ends the transaction, nor leaves the program."""
     for handler in node.handlers:
-        if not _is_broad(handler.type):
+        if not _is_broad(handler.type) and not _is_narrow(handler.type):
             continue
         for each in ast.walk(handler):
             if isinstance(each, ast.Raise):
@@ -123,6 +131,13 @@ def _is_broad(node: ast.expr | None) -> bool:
     return (dotted(node) or "").rpartition(".")[2] in BROAD
 
 
+def _is_narrow(node: ast.expr | None) -> bool:
+    """An error of the database that leaves the transaction unusable, by its own name."""
+    if isinstance(node, ast.Tuple):
+        return any(_is_narrow(each) for each in node.elts)
+    return node is not None and (dotted(node) or "").rpartition(".")[2] in DATABASE_ERRORS
+
+
 def _is_protected(scope: Scope, node: ast.Try | ast.TryStar, session: Session) -> bool:
     """Whether the finally clause rolls back, or it is the session's own begin() block that is around."""
     for each in scope.uses.of(session):
@@ -134,32 +149,29 @@ def _is_protected(scope: Scope, node: ast.Try | ast.TryStar, session: Session) -
 
 
 def _goes_on(scope: Scope, step: Step, session: Session) -> bool:
-    """Whether the session is used again after the handler: behind the try statement, or in the next round."""
-    handled = [each for each in scope.uses.of(session) if each.io and each.step.order > step.order]
-    behind = [each for each in handled if not any(one.node is step.node for one in chain(each.step.context))]
-    if any(each.method not in ("rollback",) for each in behind):
+    """Whether the session is used again after the handler: behind the statement, or in the next round of a loop."""
+    mine = [
+        each for each in scope.uses.of(session) if not any(one.node is step.node for one in chain(each.step.context))
+    ]
+    undone = [each.step.order for each in mine if each.method in ("rollback", "reset", "invalidate")]
+    undone += [each.order for each in settled_by_parts(scope.body, scope.uses, session) if _is_rollback(each)]
+    behind = [each for each in mine if each.io and each.step.order > step.order and each.method != "rollback"]
+    first = min((each.step.order for each in behind), default=None)
+    if any(step.order < each and (first is None or each < first) for each in undone):
+        return False
+    if first is not None:
         return True
     opened = _opening(scope, session)
     around = {id(each.node) for each in chain(opened.step.context)} if opened is not None else set()
     return any(each.part == "loop" and id(each.node) not in around for each in chain(step.context))
 
 
-def _suppressed(scope: Scope) -> Iterator[Hit]:
-    """``with contextlib.suppress(Exception):`` around writes."""
-    for step in scope.body.withs:
-        expr = step.node.context_expr if isinstance(step.node, ast.withitem) else None
-        if not isinstance(expr, ast.Call) or (dotted(expr.func) or "").rpartition(".")[2] != "suppress":
-            continue
-        if not any(_is_broad(each) for each in expr.args):
-            continue
-        for each in scope.uses.operations:
-            opened = _opening(scope, each.session)
-            inside = opened is not None and within(opened.step.context, step.node)
-            if within(each.step.context, step.node) and each.method in ("flush", "commit") and not inside:
-                yield Hit(
-                    each.line, f"an error of {each.method}() is suppressed, without a rollback", each.session.sure
-                )
-                break
+def _is_rollback(step: Step) -> bool:
+    return (
+        isinstance(step.node, ast.Call)
+        and isinstance(step.node.func, ast.Attribute)
+        and step.node.func.attr == "rollback"
+    )
 
 
 PATTERN = Pattern(

@@ -10,99 +10,75 @@ from ..body import Step, chain, within
 from ..calls import as_session
 from ..tree import Function
 from ..values import Later, Query, Session, Stream, Value
-from ._base import Hit, Pattern, Scope, after_block, same
+from ._base import Hit, Pattern, Scope, same
 
 
 def find(scope: Scope) -> Iterator[Hit]:
-    """Returns out of a provider's loop or a session's block, ``next()`` of a provider that is not kept, late use."""
+    """Returns out of a provider's loop or of a session's block, and ``next()`` of a provider that nobody keeps."""
     yield from _broken_loops(scope)
     yield from _dropped_generators(scope)
     if not scope.body.is_generator:
         yield from _returned_out_of_block(scope)
-    yield from _used_after_block(scope)
 
 
 def _broken_loops(scope: Scope) -> Iterator[Hit]:
     for loop in scope.body.loops:
-        if not isinstance(loop.node, ast.For | ast.AsyncFor):
-            continue
-        stream = scope.value(loop.node.iter)
-        if not isinstance(stream, Stream) or not isinstance(stream.of, Session):
-            continue
-        left = [each for each in scope.body.returns if within(each.context, loop.node, "loop")]
-        for step in left:
-            value = scope.value(getattr(step.node, "value", None))
-            if _hands_out(value):
-                yield Hit(
-                    step.line,
-                    f"returns out of {_name(stream.function)}: the generator is dropped and its end runs at some later time, so the session ends while it is in use",
-                    _ends_it(scope, stream),
-                )
-            elif stream.function is not None and _commits_after_yield(scope, stream.function):
-                written = [
-                    each for each in scope.uses.operations if each.writes and within(each.step.context, loop.node)
-                ]
-                committed = [each for each in scope.uses.operations if each.method == "commit"]
-                if written and not committed:
-                    yield Hit(
-                        step.line,
-                        f"returns out of {_name(stream.function)} after a write: the commit behind its yield never runs",
-                        rule=lost_writes.RULE,
-                    )
+        stream = scope.value(loop.node.iter) if isinstance(loop.node, ast.For | ast.AsyncFor) else None
+        if isinstance(stream, Stream) and isinstance(stream.of, Session):
+            for step in scope.body.returns:
+                if within(step.context, loop.node, "loop"):
+                    yield from _left(scope, loop, step, stream)
+
+
+def _left(scope: Scope, loop: Step, step: Step, stream: Stream) -> Iterator[Hit]:
+    """What follows from a return inside the loop."""
+    name = _name(stream.function)
+    if _hands_out(scope.value(getattr(step.node, "value", None))):
+        text = f"returns the session out of {name}: the generator is dropped, and ends the session while it is in use"
+        yield Hit(step.line, text, _ends_it(scope, stream))
+    elif stream.function is not None and _commits_after_yield(scope, stream.function):
+        inside = [each for each in scope.uses.operations if within(each.step.context, loop.node)]
+        if any(each.writes for each in inside) and not any(each.method == "commit" for each in inside):
+            text = f"returns out of {name} after a write: the commit behind its yield never runs"
+            yield Hit(step.line, text, rule=lost_writes.RULE)
 
 
 def _dropped_generators(scope: Scope) -> Iterator[Hit]:
     for step in scope.body.calls:
-        call = step.node
-        if not isinstance(call, ast.Call):
-            continue
-        source: ast.expr | None = None
-        if isinstance(call.func, ast.Name) and call.func.id in ("next", "anext") and call.args:
-            source = call.args[0]
-        elif isinstance(call.func, ast.Attribute) and call.func.attr in ("__next__", "__anext__", "send", "asend"):
-            source = call.func.value
+        source = _advanced(step.node) if isinstance(step.node, ast.Call) else None
         stream = scope.value(source) if isinstance(source, ast.Call) else None
-        if isinstance(stream, Stream) and isinstance(stream.of, Session):
-            yield Hit(
-                step.line,
-                f"takes the session of {_name(stream.function)} and drops the generator: its end closes the session at once",
-                _ends_it(scope, stream),
-            )
+        if isinstance(stream, Stream) and isinstance(stream.of, Session) and _is_used(scope, step):
+            text = f"takes the session of {_name(stream.function)} and drops the generator, which closes it at once"
+            yield Hit(step.line, text, _ends_it(scope, stream))
+
+
+def _advanced(call: ast.Call) -> ast.expr | None:
+    """The generator that ``next()`` and the like take the next value of."""
+    if isinstance(call.func, ast.Name) and call.func.id in ("next", "anext") and call.args:
+        return call.args[0]
+    if isinstance(call.func, ast.Attribute) and call.func.attr in ("__next__", "__anext__", "send", "asend"):
+        return call.func.value
+    return None
+
+
+def _is_used(scope: Scope, step: Step) -> bool:
+    """Whether something is done with the session, other than to look at an attribute."""
+    parent = step.parent
+    return not isinstance(parent, ast.Attribute) or any(
+        isinstance(each.node, ast.Call) and each.node.func is parent for each in scope.body.calls
+    )
 
 
 def _returned_out_of_block(scope: Scope) -> Iterator[Hit]:
     for opening in scope.uses.openings:
-        if opening.item is None:
-            continue
-        for step in scope.body.returns:
+        for step in scope.body.returns if opening.item is not None else ():
             value = scope.value(getattr(step.node, "value", None))
             value = value.of if isinstance(value, Later) else value
             session = value.session if isinstance(value, Query) else as_session(value)
-            if session is not None and within(step.context, opening.item) and same(session, opening.session):
+            inside = opening.item is not None and within(step.context, opening.item)
+            if session is not None and inside and same(session, opening.session):
                 what = "a query of its session" if isinstance(value, Query) else "the session"
                 yield Hit(step.line, f"returns {what} out of its with block, which closes it", opening.session.sure)
-
-
-def _used_after_block(scope: Scope) -> Iterator[Hit]:
-    for opening in scope.uses.openings:
-        if opening.item is None:
-            continue
-        for operation in scope.uses.of(opening.session):
-            if after_block(scope, operation.step, opening.item) and operation.method not in ("close", "query"):
-                if not _exclusive(operation.step, opening.step):
-                    yield Hit(
-                        operation.line,
-                        f"calls {operation.method}() on a session whose with block has ended",
-                        opening.session.sure,
-                    )
-                    break
-
-
-def _exclusive(late: Step, opened: Step) -> bool:
-    """Whether the block stands in a branch that the late use does not stand in."""
-    around = {(id(each.node), each.part) for each in chain(late.context)}
-    branches = [each for each in chain(opened.context) if each.part in ("if", "orelse", "handler", "case")]
-    return any((id(each.node), each.part) not in around for each in branches)
 
 
 def _hands_out(value: Value | None) -> bool:

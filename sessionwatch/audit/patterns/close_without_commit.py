@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import lost_writes
-from ..body import Step, chain, may_follow
+from ..body import Step, chain, dominates, may_follow, within
 from ..infer import Inference
 from ..tree import Function
-from ..use import Opening, Operation, Usage, Uses
+from ..use import Opening, Operation, Usage, Uses, in_handler, settled_by_parts
 from ..values import Engine, Session
 from ._base import Hit, Pattern, Scope, begun_blocks, ends, is_always_raised, same
 
@@ -21,30 +21,53 @@ def find(scope: Scope) -> Iterator[Hit]:
     if scope.body.is_generator:
         yield from _provider(scope)
         return
+    yield from _registries(scope)
     for opening in scope.uses.openings:
         if opening.session.how in ("call", "with") and not _settled_elsewhere(scope, opening):
-            lost = [
-                each for each in _writes(scope, opening.session) if not _settled_after(scope, opening.session, each)
-            ]
-            if lost and not is_always_raised(scope, lost[0]):
-                yield Hit(
-                    _line(scope, opening, lost[-1]),
-                    f"{_how(scope, opening)} after a write, without commit() or rollback()",
-                    _sure(opening.session),
-                )
+            writes = _writes(scope, opening)
+            lost = [each for each in writes if not _settled_after(scope, opening.session, each[0])]
+            if lost and not is_always_raised(scope, lost[0][0]):
+                certain = any(surely and not _may_be_settled(scope, opening.session, step) for step, surely in lost)
+                certain = certain and opening.session.sure and not _is_cancelled(scope)
+                text = f"{_how(scope, opening)} after a write, without commit() or rollback()"
+                yield Hit(_line(scope, opening, lost[-1][0]), text, certain)
 
 
-def _sure(session: Session) -> bool:
-    return session.sure and (session.source is not None or session.provider is not None or session.how != "unknown")
+def _registries(scope: Scope) -> Iterator[Hit]:
+    """``registry.add(...)`` and then ``registry.remove()``, with no commit between."""
+    for removing in scope.uses.operations:
+        if removing.method != "remove" or removing.session.how != "registry" or in_handler(removing.step):
+            continue
+        mine = scope.uses.of(removing.session)
+        lost = [each for each in mine if each.writes and dominates(each.step, removing.step)]
+        settled = any(each.method in _SETTLED for each in mine) or begun_blocks(scope.uses, removing.session)
+        handed = any(same(each.session, removing.session) for each in scope.uses.handed)
+        if lost and not settled and not handed:
+            certain = any(each.surely for each in lost)
+            yield Hit(removing.line, "the registry's session is removed after a write, without commit()", certain)
+
+
+def _is_cancelled(scope: Scope) -> bool:
+    """A function inside another one that cancels: it may never come to its commit."""
+    outer = scope.function.outer
+    return outer is not None and any(
+        isinstance(each.node, ast.Call)
+        and isinstance(each.node.func, ast.Attribute)
+        and each.node.func.attr == "cancel"
+        for each in scope.inference.body(outer).calls
+    )
 
 
 def _settled_elsewhere(scope: Scope, opening: Opening) -> bool:
     """Whether somebody else may commit: a block, a provider, a caller, code that is not known."""
     session = opening.session
+    options = [ast.unparse(each.call) for each in scope.uses.of(session) if each.method == "connection"]
     if session.begun or begun_blocks(scope.uses, session) or scope.uses.escaped(session) or _autocommits(session):
         return True
-    if session.provider is not None:
-        return not _never_commits(scope.usage, session.provider)
+    if any("AUTOCOMMIT" in each for each in options):
+        return True
+    if session.provider is not None and not _never_commits(scope.usage, session.provider):
+        return True
     for handing in scope.uses.handed:
         if same(handing.session, session):
             effects = scope.usage.given(handing)
@@ -61,18 +84,31 @@ def _autocommits(session: Session) -> bool:
     return isinstance(session.source, Engine) and session.source.autocommit
 
 
-def _writes(scope: Scope, session: Session) -> list[Step]:
-    steps = [each.step for each in scope.uses.of(session) if each.writes]
-    steps += [step for step, instance in scope.uses.dirty if instance.session and same(instance.session, session)]
-    steps += [each.step for each in scope.uses.handed if same(each.session, session) and scope.usage.given(each).writes]
-    return sorted(steps, key=lambda step: step.order)
+def _writes(scope: Scope, opening: Opening) -> list[tuple[Step, bool]]:
+    """What writes by the session, in order, and whether it does so for certain."""
+    session = opening.session
+    found = [(each.step, each.surely) for each in scope.uses.of(session) if each.writes]
+    for step, instance in scope.uses.dirty:
+        if instance.session is not None and same(instance.session, session) and instance.how != "new":
+            if opening.item is None or within(step.context, opening.item):
+                found.append((step, step.order in scope.uses.sets))
+    for handing in scope.uses.handed:
+        if same(handing.session, session) and scope.usage.given(handing).writes:
+            found.append((handing.step, True))
+    return sorted(found, key=lambda each: each[0].order)
 
 
 def _settled_after(scope: Scope, session: Session, write: Step) -> bool:
-    for each in scope.uses.of(session):
-        if each.method in _SETTLED and (may_follow(write, each.step) or _same_loop(write, each.step)):
-            return True
-    return False
+    settling = [each.step for each in scope.uses.of(session) if each.method in _SETTLED]
+    settling += settled_by_parts(scope.body, scope.uses, session)
+    return any(may_follow(write, each) or _same_loop(write, each) for each in settling)
+
+
+def _may_be_settled(scope: Scope, session: Session, write: Step) -> bool:
+    """Whether a statement follows that may commit: DDL on MariaDB, SQL that is not written here."""
+    return any(
+        each.verb in ("ddl", "other", "unknown") and may_follow(write, each.step) for each in scope.uses.of(session)
+    ) or any(each.method == "connection" and may_follow(write, each.step) for each in scope.uses.of(session))
 
 
 def _same_loop(first: Step, second: Step) -> bool:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import implicit_io
-from ..body import dominates, may_follow
+from ..body import Step, dominates, may_follow
 from ..calls import as_session
 from ..use import Operation
 from ..values import Instance, Session
@@ -15,25 +15,32 @@ from ._loaded import is_mapped, reads
 
 
 def find(scope: Scope) -> Iterator[Hit]:
-    """The first read of each instance after a commit, where the session is one that expires."""
+    """The first read of each instance after what expires it: a commit of a session that expires, a rollback, …"""
     if not scope.function.is_async:
         return
     seen: set[str] = set()
     for step, node, instance in reads(scope):
         owner = ast.unparse(node.value)
         session = _session(scope, instance, owner)
-        if owner in seen or session is None or session.expires is not True or not session.asynchronous:
+        if owner in seen or session is None or not session.asynchronous or instance.detached:
             continue
-        if not is_mapped(scope, instance.model, node.attr) or instance.detached:
-            continue
-        commits = [each for each in scope.uses.of(session) if each.method == "commit" and dominates(each.step, step)]
-        if commits and not _is_fresh(scope, owner, commits[-1], step.order) and _is_older(scope, node, commits[-1]):
+        ending = _expiry(scope, session, step, owner) if is_mapped(scope, instance.model, node.attr) else None
+        if ending is not None and not _is_fresh(scope, owner, ending, step.order) and _is_older(scope, node, ending):
             seen.add(owner)
-            yield Hit(
-                step.line,
-                f"{instance.model.name}.{node.attr} has expired with the commit and is loaded when it is read",
-                session.sure,
-            )
+            name = f"{instance.model.name}.{node.attr}"
+            yield Hit(step.line, f"{name} has expired by {ending.method}() and is loaded when it is read", session.sure)
+
+
+def _expiry(scope: Scope, session: Session, step: Step, owner: str) -> Operation | None:
+    """The last call before the read that expired the instance for certain."""
+    found = None
+    for each in scope.uses.of(session):
+        by_commit = each.method == "commit" and session.expires is True
+        by_hand = each.method in ("rollback", "expire_all")
+        by_name = each.method == "expire" and len(each.call.args) == 1 and ast.unparse(each.call.args[0]) == owner
+        if (by_commit or by_hand or by_name) and dominates(each.step, step):
+            found = each
+    return found
 
 
 def _session(scope: Scope, instance: Instance, owner: str) -> Session | None:

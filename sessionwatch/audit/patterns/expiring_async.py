@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from ...rules import config
 from ..calls import literal, words
-from ..tree import dotted
-from ..values import Maker
+from ..tree import Function, dotted
+from ..use import Opening
+from ..values import Maker, Session
 from ._base import Hit, Pattern, Scope
 
 
@@ -25,7 +26,54 @@ def find(scope: Scope) -> Iterator[Hit]:
         ):
             continue
         if isinstance(call, ast.Call) and not _is_configured(scope, call):
-            yield Hit(step.line, "an async sessionmaker expires what it commits: pass expire_on_commit=False")
+            told = _expiring(scope, value)
+            if told is not None:
+                yield Hit(step.line, "an async sessionmaker expires what it commits: pass expire_on_commit=False", told)
+
+
+def _expiring(scope: Scope, maker: Maker) -> bool | None:
+    """Whether sessions of this maker that expire do commit: True, or False for "nobody is seen to"; None where each of
+    its sessions turns it off."""
+    made = [each.session for each in _openings(scope) if _made_by(each.session, maker)]
+    if made and all(each.expires is False for each in made):
+        return None
+    kept = _is_kept(scope, maker)
+    for function in _functions(scope, kept):
+        for operation in scope.usage.of(function).operations:
+            session = operation.session
+            known = isinstance(session.source, Maker) and session.source.place is not None
+            mine = session.expires is True and _made_by(session, maker) if known else kept
+            if operation.method == "commit" and session.asynchronous and mine:
+                return True
+    return any(each.begun and _writes(scope, each) for each in made)
+
+
+def _writes(scope: Scope, session: Session) -> bool:
+    return scope.usage.effects(scope.function, session).writes
+
+
+def _openings(scope: Scope) -> list[Opening]:
+    return [each for function in scope.function.module.functions for each in scope.usage.of(function).openings]
+
+
+def _made_by(session: Session, maker: Maker) -> bool:
+    return isinstance(session.source, Maker) and session.source.place is maker.place
+
+
+def _is_kept(scope: Scope, maker: Maker) -> bool:
+    """Whether others can get at it: it is a module's, in an attribute, returned, or handed to a call."""
+    if not scope.function.is_def or any(node.value is maker.place for _, node in scope.function.module.assignments):
+        return True
+    handed = [each for step in scope.body.calls if isinstance(step.node, ast.Call) for each in step.node.args]
+    handed += [each.node.value for each in scope.body.returns if isinstance(each.node, ast.Return) and each.node.value]
+    values = (scope.value(each) for each in handed)
+    return any(isinstance(each, Maker) and each.place is maker.place for each in values)
+
+
+def _functions(scope: Scope, kept: bool) -> list[Function]:
+    if not kept:
+        return scope.function.module.functions
+    return [each for module in scope.inference.tree.modules.values() for each in module.functions]
 
 
 def _is_configured(scope: Scope, maker: ast.Call) -> bool:

@@ -54,8 +54,10 @@ def _coroutines(scope: Scope, node: ast.expr) -> Iterator[tuple[ast.Call, bool]]
         case ast.Call():
             if _name(node.func) in ("create_task", "ensure_future", "wait_for", "shield") and node.args:
                 yield from _coroutines(scope, node.args[0])
-            elif _name(node.func) in ("map", "list", "tuple") and node.args:
-                yield from _coroutines(scope, node.args[-1] if _name(node.func) != "map" else node)
+            elif _name(node.func) == "map" and node.args and isinstance(node.args[0], ast.Lambda):
+                yield from ((call, True) for call, _ in _coroutines(scope, node.args[0].body))
+            elif _name(node.func) in ("list", "tuple") and node.args:
+                yield from _coroutines(scope, node.args[0])
             else:
                 yield node, False
         case ast.Name():
@@ -90,10 +92,18 @@ def _sessions(scope: Scope, call: ast.Call, many: bool) -> Iterator[tuple[int, b
     target = value.function if isinstance(value, FunctionValue) else None
     for argument in (*call.args, *(word.value for word in call.keywords)):
         session = as_session(scope.value(argument))
+        if target is not None and _is_locked(scope, target):
+            continue
         if session is not None and _counts(scope, session, call, many):
             yield id(session.origin), session.sure and target is not None and _uses(scope, target, call, argument)
     if target is not None and isinstance(call.func, ast.Attribute):
         yield from ((key, True) for key in _kept(scope, target, _DEPTH, frozenset()))
+
+
+def _is_locked(scope: Scope, target: Function) -> bool:
+    """Whether it works behind a lock, one after the other."""
+    items = [each.node for each in scope.inference.body(target).withs]
+    return any("lock" in ast.unparse(each.context_expr).lower() for each in items if isinstance(each, ast.withitem))
 
 
 def _counts(scope: Scope, session: Session | None, call: ast.Call, many: bool) -> bool:

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import implicit_io
-from ..body import Step
+from ..body import Step, dominates
 from ..values import Instance
 from ._base import Hit, Pattern, Scope
-from ._loaded import given, lazy, parameter_of, reads
+from ._loaded import ended, given, may_be_present, needs_load, parameter_of, reads
 
 
 def find(scope: Scope) -> Iterator[Hit]:
@@ -28,11 +28,15 @@ def find(scope: Scope) -> Iterator[Hit]:
 def _judged(scope: Scope, step: Step, node: ast.Attribute, instance: Instance) -> Hit | None:
     name = f"{instance.model.name}.{node.attr}"
     relation = scope.inference.models.relation(instance.model, node.attr)
-    if relation is None or not relation.lazy or instance.detached:
+    if relation is None or not relation.lazy or instance.detached or ended(scope, step, node, instance) is not None:
         return None
+    if instance.how == "new":
+        return _of_new(scope, step, node, instance)
     session = instance.session
     if session is not None and session.asynchronous and session.how != "joined":
-        if lazy(scope, instance, node.attr) is not None and not _was_loaded(scope, step, node):
+        if may_be_present(scope, step, instance, relation):
+            return None
+        if needs_load(scope, instance, node.attr) and not _was_loaded(scope, step, node):
             return Hit(
                 step.line, f"{name} is loaded when it is read, which an AsyncSession can't do here", session.sure
             )
@@ -41,14 +45,14 @@ def _judged(scope: Scope, step: Step, node: ast.Attribute, instance: Instance) -
     if argument is None or _was_loaded(scope, step, node):
         return None
     handed = given(scope, scope.function, argument)
-    if handed and all(lazy(scope, each, node.attr) is None for each in handed):
+    if handed and all(not needs_load(scope, each, node.attr) for each in handed):
         return None
     if any(each.session is not None and not each.session.asynchronous for each in handed):
         return None
     open_ones = [
         each for each in handed if each.session is not None and each.session.asynchronous and not each.detached
     ]
-    certain = any(lazy(scope, each, node.attr) is not None for each in open_ones)
+    certain = any(needs_load(scope, each, node.attr) for each in open_ones)
     if handed and not certain and all(each.detached for each in handed):
         return None
     return Hit(
@@ -56,6 +60,30 @@ def _judged(scope: Scope, step: Step, node: ast.Attribute, instance: Instance) -
         f"{name} is read on an instance that was handed over, and is loaded only if the caller did so",
         certain,
     )
+
+
+def _of_new(scope: Scope, step: Step, node: ast.Attribute, instance: Instance) -> Hit | None:
+    """A relationship of a new object, which was never set and is read after the object was written."""
+    owner = ast.unparse(node.value)
+    for each in scope.uses.operations:
+        if each.method not in ("add", "add_all") or not each.session.asynchronous or _is_set(scope, node):
+            continue
+        if any(owner == ast.unparse(one) for one in each.call.args):
+            written = (one for one in scope.uses.of(each.session) if one.method in ("flush", "commit"))
+            if any(dominates(one.step, step) for one in written) and not _was_loaded(scope, step, node):
+                name = f"{instance.model.name}.{node.attr}"
+                text = f"{name} of a new object is loaded when it is read, which an AsyncSession can't do here"
+                return Hit(step.line, text, each.session.sure)
+    return None
+
+
+def _is_set(scope: Scope, node: ast.Attribute) -> bool:
+    """Whether the constructor was given the relationship, or anything that can't be read."""
+    for binding in scope.body.bindings.get(node.value.id, ()) if isinstance(node.value, ast.Name) else ():
+        call = binding.expr
+        if not isinstance(call, ast.Call) or any(word.arg in (None, node.attr) for word in call.keywords):
+            return True
+    return not isinstance(node.value, ast.Name)
 
 
 def _was_loaded(scope: Scope, late: Step, node: ast.Attribute) -> bool:

@@ -6,11 +6,11 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import detached_access, detached_touch
-from ..body import Step, chain, dominates, within
+from ..body import Step, within
 from ..use import Opening
-from ..values import Instance, Session
-from ._base import Hit, Pattern, Scope, after_block, ends, same
-from ._loaded import given, is_mapped, lazy, parameter_of, reads
+from ..values import Instance
+from ._base import Hit, Pattern, Scope
+from ._loaded import ended, given, is_let_go, is_mapped, needs_load, parameter_of, reads
 
 
 def find(scope: Scope) -> Iterator[Hit]:
@@ -19,36 +19,36 @@ def find(scope: Scope) -> Iterator[Hit]:
     for step, node, instance in reads(scope):
         model, name = instance.model, node.attr
         key = (ast.unparse(node.value), name)
-        if key in seen or not is_mapped(scope, model, name):
+        if key in seen or not is_mapped(scope, model, name) or is_let_go(scope, step, node.value):
             continue
         hit = _judged(scope, step, node, instance)
-        if hit is not None:
+        if hit is not None and (hit.certain or isinstance(node.value, ast.Name)):
             seen.add(key)
             yield hit
 
 
 def _judged(scope: Scope, step: Step, node: ast.Attribute, instance: Instance) -> Hit | None:
-    opening = _ended(scope, step, node, instance)
+    opening = ended(scope, step, node, instance)
     if opening is not None:
         return _of_own(scope, step, node, instance, opening)
     if instance.detached:
         return _hit(scope, step, node, instance, instance.expired, "the block that loaded it has ended")
     argument = parameter_of(scope, node.value) if instance.how == "parameter" else None
     for handed in given(scope, scope.function, argument) if argument is not None else ():
-        if handed.detached and lazy(scope, handed, node.attr) is not None:
+        if handed.detached and needs_load(scope, handed, node.attr):
             return _hit(scope, step, node, handed, handed.expired, "a caller hands it over after its block has ended")
     return None
 
 
 def _hit(scope: Scope, step: Step, node: ast.Attribute, instance: Instance, expired: bool, why: str) -> Hit:
     name = f"{instance.model.name}.{node.attr}"
-    if lazy(scope, instance, node.attr) is not None:
+    if needs_load(scope, instance, node.attr):
         return Hit(
             step.line, f"{name} is loaded when it is read, and {why}", instance.session is None or instance.session.sure
         )
     if expired and instance.session is not None and instance.session.expires is not False:
         certain = instance.session.expires is True and instance.session.sure
-        return Hit(step.line, f"{name} has expired with the commit, and {why}", certain)
+        return Hit(step.line, f"{name} has expired, and {why}", certain)
     return Hit(step.line, f"{name} is read, and {why}", False, detached_touch.RULE)
 
 
@@ -65,49 +65,6 @@ def _of_own(scope: Scope, step: Step, node: ast.Attribute, instance: Instance, o
     return _hit(scope, step, node, found, expired, "the session has ended")
 
 
-def _ended(scope: Scope, step: Step, node: ast.Attribute, instance: Instance) -> Opening | None:
-    """The session that had the instance and has ended when it is read."""
-    for opening in scope.uses.openings:
-        session = opening.session
-        loaded = instance.session is not None and same(instance.session, session)
-        if not loaded and not (instance.how == "new" and _is_added(scope, node.value, session)):
-            continue
-        if opening.item is not None:
-            if after_block(scope, step, opening.item) and not _is_reopened(scope, step, node, opening):
-                return opening
-        elif any(
-            dominates(each.step, step) and not _in_finally_before(each.step, step) for each in ends(scope, opening)
-        ):
-            return opening
-    return None
-
-
-def _in_finally_before(end: Step, step: Step) -> bool:
-    return any(each.part == "finally" and within(step.context, each.node, "try") for each in chain(end.context))
-
-
-def _is_reopened(scope: Scope, step: Step, node: ast.Attribute, opening: Opening) -> bool:
-    """Whether another session has been given the instance meanwhile."""
-    name = ast.unparse(node.value)
-    for each in scope.uses.operations:
-        if each.method in ("add", "merge", "refresh", "add_all") and each.step.order < step.order:
-            if not same(each.session, opening.session) and any(ast.unparse(one) == name for one in each.call.args):
-                return True
-    return False
-
-
-def _is_added(scope: Scope, node: ast.expr, session: Session) -> bool:
-    name = ast.unparse(node)
-    return any(
-        each.method in ("add", "add_all", "refresh") and any(name in _names(one) for one in each.call.args)
-        for each in scope.uses.of(session)
-    )
-
-
-def _names(node: ast.expr) -> set[str]:
-    return {ast.unparse(each) for each in (node.elts if isinstance(node, ast.List | ast.Tuple) else [node])}
-
-
 def _was_read_inside(scope: Scope, late: Step, node: ast.Attribute, opening: Opening) -> bool:
     """Whether the block has read, and so loaded, the same attribute after its last commit."""
     text = ast.unparse(node)
@@ -117,7 +74,13 @@ def _was_read_inside(scope: Scope, late: Step, node: ast.Attribute, opening: Ope
         if last < step.order < late.order and isinstance(step.node, ast.Attribute) and ast.unparse(step.node) == text:
             if opening.item is None or within(step.context, opening.item):
                 return True
-    return False
+    owner = ast.unparse(node.value)
+    for each in scope.uses.of(opening.session):
+        if each.method == "refresh" and last < each.step.order < late.order and ast.unparse(each.call.args[0]) == owner:
+            if node.attr in " ".join(ast.unparse(one) for one in each.call.args[1:]):
+                return True
+    inner = [each for each in scope.function.module.functions if each.outer is scope.function]
+    return any(ast.unparse(step.node) == text for each in inner for step in scope.inference.body(each).reads)
 
 
 def _expired(scope: Scope, node: ast.expr, opening: Opening) -> bool:
@@ -127,7 +90,7 @@ def _expired(scope: Scope, node: ast.expr, opening: Opening) -> bool:
     name = ast.unparse(node)
     state = False
     for each in scope.uses.of(opening.session):
-        if each.method in ("commit", "expire_all"):
+        if each.method in ("commit", "expire_all", "rollback") and opening.session.expires is not False:
             state = True
         elif each.method in ("refresh", "expunge") and any(ast.unparse(one) == name for one in each.call.args):
             state = False

@@ -60,7 +60,8 @@ def _why(scope: Scope, launch: Launch, session: Session, every: list[Launch]) ->
     others = [each for each in every if each is not launch and any(same(session, one) for one in _handed(scope, each))]
     if any(launch.step.order < each.step.order < end and not waits(scope, each) for each in others):
         return "and to another one that runs at the same time", True
-    used = [each for each in scope.uses.of(session) if each.io and launch.step.order < each.step.order < end]
+    mine = [each for each in scope.uses.of(session) if each.io or each.method in ("close", "reset", "invalidate")]
+    used = [each for each in mine if launch.step.order < each.step.order < end]
     if any(may_follow(launch.step, each.step) for each in used):
         return f"while {used[0].method}() is called on it here", True
     given = [
