@@ -104,7 +104,7 @@ def _new_session(inference: Inference, asynchronous: bool, node: ast.Call, funct
     source = bound if isinstance(bound, Engine) else None
     joined = isinstance(bound, Connection) or "binds" in given
     expires = literal(given.get("expire_on_commit")) is not False
-    return Session(asynchronous, node, "joined" if joined else "call", expires, source=source)
+    return Session(asynchronous, node, "joined" if joined else "call", expires, made=True, source=source)
 
 
 def _new_maker(inference: Inference, asynchronous: bool, node: ast.Call, function: Function) -> Maker:
@@ -136,6 +136,7 @@ def _made(inference: Inference, maker: Maker, node: ast.Call, function: Function
         "joined" if isinstance(bound, Connection) else "call",
         told,
         sure=maker.sure,
+        made=True,
         source=maker,
     )
 

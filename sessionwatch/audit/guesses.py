@@ -39,6 +39,22 @@ def named(inference: Inference, name: str, function: Function, order: float) -> 
     return Session(awaited, origin=bindings[-1].expr, how=_how(bindings[-1].how), sure=False)
 
 
+def attribute_named(inference: Inference, node: ast.Attribute, function: Function) -> Value | None:
+    """``self.session`` and ``app.db_session``, of which nothing else is known, where a session's methods are called."""
+    if not _SESSION.fullmatch(node.attr) or not _mentions_sqlalchemy(function):
+        return None
+    text = ast.unparse(node)
+    called = [
+        (step.node.func, step.awaited)
+        for step in inference.body(function).calls
+        if isinstance(step.node, ast.Call) and isinstance(step.node.func, ast.Attribute)
+    ]
+    mine = [(func, awaited) for func, awaited in called if func.attr in _TELLING and ast.unparse(func.value) == text]
+    if not mine:
+        return None
+    return Session(any(awaited for _, awaited in mine), origin=None, how="attribute", sure=False)
+
+
 def global_named(name: str) -> Value | None:
     """A module's variable that is called ``SessionLocal``, ``async_session_factory`` and the like."""
     if _MAKER.fullmatch(name):

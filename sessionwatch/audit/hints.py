@@ -74,7 +74,14 @@ def value(inference: Inference, node: ast.expr | None, function: Function) -> Va
 def _named(inference: Inference, node: ast.expr, function: Function) -> Value | None:
     alias = _alias(inference, node, function)
     if alias is not None:
-        return value(inference, *alias)
+        key = ("alias", alias[0])
+        if key in inference.busy:
+            return None
+        inference.busy.add(key)
+        try:
+            return value(inference, *alias)
+        finally:
+            inference.busy.discard(key)
     return of_type(inference, inference.value(node, function))
 
 

@@ -22,6 +22,7 @@ from .values import (
     Later,
     Manager,
     Many,
+    Method,
     ModuleValue,
     Object,
     Pair,
@@ -44,7 +45,7 @@ class Inference:
         self.attributes = Attributes(self)
         self._bodies: dict[Function, Body] = {}
         self._values: dict[ast.AST, Value | None] = {}
-        self._busy: set[object] = set()
+        self.busy: set[object] = set()
         self._results: dict[tuple[Function, str], Value | None] = {}
         self._parameters: dict[ast.arg, Value | None] = {}
         self._callers: dict[str, list[tuple[Function, ast.Call]]] | None = None
@@ -64,18 +65,18 @@ class Inference:
             return None
         if node in self._values:
             return self._values[node]
-        if node in self._busy or self._depth > _DEPTH:
+        if node in self.busy or self._depth > _DEPTH:
             self._cuts += 1
             return None
         before = self._cuts
-        self._busy.add(node)
+        self.busy.add(node)
         self._depth += 1
         try:
             found = self._evaluate(node, function)
         finally:
-            self._busy.discard(node)
+            self.busy.discard(node)
             self._depth -= 1
-        if found is not None or before == self._cuts or not self._busy:
+        if found is not None or before == self._cuts or not self.busy:
             self._values[node] = found
         return found
 
@@ -236,6 +237,8 @@ class Inference:
         found = self.attributes.of(owner, node.attr, node) if owner is not None else None
         if found is None and not isinstance(owner, Instance | Session | Rows | Query):
             found = self.attributes.stored(dotted(node), function.module)
+            if found is None and not isinstance(owner, External | ModuleValue | ClassValue | Method):
+                found = guesses.attribute_named(self, node, function)
         return found
 
     # -- functions ------------------------------------------------------------------------------------------
@@ -244,16 +247,16 @@ class Inference:
         """What a function is given: by its annotation, its default, or its callers."""
         if argument in self._parameters:
             return self._parameters[argument]
-        if argument in self._busy:
+        if argument in self.busy:
             self._cuts += 1
             return None
         before = self._cuts
-        self._busy.add(argument)
+        self.busy.add(argument)
         try:
             found = self._parameter(function, argument)
         finally:
-            self._busy.discard(argument)
-        if found is not None or before == self._cuts or not self._busy:
+            self.busy.discard(argument)
+        if found is not None or before == self._cuts or not self.busy:
             self._parameters[argument] = found
         return found
 
@@ -319,16 +322,16 @@ class Inference:
         key = (function, how)
         if key in self._results:
             return self._results[key]
-        if key in self._busy:
+        if key in self.busy:
             self._cuts += 1
             return None
         before = self._cuts
-        self._busy.add(key)
+        self.busy.add(key)
         try:
             found = self._found_result(function, how) or self._annotated_result(function, how)
         finally:
-            self._busy.discard(key)
-        if found is not None or before == self._cuts or not self._busy:
+            self.busy.discard(key)
+        if found is not None or before == self._cuts or not self.busy:
             self._results[key] = found
         return found
 
@@ -343,7 +346,7 @@ class Inference:
             value = self.value(node, function)
             if isinstance(step.node, ast.YieldFrom):
                 value = self.element(value)
-            if value is not None:
+            if value is not None and not isinstance(value, External):
                 return calls.leaving(self, value, step, body)
         return None
 

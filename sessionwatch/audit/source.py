@@ -63,8 +63,7 @@ def read(path: Path, name: str) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(source.text, str(path))  # also where nothing is looked for: a mistake is named
-            source.tree = tree if source.relevant else None
+            source.tree = ast.parse(source.text, str(path))  # also where nothing is looked for: others may import it
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
         source.error = f"can't be parsed: {line}{error.msg if isinstance(error, SyntaxError) else error}"

@@ -96,18 +96,19 @@ class Module:
 
 
 class Tree:
-    """Every audited module that may hold something, by name."""
+    """Every audited module by name. ``modules``: those that may hold something; the others wait for an import."""
 
     def __init__(self, sources: list[Source]) -> None:
         self.modules: dict[str, Module] = {}
+        self._others: dict[str, Module] = {}
+        self._waiting: dict[str, Source] = {}
+        self._by_end: dict[str, list[Source]] = defaultdict(list)
         for source in sources:
-            if source.tree is not None:
-                module = Module(source)
-                _Indexer(module).run(source.tree)
-                self.modules[source.name] = module
-        self._by_end: dict[str, list[Module]] = defaultdict(list)
-        for module in self.modules.values():
-            self._by_end[module.source.parts[-1]].append(module)
+            self._by_end[source.parts[-1]].append(source)
+            if source.relevant:
+                self.modules[source.name] = _indexed(source)
+            else:
+                self._waiting[source.name] = source
 
     def module_named(self, name: str, near: Module | None = None) -> Module | None:
         """The module of that full name.
@@ -115,13 +116,25 @@ class Tree:
         Where the audited folder is only a part of what the program imports, the name's parts have to be the last parts
         of the file's path; one part alone has to be a file beside ``near``.
         """
-        if (found := self.modules.get(name)) is not None:
+        if (found := self._module(name)) is not None:
             return found
         parts = tuple(name.split("."))
-        ends = [each for each in self._by_end.get(parts[-1], ()) if each.source.parts[-len(parts) :] == parts]
+        ends = [each for each in self._by_end.get(parts[-1], ()) if each.parts[-len(parts) :] == parts]
         if len(parts) == 1:
-            ends = [each for each in ends if near is not None and each.source.parts[:-1] == near.source.parts[:-1]]
-        return ends[0] if len(ends) == 1 else None
+            ends = [each for each in ends if near is not None and each.parts[:-1] == near.source.parts[:-1]]
+        return self._module(ends[0].name) if len(ends) == 1 else None
+
+    def _module(self, name: str) -> Module | None:
+        if name in self._waiting:
+            self._others[name] = _indexed(self._waiting.pop(name))
+        return self.modules.get(name) or self._others.get(name)
+
+
+def _indexed(source: Source) -> Module:
+    module = Module(source)
+    assert source.tree is not None
+    _Indexer(module).run(source.tree)
+    return module
 
 
 class _Indexer(ast.NodeVisitor):

@@ -21,6 +21,7 @@ class Session:
     expires: bool | None = None  # at commit; None where not known
     begun: bool = False  # its block commits: maker.begin(), `with session.begin()`
     sure: bool = True  # False where only a name says so
+    made: bool = False  # by a constructor, sessionmaker or registry that is seen
     source: Maker | Registry | Engine | None = field(default=None, compare=False)  # what made it
     provider: Function | None = field(default=None, compare=False)  # the function that handed it out
 

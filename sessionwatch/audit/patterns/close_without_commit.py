@@ -160,6 +160,8 @@ def _is_yielded(scope: Scope, session: Session) -> bool:
 def _never_commits(usage: Usage, provider: Function) -> bool:
     """Whether a function that hands out a session leaves the commit to its users, and says nothing of a rollback."""
     uses: Uses = usage.of(provider)
+    if not any(each.session.made or each.session.provider not in (None, provider) for each in uses.openings):
+        return False  # where its session comes from is not seen
     if any(
         each.session.begun or begun_blocks(uses, each.session) or _autocommits(each.session) for each in uses.openings
     ):

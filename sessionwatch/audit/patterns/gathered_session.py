@@ -41,33 +41,35 @@ def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
-def _coroutines(scope: Scope, node: ast.expr) -> Iterator[tuple[ast.Call, bool]]:
+def _coroutines(scope: Scope, node: ast.expr, depth: int = 6) -> Iterator[tuple[ast.Call, bool]]:
     """The calls that make the coroutines; True where a loop makes many of one."""
+    if depth == 0:
+        return
     match node:
         case ast.Starred():
-            yield from _coroutines(scope, node.value)
+            yield from _coroutines(scope, node.value, depth - 1)
         case ast.ListComp() | ast.GeneratorExp() | ast.SetComp():
-            yield from ((call, True) for call, _ in _coroutines(scope, node.elt))
+            yield from ((call, True) for call, _ in _coroutines(scope, node.elt, depth - 1))
         case ast.List() | ast.Tuple() | ast.Set():
             for each in node.elts:
-                yield from _coroutines(scope, each)
+                yield from _coroutines(scope, each, depth - 1)
         case ast.Call():
             if _name(node.func) in ("create_task", "ensure_future", "wait_for", "shield") and node.args:
-                yield from _coroutines(scope, node.args[0])
+                yield from _coroutines(scope, node.args[0], depth - 1)
             elif _name(node.func) == "map" and node.args and isinstance(node.args[0], ast.Lambda):
-                yield from ((call, True) for call, _ in _coroutines(scope, node.args[0].body))
+                yield from ((call, True) for call, _ in _coroutines(scope, node.args[0].body, depth - 1))
             elif _name(node.func) in ("list", "tuple") and node.args:
-                yield from _coroutines(scope, node.args[0])
+                yield from _coroutines(scope, node.args[0], depth - 1)
             else:
                 yield node, False
         case ast.Name():
-            yield from _of_variable(scope, node)
+            yield from _of_variable(scope, node, depth - 1)
 
 
-def _of_variable(scope: Scope, node: ast.Name) -> Iterator[tuple[ast.Call, bool]]:
+def _of_variable(scope: Scope, node: ast.Name, depth: int) -> Iterator[tuple[ast.Call, bool]]:
     for binding in scope.body.bindings.get(node.id, ()):
         if binding.how == "value" and isinstance(binding.expr, ast.ListComp | ast.List | ast.Tuple | ast.Call):
-            yield from _coroutines(scope, binding.expr)
+            yield from _coroutines(scope, binding.expr, depth)
     for step in scope.body.calls:
         call = step.node
         if (
@@ -78,7 +80,7 @@ def _of_variable(scope: Scope, node: ast.Name) -> Iterator[tuple[ast.Call, bool]
         ):
             if isinstance(call.func.value, ast.Name) and call.func.value.id == node.id:
                 looped = any(each.part == "loop" for each in (step.context.chain() if step.context else ()))
-                yield from ((made, many or looped) for made, many in _coroutines(scope, call.args[0]))
+                yield from ((made, many or looped) for made, many in _coroutines(scope, call.args[0], depth))
 
 
 def _sessions(scope: Scope, call: ast.Call, many: bool) -> Iterator[tuple[int, bool]]:
