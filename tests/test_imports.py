@@ -49,7 +49,8 @@ LAYERS: dict[str, set[str]] = {
     "pytest_plugin": ABOVE_ALL | {"data"},
     "autostart": set(),
     "demo": set(),
-    "command": ABOVE_ALL | {"_version", "demo"},
+    "audit": {"_version", "model", "output", "rules", "watch"},
+    "command": ABOVE_ALL | {"_version", "demo", "audit"},
     "__init__": {"_version", "model"},
     "__main__": {"command"},
 }

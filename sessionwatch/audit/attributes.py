@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from . import hints
+from .answers import Answers
 from .tree import Class, Function, Module, dotted
 from .values import (
     ClassValue,
@@ -26,16 +26,13 @@ from .values import (
 )
 from .vocabulary import known
 
-if TYPE_CHECKING:
-    from .infer import Inference
-
 Stored = dict[str, list[tuple[Function, ast.expr | None, ast.expr | None]]]  # by name: where, annotation, value
 
 
 class Attributes:
     """Answers for one `Inference`."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Answers) -> None:
         self._inference = inference
         self._of_classes: dict[tuple[Class, str], Value | None] = {}
         self._busy: set[tuple[Class | Module, str]] = set()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from . import statements
+from .answers import Answers
 from .body import Binding, Body, Step, within
 from .tree import Function, dotted
 from .values import (
@@ -23,6 +23,7 @@ from .values import (
     Manager,
     Many,
     Method,
+    Object,
     Pair,
     Query,
     Registry,
@@ -34,9 +35,6 @@ from .values import (
     Value,
 )
 from .vocabulary import ALL, ONE, known
-
-if TYPE_CHECKING:
-    from .infer import Inference
 
 _PASSED = frozenset({"list", "sorted", "tuple", "set", "reversed", "iter", "frozenset"})
 _MAKERS = {"sessionmaker": False, "async_sessionmaker": True}
@@ -53,7 +51,7 @@ def literal(node: ast.expr | None) -> object:
     return node.value if isinstance(node, ast.Constant) else ...
 
 
-def result(inference: Inference, node: ast.Call, function: Function) -> Value | None:
+def result(inference: Answers, node: ast.Call, function: Function) -> Value | None:
     """What the call gives where it stands."""
     called = inference.value(node.func, function)
     match called:
@@ -77,7 +75,7 @@ def result(inference: Inference, node: ast.Call, function: Function) -> Value | 
 # -- constructors -------------------------------------------------------------------------------------------
 
 
-def _external(inference: Inference, name: str, node: ast.Call, function: Function) -> Value | None:
+def _external(inference: Answers, name: str, node: ast.Call, function: Function) -> Value | None:
     last = known(name)
     if last in ("Session", "AsyncSession"):
         return _new_session(inference, last == "AsyncSession", node, function)
@@ -98,7 +96,7 @@ def _external(inference: Inference, name: str, node: ast.Call, function: Functio
     return made if made is not None else _library(inference, name, node, function)
 
 
-def _new_session(inference: Inference, asynchronous: bool, node: ast.Call, function: Function) -> Session:
+def _new_session(inference: Answers, asynchronous: bool, node: ast.Call, function: Function) -> Session:
     given = words(node)
     bound = inference.value(node.args[0] if node.args else given.get("bind"), function)
     source = bound if isinstance(bound, Engine) else None
@@ -107,7 +105,7 @@ def _new_session(inference: Inference, asynchronous: bool, node: ast.Call, funct
     return Session(asynchronous, node, "joined" if joined else "call", expires, made=True, source=source)
 
 
-def _new_maker(inference: Inference, asynchronous: bool, node: ast.Call, function: Function) -> Maker:
+def _new_maker(inference: Answers, asynchronous: bool, node: ast.Call, function: Function) -> Maker:
     given = words(node)
     cls = inference.value(given.get("class_"), function)
     if isinstance(cls, External):
@@ -117,7 +115,7 @@ def _new_maker(inference: Inference, asynchronous: bool, node: ast.Call, functio
     return Maker(asynchronous, node, expiring(inference, node, function))
 
 
-def expiring(inference: Inference, node: ast.Call, function: Function) -> bool | None:
+def expiring(inference: Answers, node: ast.Call, function: Function) -> bool | None:
     """Whether a sessionmaker's sessions expire at commit; None where its arguments are not all known."""
     given = words(node)
     if "expire_on_commit" in given:
@@ -126,7 +124,7 @@ def expiring(inference: Inference, node: ast.Call, function: Function) -> bool |
     return None if any(word.arg is None for word in node.keywords) else True
 
 
-def _made(inference: Inference, maker: Maker, node: ast.Call, function: Function) -> Session:
+def _made(inference: Answers, maker: Maker, node: ast.Call, function: Function) -> Session:
     told = expiring(inference, node, function) if "expire_on_commit" in words(node) else maker.expires
     told = None if any(word.arg is None for word in node.keywords) else told
     bound = inference.value(words(node).get("bind"), function)
@@ -141,7 +139,7 @@ def _made(inference: Inference, maker: Maker, node: ast.Call, function: Function
     )
 
 
-def _constructed(inference: Inference, cls: ClassValue, node: ast.Call, function: Function) -> Value | None:
+def _constructed(inference: Answers, cls: ClassValue, node: ast.Call, function: Function) -> Value | None:
     model = inference.models.of(cls.cls)
     if model is not None:
         return Instance(model, how="new", eager=None)
@@ -150,12 +148,10 @@ def _constructed(inference: Inference, cls: ClassValue, node: ast.Call, function
         return _new_session(inference, special.asynchronous, node, function)
     if special is not None:
         return Flask()
-    from .values import Object
-
     return Object(cls.cls)
 
 
-def _library(inference: Inference, name: str, node: ast.Call, function: Function) -> Value | None:
+def _library(inference: Answers, name: str, node: ast.Call, function: Function) -> Value | None:
     """Functions of the standard library and of frameworks that pass a value on."""
     last = name.rpartition(".")[2]
     first = node.args[0] if node.args else None
@@ -179,12 +175,12 @@ def _library(inference: Inference, name: str, node: ast.Call, function: Function
     return None
 
 
-def _called(inference: Inference, node: ast.expr | None, function: Function) -> Value | None:
+def _called(inference: Answers, node: ast.expr | None, function: Function) -> Value | None:
     target = inference.value(node, function)
     return inference.returned(target.function) if isinstance(target, FunctionValue) else None
 
 
-def _provided(inference: Inference, node: ast.expr | None, function: Function) -> Value | None:
+def _provided(inference: Answers, node: ast.expr | None, function: Function) -> Value | None:
     """What a dependency hands out."""
     target = inference.value(node, function)
     if isinstance(target, FunctionValue):
@@ -199,7 +195,7 @@ def _provided(inference: Inference, node: ast.expr | None, function: Function) -
     return None
 
 
-def _builtin(inference: Inference, node: ast.Call, function: Function) -> Value | None:
+def _builtin(inference: Answers, node: ast.Call, function: Function) -> Value | None:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if isinstance(node.func, ast.Attribute) and node.func.attr in _LEGACY_ENTERED and node.args:
         found = inference.entered(inference.value(node.args[0], function), node.args[0])
@@ -226,7 +222,7 @@ def _builtin(inference: Inference, node: ast.Call, function: Function) -> Value 
 # -- methods ------------------------------------------------------------------------------------------------
 
 
-def _method(inference: Inference, method: Method, node: ast.Call, function: Function) -> Value | None:
+def _method(inference: Answers, method: Method, node: ast.Call, function: Function) -> Value | None:
     handler = _METHODS.get(type(method.owner))
     return handler(inference, method.owner, method.name, node, function) if handler is not None else None
 
@@ -238,7 +234,7 @@ def as_session(value: Value | None) -> Session | None:
     return value if isinstance(value, Session) else None
 
 
-def _of_session(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_session(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     session = as_session(owner)
     if session is None:
         return None
@@ -250,7 +246,7 @@ def _of_session(inference: Inference, owner: Value, name: str, node: ast.Call, f
 
 
 def _session_result(
-    inference: Inference, session: Session, name: str, node: ast.Call, function: Function
+    inference: Answers, session: Session, name: str, node: ast.Call, function: Function
 ) -> Value | None:
     first = node.args[0] if node.args else None
     match name:
@@ -283,14 +279,14 @@ def _session_result(
     return None
 
 
-def _of_maker(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_maker(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if isinstance(owner, Maker) and name == "begin":
         made = _made(inference, owner, node, function)
         return Manager(replace(made, begun=True), owner.asynchronous)
     return None
 
 
-def _of_engine(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_engine(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Engine):
         return None
     if name == "connect":
@@ -303,7 +299,7 @@ def _of_engine(inference: Inference, owner: Value, name: str, node: ast.Call, fu
     return None
 
 
-def _of_connection(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_connection(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Connection):
         return None
     if name == "execution_options":
@@ -315,7 +311,7 @@ def _of_connection(inference: Inference, owner: Value, name: str, node: ast.Call
     return None
 
 
-def _of_query(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_query(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Query):
         return None
     if name in ONE:
@@ -328,13 +324,13 @@ def _of_query(inference: Inference, owner: Value, name: str, node: ast.Call, fun
     return replace(owner, statement=statements.extended(inference, owner.statement, name, node, function))
 
 
-def _of_statement(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_statement(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Statement) or name in ("subquery", "cte", "alias", "exists", "scalar_subquery"):
         return None
     return statements.extended(inference, owner, name, node, function)
 
 
-def _of_rows(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_rows(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Rows):
         return None
     found: Value | None = None
@@ -355,25 +351,25 @@ def _streams(rows: Rows, node: ast.Call) -> bool:
     return False if rows.session is None else rows.session.asynchronous and "stream" in ast.unparse(node.func)
 
 
-def _of_many(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_many(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     return owner.of if isinstance(owner, Many) and name in ("pop", "first") else None
 
 
-def _of_manager(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_manager(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Manager) or name not in ("__enter__", "__aenter__"):
         return None
     found = inference.entered(owner, node)
     return Later(found) if name == "__aenter__" else found
 
 
-def _of_stream(inference: Inference, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
+def _of_stream(inference: Answers, owner: Value, name: str, node: ast.Call, function: Function) -> Value | None:
     if not isinstance(owner, Stream) or name not in ("__next__", "__anext__", "send", "asend"):
         return None
     found = replace(owner.of, origin=node) if isinstance(owner.of, Session) else owner.of
     return Later(found) if "a" in name.strip("_")[:1] else found
 
 
-_METHODS: dict[type, Callable[[Inference, Value, str, ast.Call, Function], Value | None]] = {
+_METHODS: dict[type, Callable[[Answers, Value, str, ast.Call, Function], Value | None]] = {
     Session: _of_session,
     Registry: _of_session,
     Maker: _of_maker,
@@ -425,7 +421,7 @@ def handed_out(value: Value | None, node: ast.Call, function: Function | None) -
     return value
 
 
-def leaving(inference: Inference, value: Value, step: Step, body: Body) -> Value:
+def leaving(inference: Answers, value: Value, step: Step, body: Body) -> Value:
     """An instance that leaves the function whose session loaded it, and is closed there, is detached."""
     if isinstance(value, Many) and isinstance(value.of, Instance):
         inner = leaving(inference, value.of, step, body)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import TYPE_CHECKING
 
+from .answers import Answers
 from .tree import Function
 from .values import Maker, Session, Value
-
-if TYPE_CHECKING:
-    from .infer import Inference
 
 _SESSION = re.compile(r"_?(?:db_?|sql_?|orm_?|async_?|sa_?)*sess(?:ion)?_?", re.IGNORECASE)
 _DB = re.compile(r"_?(?:async_?)?db")
@@ -20,7 +17,7 @@ _TELLING = frozenset({"query", "commit", "rollback", "flush", "scalars", "scalar
 _TELLING |= {"refresh", "begin_nested", "expunge_all", "get_one"}
 
 
-def named(inference: Inference, name: str, function: Function, order: float) -> Value | None:
+def named(inference: Answers, name: str, function: Function, order: float) -> Value | None:
     """A variable that is called like a session and has methods called that a session has."""
     likely = _SESSION.fullmatch(name) or (_DB.fullmatch(name) and _mentions_sqlalchemy(function))
     if not likely or not _mentions_sqlalchemy(function):
@@ -39,7 +36,7 @@ def named(inference: Inference, name: str, function: Function, order: float) -> 
     return Session(awaited, origin=bindings[-1].expr, how=_how(bindings[-1].how), sure=False)
 
 
-def attribute_named(inference: Inference, node: ast.Attribute, function: Function) -> Value | None:
+def attribute_named(inference: Answers, node: ast.Attribute, function: Function) -> Value | None:
     """``self.session`` and ``app.db_session``, of which nothing else is known, where a session's methods are called."""
     if not _SESSION.fullmatch(node.attr) or not _mentions_sqlalchemy(function):
         return None

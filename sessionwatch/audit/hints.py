@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from .answers import Answers
 from .tree import Function
 from .values import (
     ClassValue,
@@ -31,9 +31,6 @@ from .values import (
 )
 from .vocabulary import ASYNC_MANAGERS, LATER, MANAGERS, MANY, OPTIONAL, STREAMS, known
 
-if TYPE_CHECKING:
-    from .infer import Inference
-
 _UNKNOWN = Statement("unknown", eager=None)
 _TYPES: dict[str, Value] = {
     "Session": Session(False),
@@ -52,7 +49,7 @@ _TYPES: dict[str, Value] = {
 }
 
 
-def value(inference: Inference, node: ast.expr | None, function: Function) -> Value | None:
+def value(inference: Answers, node: ast.expr | None, function: Function) -> Value | None:
     """What a variable of that annotation holds."""
     match node:
         case None:
@@ -71,7 +68,7 @@ def value(inference: Inference, node: ast.expr | None, function: Function) -> Va
     return None
 
 
-def _named(inference: Inference, node: ast.expr, function: Function) -> Value | None:
+def _named(inference: Answers, node: ast.expr, function: Function) -> Value | None:
     alias = _alias(inference, node, function)
     if alias is not None:
         key = ("alias", alias[0])
@@ -85,7 +82,7 @@ def _named(inference: Inference, node: ast.expr, function: Function) -> Value | 
     return of_type(inference, inference.value(node, function))
 
 
-def of_type(inference: Inference, type_: Value | None) -> Value | None:
+def of_type(inference: Answers, type_: Value | None) -> Value | None:
     """An object of the class that ``type_`` is."""
     if isinstance(type_, External):
         return _TYPES.get(known(type_.name))
@@ -100,7 +97,7 @@ def of_type(inference: Inference, type_: Value | None) -> Value | None:
     return None
 
 
-def _alias(inference: Inference, node: ast.expr, function: Function) -> tuple[ast.expr, Function] | None:
+def _alias(inference: Answers, node: ast.expr, function: Function) -> tuple[ast.expr, Function] | None:
     """Where a name stands for an annotation: ``SessionDep = Annotated[...]``, here or in another module."""
     if not isinstance(node, ast.Name):
         return None
@@ -118,7 +115,7 @@ def _alias(inference: Inference, node: ast.expr, function: Function) -> tuple[as
     return None
 
 
-def _subscript(inference: Inference, node: ast.Subscript, function: Function) -> Value | None:
+def _subscript(inference: Answers, node: ast.Subscript, function: Function) -> Value | None:
     outer = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if outer == "Annotated":
@@ -153,7 +150,7 @@ def _subscript(inference: Inference, node: ast.Subscript, function: Function) ->
     return found
 
 
-def _annotated(inference: Inference, parts: list[ast.expr], function: Function) -> Value | None:
+def _annotated(inference: Answers, parts: list[ast.expr], function: Function) -> Value | None:
     for part in parts[1:]:
         if isinstance(part, ast.Call):
             found = inference.value(part, function)  # Depends(...)

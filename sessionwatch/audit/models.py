@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from .answers import Answers
+from .mapped import Model, Relation
 from .tree import Class, dotted
 from .values import ClassValue, External, Flask
 from .vocabulary import EAGER, known
-
-if TYPE_CHECKING:
-    from .infer import Inference
 
 RELATIONSHIPS = frozenset({"relationship", "Relationship", "relation", "dynamic_loader", "WriteOnlyMapped"})
 _BASES = frozenset({"DeclarativeBase", "DeclarativeBaseNoMeta", "MappedAsDataclass", "Model", "SQLModel"})
 _BASE_MAKERS = frozenset({"declarative_base", "automap_base", "generate_base", "as_declarative"})
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A relationship. ``lazy``: it is loaded one parent at a time when it is first read."""
-
-    name: str
-    target: str | None
-    many: bool
-    lazy: bool
-    by_attribute: bool = False  # lazy="dynamic" and the like: reading it gives no rows
-
-
-@dataclass(eq=False, slots=True)
-class Model:
-    """A mapped class; compared by identity."""
-
-    name: str
-    cls: Class
-    relations: dict[str, Relation] = field(default_factory=dict)
-    columns: set[str] = field(default_factory=set)
-    deferred: set[str] = field(default_factory=set)
-    keys: set[str] = field(default_factory=set)
-
-
 class Models:
     """The mapped classes of a tree, found when they are asked for."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Answers) -> None:
         self._inference = inference
         self._found: dict[Class, Model | None] = {}
         self._named: dict[str, list[Model]] | None = None

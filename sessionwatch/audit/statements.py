@@ -6,23 +6,19 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from .models import Model
+from .answers import Answers
+from .mapped import Model
 from .tree import Function
 from .values import ClassValue, External, Method, Statement, Value
 from .vocabulary import DDL, WRITING_SQL, known
-
-if TYPE_CHECKING:
-    from .infer import Inference
-
 
 _OTHER_ENTITY = frozenset({"with_only_columns", "with_entities", "values", "add_columns", "columns", "select_entity"})
 _WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
 _TEXT_DML = re.compile(r"\b(insert\s+into|update\s+\S+\s+set|delete\s+from)\b", re.IGNORECASE)
 
 
-def constructed(inference: Inference, name: str, node: ast.Call, function: Function) -> Value | None:
+def constructed(inference: Answers, name: str, node: ast.Call, function: Function) -> Value | None:
     """``select(Order)``, ``insert(Order)``, ``text("UPDATE …")`` of SQLAlchemy; None for another name."""
     if name == "select":
         return selected(inference, node.args, function)
@@ -71,19 +67,19 @@ def has_where(node: ast.expr | None) -> bool:
     return "where" in text.lower() or "conflict" in text.lower()
 
 
-def entity(inference: Inference, node: ast.expr | None, function: Function) -> Model | None:
+def entity(inference: Answers, node: ast.expr | None, function: Function) -> Model | None:
     """The mapped class that an expression is."""
     value = inference.value(node, function) if node is not None else None
     return inference.models.of(value.cls) if isinstance(value, ClassValue) else None
 
 
-def selected(inference: Inference, arguments: Sequence[ast.expr], function: Function) -> Statement:
+def selected(inference: Answers, arguments: Sequence[ast.expr], function: Function) -> Statement:
     """A SELECT of these; it has a model where a mapped class comes first."""
     first = arguments[0] if arguments else None
     return Statement("select", entity(inference, first, function), frozenset())
 
 
-def extended(inference: Inference, base: Statement, name: str, node: ast.Call, function: Function) -> Statement:
+def extended(inference: Answers, base: Statement, name: str, node: ast.Call, function: Function) -> Statement:
     """The statement after one more method in its chain."""
     if name == "options":
         found = eager(inference, node.args, function)
@@ -102,7 +98,7 @@ def extended(inference: Inference, base: Statement, name: str, node: ast.Call, f
     return base
 
 
-def eager(inference: Inference, arguments: Sequence[ast.expr | None], function: Function) -> frozenset[str] | None:
+def eager(inference: Answers, arguments: Sequence[ast.expr | None], function: Function) -> frozenset[str] | None:
     """The relationships that loader options name; None where they can't be read."""
     found: set[str] = set()
     for argument in arguments:
@@ -113,7 +109,7 @@ def eager(inference: Inference, arguments: Sequence[ast.expr | None], function: 
     return frozenset(found)
 
 
-def _option(inference: Inference, node: ast.expr | None, function: Function) -> set[str] | None:
+def _option(inference: Answers, node: ast.expr | None, function: Function) -> set[str] | None:
     if isinstance(node, ast.List | ast.Tuple):
         parts = [_option(inference, each, function) for each in node.elts]
         return None if any(part is None for part in parts) else set[str]().union(*(part or () for part in parts))

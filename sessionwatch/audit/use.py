@@ -345,8 +345,8 @@ class _Collector:
         if isinstance(value, Session) and value.origin is call:
             self.uses.openings.append(Opening(step, value))
         elif isinstance(value, Manager) and isinstance(value.of, Session) and isinstance(step.parent, ast.Call):
-            if "enter" in (dotted(step.parent.func) or ""):
-                self.uses.openings.append(Opening(step, value.of))
+            entered = "enter" in (dotted(step.parent.func) or "")  # stack.enter_context(...)
+            self.uses.openings += [Opening(step, value.of)] if entered else []
 
     def _handed(self, step: Step, call: ast.Call, session: Session, argument: ast.expr, called: Value | None) -> None:
         if isinstance(called, Method) and as_session(called.owner) is not None:

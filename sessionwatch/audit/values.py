@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .models import Model
-    from .tree import Class, Function, Module
+from .mapped import Model
+from .tree import Class, Function, Module
 
 
 @dataclass(frozen=True, slots=True)

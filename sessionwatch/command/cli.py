@@ -90,6 +90,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _parser() -> Parser:
+    from . import audit
+
     parser = Parser(prog="sessionwatch", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -101,6 +103,7 @@ def _parser() -> Parser:
     _add_check(commands)
     _add_report(commands)
     _add_baseline(commands)
+    audit.add(commands)
     return parser
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..body import Step, chain, dominates, within
 from ..infer import argument_of
-from ..models import Model, Relation
+from ..mapped import Model, Relation
 from ..tree import Function
 from ..use import Opening
 from ..values import Instance, Later, Many, Query, Rows, Session
@@ -114,11 +114,13 @@ def _in_finally_before(end: Step, step: Step) -> bool:
 def _is_reopened(scope: Scope, step: Step, node: ast.Attribute, opening: Opening) -> bool:
     """Whether another session has been given the instance meanwhile."""
     name = ast.unparse(node.value)
-    for each in scope.uses.operations:
-        if each.method in ("add", "merge", "refresh", "add_all") and each.step.order < step.order:
-            if not same(each.session, opening.session) and any(ast.unparse(one) == name for one in each.call.args):
-                return True
-    return False
+    return any(
+        each.method in ("add", "merge", "refresh", "add_all")
+        and each.step.order < step.order
+        and not same(each.session, opening.session)
+        and any(ast.unparse(one) == name for one in each.call.args)
+        for each in scope.uses.operations
+    )
 
 
 def _is_added(scope: Scope, node: ast.expr, session: Session) -> bool:

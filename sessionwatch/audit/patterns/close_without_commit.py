@@ -89,9 +89,9 @@ def _writes(scope: Scope, opening: Opening) -> list[tuple[Step, bool]]:
     session = opening.session
     found = [(each.step, each.surely) for each in scope.uses.of(session) if each.writes]
     for step, instance in scope.uses.dirty:
-        if instance.session is not None and same(instance.session, session) and instance.how != "new":
-            if opening.item is None or within(step.context, opening.item):
-                found.append((step, step.order in scope.uses.sets))
+        inside = opening.item is None or within(step.context, opening.item)
+        if inside and instance.session is not None and same(instance.session, session) and instance.how != "new":
+            found.append((step, step.order in scope.uses.sets))
     for handing in scope.uses.handed:
         if same(handing.session, session) and scope.usage.given(handing).writes:
             found.append((handing.step, True))

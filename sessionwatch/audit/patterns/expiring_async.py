@@ -85,13 +85,15 @@ def _is_configured(scope: Scope, maker: ast.Call) -> bool:
         if node.value is maker and function is scope.function
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
     }
-    for function in scope.function.module.functions:
-        for step in scope.inference.body(function).calls:
-            call = step.node
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "configure":
-                if dotted(call.func.value) in names and literal(words(call).get("expire_on_commit")) is False:
-                    return True
-    return False
+    bodies = (scope.inference.body(function) for function in scope.function.module.functions)
+    calls = [step.node for body in bodies for step in body.calls if isinstance(step.node, ast.Call)]
+    return any(
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr == "configure"
+        and dotted(call.func.value) in names
+        and literal(words(call).get("expire_on_commit")) is False
+        for call in calls
+    )
 
 
 PATTERN = Pattern("expiring-async", "expire_on_commit left on for asyncio", config.RULE, find)

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import cross_task
-from ..body import within
+from ..body import chain, within
 from ..calls import as_session
 from ..infer import argument_of
-from ..tree import Function
+from ..tree import Function, dotted
 from ..values import FunctionValue, Method, Session
 from ._base import Hit, Pattern, Scope
 
@@ -72,15 +72,9 @@ def _of_variable(scope: Scope, node: ast.Name, depth: int) -> Iterator[tuple[ast
             yield from _coroutines(scope, binding.expr, depth)
     for step in scope.body.calls:
         call = step.node
-        if (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Attribute)
-            and call.func.attr == "append"
-            and call.args
-        ):
-            if isinstance(call.func.value, ast.Name) and call.func.value.id == node.id:
-                looped = any(each.part == "loop" for each in (step.context.chain() if step.context else ()))
-                yield from ((made, many or looped) for made, many in _coroutines(scope, call.args[0], depth))
+        if isinstance(call, ast.Call) and dotted(call.func) == f"{node.id}.append" and call.args:
+            looped = any(each.part == "loop" for each in chain(step.context))
+            yield from ((made, many or looped) for made, many in _coroutines(scope, call.args[0], depth))
 
 
 def _sessions(scope: Scope, call: ast.Call, many: bool) -> Iterator[tuple[int, bool]]:
@@ -121,7 +115,7 @@ def _is_made_per_round(scope: Scope, session: Session, call: ast.Call) -> bool:
     opened = next((each for each in scope.uses.openings if each.session.origin is session.origin), None)
     if opened is None:
         return False
-    loops = [each.node for each in (opened.step.context.chain() if opened.step.context else ()) if each.part == "loop"]
+    loops = [each.node for each in chain(opened.step.context) if each.part == "loop"]
     return any(within(scope.body.contexts.get(call), loop) for loop in loops)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...rules import n_plus_one
 from ..body import Context, Step, chain
-from ..models import Model
+from ..mapped import Model
 from ..values import Instance, Many, Query, Rows, Session, Value
 from ._base import Hit, Pattern, Scope, in_loop, same
 from ._loaded import ended, is_mapped, may_be_present, needs_load, reads

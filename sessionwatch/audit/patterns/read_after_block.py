@@ -70,15 +70,14 @@ def _was_read_inside(scope: Scope, late: Step, node: ast.Attribute, opening: Ope
     text = ast.unparse(node)
     commits = [each.step.order for each in scope.uses.of(opening.session) if each.method == "commit"]
     last = max((each for each in commits if each < late.order), default=0)
-    for step in scope.body.reads:
-        if last < step.order < late.order and isinstance(step.node, ast.Attribute) and ast.unparse(step.node) == text:
-            if opening.item is None or within(step.context, opening.item):
-                return True
+    within_block = [each for each in scope.body.reads if opening.item is None or within(each.context, opening.item)]
+    if any(last < step.order < late.order and ast.unparse(step.node) == text for step in within_block):
+        return True
     owner = ast.unparse(node.value)
     for each in scope.uses.of(opening.session):
-        if each.method == "refresh" and last < each.step.order < late.order and ast.unparse(each.call.args[0]) == owner:
-            if node.attr in " ".join(ast.unparse(one) for one in each.call.args[1:]):
-                return True
+        named = " ".join(ast.unparse(one) for one in each.call.args[1:])
+        if each.method == "refresh" and last < each.step.order < late.order and node.attr in named:
+            return ast.unparse(each.call.args[0]) == owner
     inner = [each for each in scope.function.module.functions if each.outer is scope.function]
     return any(ast.unparse(step.node) == text for each in inner for step in scope.inference.body(each).reads)
 

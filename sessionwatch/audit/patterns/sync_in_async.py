@@ -27,20 +27,11 @@ def find(scope: Scope) -> Iterator[Hit]:
         if operation.method in _CONNECTION_IO and not operation.session.asynchronous and not operation.step.awaited:
             yield Hit(operation.line, f"{operation.method}() of a sync connection holds up the event loop")
     for step in scope.body.calls:
-        call = step.node
-        if isinstance(call, ast.Call) and not step.awaited:
-            target = scope.value(call.func)
-            if isinstance(target, FunctionValue) and _blocks(scope.usage, target.function, _DEPTH, frozenset()):
-                if not _is_async(target.function, scope):
-                    yield Hit(
-                        call.lineno,
-                        f"{target.function.name.rpartition('.')[2]}() works with a sync session and holds up the event loop",
-                        _is_sure(scope.usage, target.function),
-                    )
-
-
-def _is_async(function: Function, scope: Scope) -> bool:
-    return function.is_async or scope.inference.body(function).is_generator
+        target = scope.value(step.node.func) if isinstance(step.node, ast.Call) and not step.awaited else None
+        if isinstance(target, FunctionValue) and _blocks(scope.usage, target.function, _DEPTH, frozenset()):
+            name = target.function.name.rpartition(".")[2]
+            text = f"{name}() works with a sync session and holds up the event loop"
+            yield Hit(step.line, text, _is_sure(scope.usage, target.function))
 
 
 def _blocks(usage: Usage, function: Function, depth: int, seen: frozenset[Function]) -> bool:

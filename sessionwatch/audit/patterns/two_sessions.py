@@ -42,9 +42,8 @@ def _called(scope: Scope) -> Iterator[Hit]:
     storing: list[tuple[Step, Function]] = []
     for step in scope.body.calls:
         value = scope.value(step.node.func) if isinstance(step.node, ast.Call) else None
-        if isinstance(value, FunctionValue):
-            if not in_handler(step) and _stores_alone(scope, value.function):
-                storing.append((step, value.function))
+        if isinstance(value, FunctionValue) and not in_handler(step) and _stores_alone(scope, value.function):
+            storing.append((step, value.function))
     for (first, one), (second, other) in pairwise(storing):
         if first.line != second.line and may_follow(first, second) and not _is_outermost(scope):
             names = f"{one.name.rpartition('.')[2]}() and {other.name.rpartition('.')[2]}()"

@@ -1,0 +1,85 @@
+"""The format ``sarif``: SARIF 2.1.0, for code scanning. A result per anti-pattern; what is allowed is suppressed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from ..._version import __version__
+from ...model import ConfigError
+from ..changes import Changes
+from ..result import Audit, Entry
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVELS = {"certain": "warning", "likely": "note"}
+
+Json = dict[str, object]
+
+
+def render(audit: Audit, changes: Changes | None, colour: bool) -> str:
+    """The whole audit. With ``--since``, each result has its baseline state. ``colour`` changes nothing."""
+    new = {id(each) for each in changes.new} if changes is not None else None
+    ids = sorted({each.rule for each in audit.entries})
+    results = [
+        _result(each, ids, None if new is None else "new" if id(each) in new else "unchanged") for each in audit.entries
+    ]
+    if changes is not None:
+        results += [_result(each, ids, "absent") for each in changes.gone]
+    notes = [
+        {"level": "warning", "message": {"text": each.error}, "locations": [_location(each.path, 1)]}
+        for each in audit.unparsed
+    ]
+    run = {
+        "tool": {"driver": _driver(ids, audit)},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
+        "results": results,
+    }
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _driver(ids: list[str], audit: Audit) -> Json:
+    return {
+        "name": "sessionwatch audit",
+        "semanticVersion": __version__,
+        "rules": [_rule(each) for each in ids],
+        "properties": {"totals": audit.totals()},
+    }
+
+
+def _rule(slug: str) -> Json:
+    from ... import rules
+
+    try:
+        rule = rules.find(slug)
+    except ConfigError:  # of an earlier version
+        return {"id": slug}
+    help_ = {"text": rule.page.strip(), "markdown": rule.page.strip()}
+    return {"id": slug, "shortDescription": {"text": rule.summary}, "help": help_}
+
+
+def _result(entry: Entry, ids: list[str], state: str | None) -> Json:
+    found: Json = {
+        "ruleId": entry.rule,
+        "level": _LEVELS[entry.confidence],
+        "message": {"text": f"{entry.message} (in {entry.function})"},
+        "locations": [_location(entry.path, entry.line)],
+        "partialFingerprints": {"sessionwatch/v1": _fingerprint(entry)},
+        "properties": {"antiPattern": entry.pattern, "confidence": entry.confidence, "function": entry.function},
+    }
+    if entry.rule in ids:
+        found["ruleIndex"] = ids.index(entry.rule)
+    if state is not None:
+        found["baselineState"] = state
+    if entry.allowed is not None:
+        found["suppressions"] = [{"kind": "inSource", "justification": entry.allowed}]
+    return found
+
+
+def _location(path: str, line: int) -> Json:
+    place: Json = {"artifactLocation": {"uri": path.replace(" ", "%20")}, "region": {"startLine": max(line, 1)}}
+    return {"physicalLocation": place}
+
+
+def _fingerprint(entry: Entry) -> str:
+    return hashlib.sha256("\0".join(entry.key).encode()).hexdigest()[:20]
