@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..model import ConfigError, SessionwatchError
-from ..output import report
+from ..model import ConfigError
+from ..output import records
 from .result import SCHEMA, Audit, Entry
 
 
@@ -91,19 +91,27 @@ def mark_seen(audit: Audit, path: str) -> int:
     A finding is the same where it has the rule and one of its places: the line, or the function of its own place.
     """
     try:
-        records = report.read(path)
+        found = records.read(path)
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    except SessionwatchError as error:
-        raise ConfigError(str(error)) from error
     lines: set[tuple[str, str, int]] = set()
     functions: set[tuple[str, str, str]] = set()
-    for record in records:
-        for place in (record, *(record.get("evidence") or ()), *(record.get("chain") or ())):
-            if place.get("path"):
-                lines.add((record["rule"], place["path"], place.get("line") or 0))
+    for record in found:
+        for path_, line in _places(record):
+            lines.add((record["rule"], path_, line))
         functions.add((record["rule"], record.get("path") or "", record.get("function") or ""))
     for entry in audit.entries:
         by_line = (entry.rule, entry.path, entry.line) in lines
         entry.seen = by_line or (entry.rule, entry.path, entry.function) in functions
     return sum(bool(entry.seen) for entry in audit.entries)
+
+
+def _places(record: records.Record) -> Iterator[tuple[str, int]]:
+    """A finding's own place, its evidence's, and its callers'."""
+    places: list[Mapping[str, object]] = [record]
+    for part in (record.get("evidence"), record.get("chain")):
+        places += part if isinstance(part, list) else []
+    for place in places:
+        path, line = place.get("path"), place.get("line")
+        if isinstance(path, str) and isinstance(line, int):
+            yield path, line

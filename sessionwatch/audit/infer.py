@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from . import calls, guesses, hints
+from . import calls, guesses, hands, hints
 from .attributes import Attributes
 from .body import Binding, Body, walk
+from .callers import argument_of, calls_in
 from .models import Models
 from .tree import Function, Module, Tree, dotted
 from .values import (
@@ -179,7 +180,7 @@ class Inference:
             case Many() | Stream():
                 return value.of
             case Rows() | Query():
-                return calls.row(value)
+                return hands.row(value)
         return None
 
     def entered(self, value: Value | None, node: ast.expr | None) -> Value | None:
@@ -210,7 +211,7 @@ class Inference:
         body = self.body(code)
         if name in body.bindings:
             if (found := self._bound(body, name, math.inf)) is not None:
-                return calls.as_global(found, body.bindings[name][-1])
+                return hands.as_global(found, body.bindings[name][-1])
             if (found := self.attributes.global_value(module, name)) is not None:
                 return found
         if name in code.inner:
@@ -270,7 +271,7 @@ class Inference:
             found = self.value(default, function)
         if found is None:
             found = self._given(function, argument)
-        return calls.as_parameter(found, argument)
+        return hands.as_parameter(found, argument)
 
     def _given(self, function: Function, argument: ast.arg) -> Value | None:
         """What callers in the tree hand over, where they agree."""
@@ -305,7 +306,7 @@ class Inference:
         if self._callers is None:
             self._callers = defaultdict(list)
             for module in self.tree.modules.values():
-                for function, call in _calls_in(module):
+                for function, call in calls_in(module):
                     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
                     self._callers[name].append((function, call))
         return self._callers
@@ -347,7 +348,7 @@ class Inference:
             if isinstance(step.node, ast.YieldFrom):
                 value = self.element(value)
             if value is not None and not isinstance(value, External):
-                return calls.leaving(self, value, step, body)
+                return hands.leaving(self, value, step, body)
         return None
 
     def _annotated_result(self, function: Function, how: str) -> Value | None:
@@ -364,7 +365,7 @@ class Inference:
             if names & {"contextmanager", "asynccontextmanager"}:
                 return Manager(self.yielded(function), function.is_async, function)
             return Stream(self.yielded(function), function)
-        found = calls.handed_out(self.returned(function), node, function)
+        found = hands.handed_out(self.returned(function), node, function)
         return Later(found) if function.is_async else found
 
 
@@ -373,32 +374,3 @@ def _first(values: Iterator[Value | None]) -> Value | None:
         if value is not None:
             return value
     return None
-
-
-def argument_of(function: Function, argument: ast.arg, call: ast.Call) -> ast.expr | None:
-    """The expression that a call hands over for a parameter."""
-    for word in call.keywords:
-        if word.arg == argument.arg:
-            return word.value
-    names = [each.arg for each in function.arguments]
-    skip = 1 if function.is_method else 0
-    position = names.index(argument.arg) - skip
-    plain = not any(isinstance(each, ast.Starred) for each in call.args)
-    return call.args[position] if plain and 0 <= position < len(call.args) else None
-
-
-def _calls_in(module: Module) -> Iterator[tuple[Function, ast.Call]]:
-    for function in module.functions:
-        for node in own_nodes(function.node):
-            if isinstance(node, ast.Call):
-                yield function, node
-
-
-def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function without those of functions inside it."""
-    waiting = list(ast.iter_child_nodes(root))
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            waiting.extend(ast.iter_child_nodes(node))

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from ..model import ConfigError
-
 if TYPE_CHECKING:
     from ..audit.result import Audit
 
@@ -73,14 +71,12 @@ def _fails(audit: Audit) -> bool:
 
 
 def _write(text: str, path: str | None) -> None:
+    from ..output import formats
+
     if path is None:
         sys.stdout.write(text)
-        return
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror}") from error
+    else:
+        formats.write(path, text)
 
 
 def _wants_colour(options: argparse.Namespace) -> bool:

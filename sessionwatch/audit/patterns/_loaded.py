@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ..body import Step, chain, dominates, within
-from ..infer import argument_of
+from ..callers import argument_of
 from ..mapped import Model, Relation
 from ..tree import Function
 from ..use import Opening

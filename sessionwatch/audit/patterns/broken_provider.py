@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...rules import lost_writes, use_after_close
 from ..body import Step, chain, within
-from ..calls import as_session
+from ..hands import as_session
 from ..tree import Function
 from ..values import Later, Query, Session, Stream, Value
 from ._base import Hit, Pattern, Scope, same

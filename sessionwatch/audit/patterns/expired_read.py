@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...rules import implicit_io
 from ..body import Step, dominates, may_follow
-from ..calls import as_session
+from ..hands import as_session
 from ..use import Operation
 from ..values import Instance, Session
 from ._base import Hit, Pattern, Scope, same

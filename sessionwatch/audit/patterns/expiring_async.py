@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import config
-from ..calls import literal, words
+from ..hands import literal, words
 from ..tree import Function, dotted
 from ..use import Opening
 from ..values import Maker, Session

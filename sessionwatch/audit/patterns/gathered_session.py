@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ...rules import cross_task
 from ..body import chain, within
-from ..calls import as_session
-from ..infer import argument_of
+from ..callers import argument_of
+from ..hands import as_session
 from ..tree import Function, dotted
 from ..values import FunctionValue, Method, Session
 from ._base import Hit, Pattern, Scope

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...rules import boundary, cross_process, cross_task, use_after_close
 from ..body import may_follow
-from ..calls import as_session
+from ..hands import as_session
 from ..tree import Function
 from ..values import FunctionValue, Method, Session
 from ._base import Hit, Pattern, Scope, in_loop, same
