@@ -265,10 +265,9 @@ class Inference:
         first = function.is_method and function.arguments and function.arguments[0] is argument
         if first and function.cls is not None:
             return ClassValue(function.cls) if "classmethod" in function.decorators else Object(function.cls)
-        found = hints.value(self, argument.annotation, function)
         default = function.default_of(argument)
-        if found is None and isinstance(default, ast.Call):
-            found = self.value(default, function)
+        found = self.value(default, function) if isinstance(default, ast.Call) else None  # Depends(get_db)
+        found = found if isinstance(found, Session) else hints.value(self, argument.annotation, function) or found
         if found is None:
             found = self._given(function, argument)
         return hands.as_parameter(found, argument)

@@ -49,8 +49,8 @@ def launches(scope: Scope) -> Iterator[Launch]:
 def _launch(scope: Scope, step: Step, call: ast.Call) -> Launch | None:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     value = scope.value(call.func)
-    if isinstance(value, FunctionValue | Method):
-        return None
+    if isinstance(value, FunctionValue) or (isinstance(value, Method) and not isinstance(value.owner, FunctionValue)):
+        return None  # a method of the tree, or of a session, that only bears such a name
     full = value.name if isinstance(value, External) else ""
     words = {word.arg: word.value for word in call.keywords if word.arg}
     if name in ("Thread", "Timer", "Process"):

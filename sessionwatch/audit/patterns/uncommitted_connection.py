@@ -28,9 +28,8 @@ def find(scope: Scope) -> Iterator[Hit]:
         last = (writes or ddl)[-1] if writes or ddl else None
         if last is not None and not is_always_raised(scope, last.step):
             what = "writes rows" if writes else "changes tables"
-            yield Hit(
-                _line(connection, operations, last), f"a connection {what} and ends without commit()", bool(writes)
-            )
+            certain = any(each.surely for each in writes)
+            yield Hit(_line(connection, operations, last), f"a connection {what} and ends without commit()", certain)
 
 
 def _connection(scope: Scope, operation: Operation) -> Connection | None:
