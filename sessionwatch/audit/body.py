@@ -85,6 +85,7 @@ class Body:
     yields: list[Step] = field(default_factory=list)
     awaits: list[Step] = field(default_factory=list)
     raises: list[Step] = field(default_factory=list)
+    breaks: list[Step] = field(default_factory=list)
     loops: list[Step] = field(default_factory=list)
     withs: list[Step] = field(default_factory=list)
     tries: list[Step] = field(default_factory=list)
@@ -283,6 +284,9 @@ class _Walker:
         for child in ast.iter_child_nodes(node):
             self.visit(child, node)
         self.body.raises.append(self._step(node, parent))
+
+    def _do_Break(self, node: ast.Break, parent: ast.AST) -> None:  # noqa: N802
+        self.body.breaks.append(self._step(node, parent))
 
     def _do_Global(self, node: ast.Global, parent: ast.AST) -> None:  # noqa: N802
         self.body.globals.update(node.names)

@@ -87,7 +87,9 @@ def _new_session(inference: Answers, asynchronous: bool, node: ast.Call, functio
     given = words(node)
     bound = inference.value(node.args[0] if node.args else given.get("bind"), function)
     source = bound if isinstance(bound, Engine) else None
-    joined = isinstance(bound, Connection) or "binds" in given
+    binds = given.get("binds")
+    several = [inference.value(each, function) for each in binds.values] if isinstance(binds, ast.Dict) else []
+    joined = isinstance(bound, Connection) or any(not isinstance(each, Engine) for each in several)
     expires = literal(given.get("expire_on_commit")) is not False
     return Session(asynchronous, node, "joined" if joined else "call", expires, made=True, source=source)
 

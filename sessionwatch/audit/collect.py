@@ -48,7 +48,18 @@ class Collector:
             node = step.node if isinstance(step.node, ast.expr) and step in self.body.returns else None
             self._escapes(node if node is not None else getattr(step.node, "value", None))
         self._captured()
+        self._bound_methods()
         return self.uses
+
+    def _bound_methods(self) -> None:
+        """``submit(session.commit)``, ``for end in (session.commit, session.close)``: who calls them is not seen."""
+        called = {id(step.node.func) for step in self.body.calls if isinstance(step.node, ast.Call)}
+        for step in self.body.reads:
+            node = step.node
+            if isinstance(node, ast.Attribute) and node.attr in SESSION_METHODS and id(node) not in called:
+                owner = as_session(self.value(node.value))
+                if owner is not None:
+                    self.uses.escapes.add(id(owner.origin))
 
     def value(self, node: ast.expr | None) -> Value | None:
         return self.inference.value(node, self.function)
@@ -74,10 +85,6 @@ class Collector:
                 self._handed(step, call, session, argument, called)
             elif isinstance(node, ast.List | ast.Tuple | ast.Dict | ast.Set):
                 self._escapes(node)
-            elif isinstance(node, ast.Attribute) and isinstance(method := self.value(node), Method):
-                owner = as_session(method.owner)  # executor.submit(session.commit)
-                if owner is not None:
-                    self.uses.escapes.add(id(owner.origin))
 
     def _method(self, step: Step, call: ast.Call, func: ast.Attribute) -> None:
         owner = self.value(func.value)

@@ -50,7 +50,7 @@ def marked(text: str) -> set[tuple[int, str]]:
 
 @pytest.mark.parametrize(("name", "kind", "title", "text"), ALL, ids=[f"{each[0]}: {each[2]}" for each in ALL])
 def test_snippet(name: str, kind: str, title: str, text: str, tmp_path: Path) -> None:
-    """A wrong one is found where it is marked and nowhere else; of a right one nothing is certain, by no anti-pattern."""
+    """A wrong one is found where it is marked and nowhere else; of a right one nothing is certain."""
     entries = look(text, tmp_path)
     told = [f"{entry.line}: {entry.pattern} {entry.confidence}: {entry.message}" for entry in entries]
     found = {(entry.line, entry.confidence) for entry in entries if entry.pattern == name}

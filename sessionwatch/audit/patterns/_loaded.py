@@ -47,12 +47,22 @@ def is_mapped(scope: Scope, model: Model, name: str) -> bool:
 
 def reads(scope: Scope) -> Iterator[tuple[Step, ast.Attribute, Instance]]:
     """Every attribute that is read on an instance, in order, also by ``getattr(order, "items")`` and ``hasattr()``."""
-    for step in sorted((*scope.body.reads, *_probes(scope)), key=lambda each: each.order):
+    for step in sorted((*scope.body.reads, *_probes(scope), *_replaced(scope)), key=lambda each: each.order):
         node = step.node
         if isinstance(node, ast.Attribute):
             value = scope.value(node.value)
             if isinstance(value, Instance):
                 yield step, node, value
+
+
+def _replaced(scope: Scope) -> Iterator[Step]:
+    """``order.items = []``: a collection is loaded before it is replaced."""
+    for step in scope.body.stores:
+        value = scope.value(step.node.value) if isinstance(step.node, ast.Attribute) else None
+        if isinstance(value, Instance) and isinstance(step.node, ast.Attribute) and value.how == "loaded":
+            relation = scope.inference.models.relation(value.model, step.node.attr)
+            if relation is not None and relation.many and value.session is not None and value.session.asynchronous:
+                yield step
 
 
 def _probes(scope: Scope) -> Iterator[Step]:

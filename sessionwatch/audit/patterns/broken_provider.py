@@ -25,13 +25,13 @@ def _broken_loops(scope: Scope) -> Iterator[Hit]:
     for loop in scope.body.loops:
         stream = scope.value(loop.node.iter) if isinstance(loop.node, ast.For | ast.AsyncFor) else None
         if isinstance(stream, Stream) and isinstance(stream.of, Session):
-            for step in scope.body.returns:
+            for step in (*scope.body.returns, *scope.body.breaks):
                 if within(step.context, loop.node, "loop"):
                     yield from _left(scope, loop, step, stream)
 
 
 def _left(scope: Scope, loop: Step, step: Step, stream: Stream) -> Iterator[Hit]:
-    """What follows from a return inside the loop."""
+    """What follows from a return or break inside the loop."""
     name = _name(stream.function)
     if _hands_out(scope.value(getattr(step.node, "value", None))):
         text = f"returns the session out of {name}: the generator is dropped, and ends the session while it is in use"
@@ -39,7 +39,7 @@ def _left(scope: Scope, loop: Step, step: Step, stream: Stream) -> Iterator[Hit]
     elif stream.function is not None and _commits_after_yield(scope, stream.function):
         inside = [each for each in scope.uses.operations if within(each.step.context, loop.node)]
         if any(each.writes for each in inside) and not any(each.method == "commit" for each in inside):
-            text = f"returns out of {name} after a write: the commit behind its yield never runs"
+            text = f"leaves the loop over {name} after a write: the commit behind its yield never runs"
             yield Hit(step.line, text, rule=lost_writes.RULE)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from ...rules import use_after_close
-from ..body import Step, chain
+from ..body import Step, chain, within
+from ..tree import dotted
 from ..use import Opening
+from ..values import Session, Stream
 from ..vocabulary import IO, QUERY_IO
 from ._base import Hit, Pattern, Scope, after_block, same
 
@@ -21,6 +24,25 @@ def find(scope: Scope) -> Iterator[Hit]:
             found = [*_operations(scope, opening), *_handed(scope, opening)]
             if found:
                 yield min(found, key=lambda hit: hit.line)
+    yield from _after_loop(scope)
+
+
+def _after_loop(scope: Scope) -> Iterator[Hit]:
+    """``for session in get_session(): …`` has run to its end, and the session is used once more."""
+    for loop in scope.body.loops:
+        if not isinstance(loop.node, ast.For | ast.AsyncFor) or not isinstance(loop.node.target, ast.Name):
+            continue
+        stream = scope.value(loop.node.iter)
+        if not isinstance(stream, Stream) or not isinstance(stream.of, Session) or stream.function is None:
+            continue
+        for each in scope.uses.operations:
+            func = each.call.func
+            named = isinstance(func, ast.Attribute) and dotted(func.value) == loop.node.target.id
+            behind = each.step.order > loop.order and not within(each.step.context, loop.node)
+            if named and behind and each.method in _WORK and same(each.session, stream.of):
+                text = f"{each.method}() is called when the generator that yielded its session has ended"
+                yield Hit(each.line, text, each.session.sure)
+                break
 
 
 def _operations(scope: Scope, opening: Opening) -> Iterator[Hit]:

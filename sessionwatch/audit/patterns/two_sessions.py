@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 from ...rules import split_unit_of_work
@@ -14,41 +15,58 @@ from ..values import FunctionValue, Session
 from ._base import Hit, Pattern, Scope, reach
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A session that is opened here, or a call of a function that opens one for itself."""
+
+    step: Step
+    opening: Opening | None = None
+    function: Function | None = None
+
+
 def find(scope: Scope) -> Iterator[Hit]:
     """The second opening, where both write and commit; the second call of functions that do it each for themselves."""
     if isinstance(scope.function.node, ast.ClassDef) or scope.body.is_generator:
         return
-    openings = [
-        each for each in scope.uses.openings if each.session.how in ("call", "with") and not in_handler(each.step)
-    ]
-    storing = [each for each in openings if _stores(scope, each)]
     plain = isinstance(scope.function.node, ast.Module) or scope.is_test
-    for first, second in pairwise(storing):
+    work = sorted((*_opened(scope), *_called(scope)), key=lambda each: each.step.order)
+    for first, second in pairwise(work):
         unit = _unit(first.step, second.step)
-        if first.line == second.line or not may_follow(first.step, second.step) or _apart(first, second):
+        if not may_follow(first.step, second.step) or _apart(first.opening, second.opening):
             continue
         if unit == "declared many" or (plain and unit is None):
             continue
-        certain = _same_source(first.session, second.session) and (unit is not None or not _is_outermost(scope))
-        text = f"a second session writes and commits, after that of line {first.line}: if it fails, half is stored"
-        yield Hit(second.line, text, certain)
+        outermost = unit is None and _is_outermost(scope)
+        if second.opening is not None:
+            text = f"a second session commits writes, after that of line {_line(first)}: if it fails, half is stored"
+            same_source = first.opening is not None and _same_source(first.opening.session, second.opening.session)
+            yield Hit(second.opening.line, text, same_source and not outermost)
+        elif not outermost:
+            text = f"{_name(second)} commits in a session of its own, after line {_line(first)} did: half may be stored"
+            yield Hit(second.step.line, text, False)
         return
-    if not plain and not storing:
-        yield from _called(scope)
 
 
-def _called(scope: Scope) -> Iterator[Hit]:
+def _line(work: _Work) -> int:
+    return work.opening.line if work.opening is not None else work.step.line
+
+
+def _name(work: _Work) -> str:
+    return f"{work.function.name.rpartition('.')[2]}()" if work.function is not None else "it"
+
+
+def _opened(scope: Scope) -> Iterator[_Work]:
+    for each in scope.uses.openings:
+        if each.session.how in ("call", "with") and not in_handler(each.step) and _stores(scope, each):
+            yield _Work(each.step, each)
+
+
+def _called(scope: Scope) -> Iterator[_Work]:
     """``create(); update()``, each with a session of its own."""
-    storing: list[tuple[Step, Function]] = []
     for step in scope.body.calls:
         value = scope.value(step.node.func) if isinstance(step.node, ast.Call) else None
         if isinstance(value, FunctionValue) and not in_handler(step) and _stores_alone(scope, value.function):
-            storing.append((step, value.function))
-    for (first, one), (second, other) in pairwise(storing):
-        if first.line != second.line and may_follow(first, second) and not _is_outermost(scope):
-            names = f"{one.name.rpartition('.')[2]}() and {other.name.rpartition('.')[2]}()"
-            yield Hit(second.line, f"{names} commit in a session each: if the second fails, half is stored", False)
-            return
+            yield _Work(step, function=value.function)
 
 
 def _stores_alone(scope: Scope, function: Function) -> bool:
@@ -73,8 +91,10 @@ def _stores(scope: Scope, opening: Opening) -> bool:
     return effects.writes and commits
 
 
-def _apart(first: Opening, second: Opening) -> bool:
+def _apart(first: Opening | None, second: Opening | None) -> bool:
     """Bound to different engines."""
+    if first is None or second is None:
+        return False
     one, other = first.session.source, second.session.source
     if one is None or other is None or type(one) is not type(other):
         return False
