@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from ..watch.suppress import parse_comment
 from . import patterns, source
+from .allowed import Allowances
 from .counts import file_count, sources_of
 from .infer import Inference
 from .result import Audit, Entry, FileCount, Source, Unparsed
@@ -75,6 +75,7 @@ def _project(sources: list[source.Source]) -> Project:
 def look(project: Project, module: Module) -> Looked:
     """One module: its anti-patterns, its counts, and where its sessions come from."""
     found = Looked(sources=sources_of(project.inference, module))
+    allowances = Allowances(project.inference, module)
     seen: set[tuple[str, int, str]] = set()
     for function in module.functions:
         scope = patterns.Scope(project.inference, project.usage, function, project.usage.of(function))
@@ -84,7 +85,7 @@ def look(project: Project, module: Module) -> Looked:
                 if (rule.slug, hit.line, hit.message) not in seen:
                     seen.add((rule.slug, hit.line, hit.message))
                     sure = "certain" if hit.certain else "likely"
-                    allowed = _allowed(module, hit.line, rule.slug)
+                    allowed = allowances.reason(hit.line, rule.slug)
                     entry = Entry(
                         pattern.name, rule.slug, module.path, hit.line, function.name, sure, hit.message, allowed
                     )
@@ -93,13 +94,6 @@ def look(project: Project, module: Module) -> Looked:
     if found.count is None and found.entries:
         found.count = FileCount(module.path, module.source.lines)
     return found
-
-
-def _allowed(module: Module, line: int, slug: str) -> str | None:
-    """The reason of the line's own comment, as at run time."""
-    lines = module.source_lines()
-    parsed = parse_comment(lines[line - 1]) if 0 < line <= len(lines) else None
-    return (parsed[1] or None) if parsed is not None and slug in parsed[0] else None
 
 
 # -- over several processes ---------------------------------------------------------------------------------

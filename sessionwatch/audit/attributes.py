@@ -154,7 +154,7 @@ class Attributes:
         if relation is None:
             method = self.method(owner.model.cls, name)
             return FunctionValue(method, bound=True) if method is not None else Method(owner, name)
-        target = self._inference.models.named(relation.target) if relation.target else None
+        target = self._inference.models.target(relation, owner.model)
         if target is None:
             return None
         one = Instance(target, owner.session, owner.eager, owner.detached, owner.expired, owner.how)

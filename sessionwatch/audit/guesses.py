@@ -6,11 +6,15 @@ import ast
 import re
 
 from .answers import Answers
+from .body import Binding
 from .tree import Function
-from .values import Maker, Session, Value
+from .values import External, Maker, Session, Value
 
 _SESSION = re.compile(r"_?(?:db_?|sql_?|orm_?|async_?|sa_?)*sess(?:ion)?_?", re.IGNORECASE)
 _DB = re.compile(r"_?(?:async_?)?db")
+_OTHERS = frozenset(
+    {"requests", "aiohttp", "httpx", "boto3", "botocore", "aioboto3", "cassandra", "neo4j", "tensorflow"}
+)
 _MAKER = re.compile(r"_?(?:db|async)?_?session_?(?:local|maker|factory)", re.IGNORECASE)
 # Methods that a session has, and HTTP sessions, caches and the like have not.
 _TELLING = frozenset({"query", "commit", "rollback", "flush", "scalars", "scalar", "add_all", "expunge", "merge"})
@@ -31,9 +35,21 @@ def named(inference: Answers, name: str, function: Function, order: float) -> Va
         if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == name:
             told = told or called.attr in _TELLING
             awaited = awaited or step.awaited
+    if _is_something_else(inference, bindings[-1], function):
+        return None
     if not told or bindings[-1].how not in ("argument", "entered", "value", "element"):
         return None
     return Session(awaited, origin=bindings[-1].expr, how=_how(bindings[-1].how), sure=False)
+
+
+def _is_something_else(inference: Answers, binding: Binding, function: Function) -> bool:
+    """Whether an annotation says that it is none, or it comes from a library that has sessions of its own."""
+    expr = binding.expr
+    if isinstance(expr, ast.arg):
+        told = ast.unparse(expr.annotation) if expr.annotation is not None else "Any"
+        return "session" not in told.lower() and told.rpartition(".")[2] not in ("Any", "object", "None")
+    made = inference.value(expr.func, function) if isinstance(expr, ast.Call) else None
+    return isinstance(made, External) and made.name.partition(".")[0] in _OTHERS
 
 
 def attribute_named(inference: Answers, node: ast.Attribute, function: Function) -> Value | None:

@@ -46,6 +46,13 @@ class Models:
         found = self._named.get(name.rpartition(".")[2], [])
         return found[0] if len(found) == 1 else None
 
+    def target(self, relation: Relation, model: Model) -> Model | None:
+        """The class that a relationship leads to: as the model's own module knows it, else by its name."""
+        if relation.target is None:
+            return None
+        found = self._inference.module_name(relation.target.rpartition(".")[2], model.cls.module)
+        return self.of(found.cls) if isinstance(found, ClassValue) else self.named(relation.target)
+
     def relation(self, model: Model, name: str) -> Relation | None:
         self.named(model.name)  # so that relationships which the other side declares are known
         return model.relations.get(name)

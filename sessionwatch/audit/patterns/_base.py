@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from ...model import Rule
@@ -99,13 +100,21 @@ def called(scope: Scope, call: ast.Call) -> Function | None:
     return value.function if isinstance(value, FunctionValue) else None
 
 
-def is_always_raised(scope: Scope, after: Step) -> bool:
-    """Whether an exception leaves the function behind this step, in no branch."""
-    return any(
-        each.order > after.order
-        and not any(one.part in ("if", "orelse", "handler", "loop") for one in chain(each.context))
-        for each in scope.body.raises
-    )
+def is_always_raised(scope: Scope, after: Step, around: ast.AST | None = None) -> bool:
+    """Whether an exception leaves the block (or the function) behind this step, in no branch and caught by nobody."""
+    for each in scope.body.raises:
+        inside = list(takewhile(lambda context: context.node is not around, chain(each.context)))
+        if each.order > after.order and all(map(_lets_out, inside)):
+            return True
+    return False
+
+
+def _lets_out(context: Context) -> bool:
+    node = context.node
+    if isinstance(node, ast.withitem):
+        return "suppress" not in ast.unparse(node.context_expr) and "raises" not in ast.unparse(node.context_expr)
+    caught = context.part == "try" and isinstance(node, ast.Try | ast.TryStar) and bool(node.handlers)
+    return not caught and context.part not in ("if", "orelse", "handler", "loop")
 
 
 __all__ = [

@@ -9,7 +9,7 @@ from ...rules import lost_writes
 from ..body import Step, chain, dominates, may_follow, within
 from ..infer import Inference
 from ..tree import Function
-from ..use import Opening, Operation, Usage, Uses, in_handler, settled_by_parts
+from ..use import Opening, Operation, Usage, Uses, settled_by_parts
 from ..values import Engine, Session
 from ._base import Hit, Pattern, Scope, begun_blocks, ends, is_always_raised, same
 
@@ -26,7 +26,7 @@ def find(scope: Scope) -> Iterator[Hit]:
         if opening.session.how in ("call", "with") and not _settled_elsewhere(scope, opening):
             writes = _writes(scope, opening)
             lost = [each for each in writes if not _settled_after(scope, opening.session, each[0])]
-            if lost and not is_always_raised(scope, lost[0][0]):
+            if lost and not is_always_raised(scope, lost[0][0], _block(scope, opening)):
                 certain = any(surely and not _may_be_settled(scope, opening.session, step) for step, surely in lost)
                 certain = certain and opening.session.sure and not _is_cancelled(scope)
                 text = f"{_how(scope, opening)} after a write, without commit() or rollback()"
@@ -36,7 +36,7 @@ def find(scope: Scope) -> Iterator[Hit]:
 def _registries(scope: Scope) -> Iterator[Hit]:
     """``registry.add(...)`` and then ``registry.remove()``, with no commit between."""
     for removing in scope.uses.operations:
-        if removing.method != "remove" or removing.session.how != "registry" or in_handler(removing.step):
+        if removing.method != "remove" or removing.session.how != "registry":
             continue
         mine = scope.uses.of(removing.session)
         lost = [each for each in mine if each.writes and dominates(each.step, removing.step)]
@@ -114,6 +114,12 @@ def _may_be_settled(scope: Scope, session: Session, write: Step) -> bool:
 def _same_loop(first: Step, second: Step) -> bool:
     loops = {id(each.node) for each in chain(first.context) if each.part == "loop"}
     return any(id(each.node) in loops for each in chain(second.context))
+
+
+def _block(scope: Scope, opening: Opening) -> ast.AST | None:
+    """What ends the session: its with statement, or the try statement whose finally clause closes it."""
+    closing = [one for each in ends(scope, opening) for one in chain(each.step.context) if one.part == "finally"]
+    return opening.item or (closing[0].node if closing else None)
 
 
 def _line(scope: Scope, opening: Opening, write: Step) -> int:
