@@ -20,6 +20,7 @@ from typing import IO, Literal, NamedTuple
 from .. import config, rules
 from ..model import ConfigError
 from ..output import formats, journal, records
+from ..output.about import about
 from ..output.report import Report, wants_colour
 from ..output.store import Store
 from ..watch import baseline
@@ -85,7 +86,7 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     with _opened(options.output) as target, _private_folder() as folder:
         files = _files(options, folder)
         status = supervise(command.argv, _environment(options, files), command.executable)
-        failure = _afterwards(options, files, target)
+        failure = _afterwards(options, files, target, _shown(kind, program))
     if status < 0:
         return end_like(-status)
     return failure if options.fail and status == 0 else status
@@ -206,7 +207,13 @@ def _opened(output: str | None) -> Iterator[IO[str] | None]:
         yield target
 
 
-def _afterwards(options: Options, files: Files, target: IO[str] | None) -> int:
+def _shown(kind: Kind, program: Sequence[str]) -> str:
+    """The command without the program's arguments."""
+    before = {"script": "", "module": "-m ", "command": "-- "}[kind]
+    return f"sessionwatch run {before}{program[0]}"
+
+
+def _afterwards(options: Options, files: Files, target: IO[str] | None, command: str) -> int:
     """Report; what ``--fail`` makes of a 0: 1 for a finding that nothing allows, 2 where nobody can know of one.
 
     Nothing here may cost the program its exit status.
@@ -219,6 +226,7 @@ def _afterwards(options: Options, files: Files, target: IO[str] | None) -> int:
             notes=records.notes(files.notes),
             unused=options.unused_allows,
             recording=records.lines(files.recording) if files.recording else None,
+            about=about(command),
         )
         _tell(options, files, target, made)
         return 1 if made.shown else NOT_WATCHED if made.failures() else 0

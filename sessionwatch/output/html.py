@@ -33,7 +33,7 @@ _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 
 def render(report: Report) -> str:
     """The whole report."""
-    found = [dict(seen.record()) for seen in report.shown]
+    found = [dict(seen.record()) for seen in report.seen]
     return page(found, dict(report.about), report.recording, report.rank)
 
 

@@ -50,6 +50,7 @@ class Data:
         self._findings = findings
         self._rank = {slug: place for place, slug in enumerate(rank)}
         self._line = timeline(recording, findings) if recording is not None else None
+        self._unrecorded = UNRECORDED if recording is None else "No session was opened."
         self._sources = Sources(self._began())
         self._sites: dict[tuple[str, int, str], int] = {}
         self._lines: dict[str, dict[int, str]] = {}
@@ -201,7 +202,7 @@ class Data:
         facts = [fact for fact in items(about, "facts") if isinstance(fact, str)]
         if self._line is not None:
             facts.insert(0, f"{self._line.seen:,} session{'' if self._line.seen == 1 else 's'} watched")
-        return {"about": head, "facts": facts, "unrecorded": UNRECORDED}
+        return {"about": head, "facts": facts, "unrecorded": self._unrecorded}
 
     def _ms(self, when: float | None) -> float | None:
         return None if when is None or self._line is None else round((when - self._line.begins) * 1000, 3)

@@ -17,6 +17,7 @@ from ..watch import orm  # noqa: F401 (before the others)
 from .blame import Blame, Owner
 from .late import LateReport, Terminal, log_reports, reports, story
 from .marker import parsed, place
+from .recorded import Recorded
 
 if TYPE_CHECKING:
     from ..model import Finding, Mode, Site
@@ -70,6 +71,7 @@ class Plugin:
         self.config = config
         try:
             self.reports = [formats.split(argument) for argument in config.getoption("--sessionwatch-report")]
+            self.recorded = Recorded(config, [name for name, _ in self.reports])
             levels = configuration.parse_pairs("\n".join(config.getini("sessionwatch_rules")), "sessionwatch_rules")
             self.watch = installation.install(
                 mode=mode,
@@ -78,6 +80,7 @@ class Plugin:
                 baseline=self._below_root(config.getini("sessionwatch_baseline")),
                 root=str(config.rootpath),
                 log=False,
+                recording=self.recorded.path,
             )
         except ConfigError as error:
             raise pytest.UsageError(f"sessionwatch: {error}") from error
@@ -274,12 +277,19 @@ class Plugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.watch.recording is not None:
+            self.watch.recording.finish()
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output["sessionwatch"] = [seen.record() for seen in self.store]
             output["sessionwatch_late"] = self.late
             output["sessionwatch_unused"] = [str(item) for item in self.watch.unused_allowances()]
             output["sessionwatch_used"] = [str(item) for item in self.watch.used_allowances()]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Under xdist, before a worker starts."""
+        self.recorded.tell(node)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -329,17 +339,22 @@ class Plugin:
         """Write the reports that were asked for; under xdist, the controller does."""
         from ..model import ConfigError
         from ..output import formats
+        from ..output.about import about
         from ..output.report import Report
 
-        for name, file in () if hasattr(self.config, "workerinput") else self.reports:
+        if hasattr(self.config, "workerinput") or not self.reports:
+            return
+        made = Report(seen=list(self.store), recording=self.recorded.lines(), about=about("pytest"))
+        for name, file in self.reports:
             try:
-                formats.write(file, formats.find(name)(Report(seen=list(self.store))))
+                formats.write(file, formats.find(name)(made))
             except ConfigError as error:
                 pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
             terminalreporter.line(f"sessionwatch: {file} written")
 
     def pytest_unconfigure(self) -> None:
         self.watch.uninstall()
+        self.recorded.remove()
 
 
 def _summary(seen: Seen) -> str:
