@@ -328,6 +328,7 @@ class Rule:
     parts: tuple[type, ...] = ()  # of its events, without which it has nothing to say
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
     limits: Callable[[Limits, dict[str, Any], Level], Limits] | None = None
+    loses_data: bool = False  # what it finds has lost or spoilt data: reports show it first
 
     def level_in(self, mode: Mode) -> Level:
         if mode not in self.on_in:

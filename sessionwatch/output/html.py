@@ -34,11 +34,11 @@ _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 def render(report: Report) -> str:
     """The whole report."""
     found = [dict(seen.record()) for seen in report.seen]
-    return page(found, dict(report.about), report.recording, report.rank)
+    return page(found, dict(report.about), report.recording, report.first)
 
 
 def page(
-    findings: Sequence[Json], about: Json, recording: Iterable[Json] | None = None, rank: Sequence[str] = ()
+    findings: Sequence[Json], about: Json, recording: Iterable[Json] | None = None, first: Sequence[str] = ()
 ) -> str:
     """The whole report as the text of one HTML file.
 
@@ -46,9 +46,9 @@ def page(
         findings: merged ones, as they are written to JSON Lines.
         about: ``command``, ``began``, ``seconds``, ``facts`` (a list of strings) of the run; any may be missing.
         recording: the lines of the recording, where one was made.
-        rank: the rules' slugs, most important first.
+        first: the slugs of rules whose causes come before others of the same severity.
     """
-    data = Data(findings, recording, rank)
+    data = Data(findings, recording, first)
     root = data.root(about)
     faults = sum(one["severity"] == "fault" for one in data.causes)
     title = f"{faults} faults, {len(data.causes) - faults} pieces of advice: sessionwatch report"

@@ -46,9 +46,9 @@ def _seen(escape: str) -> str:
 class Data:
     """Collects the parts; ``root`` is what is written into the file."""
 
-    def __init__(self, findings: Sequence[Json], recording: Iterable[Json] | None, rank: Sequence[str] = ()) -> None:
+    def __init__(self, findings: Sequence[Json], recording: Iterable[Json] | None, first: Sequence[str] = ()) -> None:
         self._findings = findings
-        self._rank = {slug: place for place, slug in enumerate(rank)}
+        self._first = frozenset(first)
         self._line = timeline(recording, findings) if recording is not None else None
         self._unrecorded = UNRECORDED if recording is None else "No session was opened."
         self._sources = Sources(self._began())
@@ -92,8 +92,8 @@ class Data:
         ones = [self._findings[index] for index in group]
         allowed = all(one.get("allowed") is not None for one in ones)
         known = all(bool(one.get("known")) for one in ones)
-        rank = self._rank.get(text(ones[0], "rule"), len(self._rank))
-        return allowed, text(ones[0], "severity") != "fault", known, rank, -sum(number(one, "count") for one in ones)
+        later = text(ones[0], "rule") not in self._first
+        return allowed, text(ones[0], "severity") != "fault", known, later, -sum(number(one, "count") for one in ones)
 
     def _cause(self, place: int, group: list[int]) -> dict[str, object]:
         group.sort(key=lambda index: -number(self._findings[index], "count"))

@@ -31,9 +31,9 @@ class Report:
     about: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def rank(self) -> list[str]:
-        """The rules' slugs, most important first."""
-        return [rule.slug for rule in rules.ALL]
+    def first(self) -> list[str]:
+        """The slugs of the rules that are shown first: those about data that is lost."""
+        return [rule.slug for rule in rules.ALL if rule.loses_data]
 
     @property
     def shown(self) -> list[Seen]:

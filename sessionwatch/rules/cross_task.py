@@ -105,6 +105,7 @@ RULE = Rule(
     page=PAGE,
     on_in=frozenset({"log", "strict", "telemetry"}),
     events=(Overlap,),
+    loses_data=True,
     check=check,
     safe_point="before the second one's statement is sent; where an error is on its way, that one gets the story",
 )

@@ -64,6 +64,7 @@ RULE = Rule(
     page=PAGE,
     on_in=frozenset({"log", "strict"}),
     events=(DetachedWrite,),
+    loses_data=True,
     check=check,
     safe_point="when the unit ends; else in the test's report",
 )

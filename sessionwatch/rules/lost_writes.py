@@ -148,6 +148,7 @@ RULE = Rule(
     on_in=frozenset({"log", "strict", "telemetry"}),
     events=(SessionEnded,),
     parts=(Write,),
+    loses_data=True,
     check=check,
     safe_point="after the close, when the connection is back in its pool",
     settings={

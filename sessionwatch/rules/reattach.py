@@ -109,6 +109,7 @@ RULE = Rule(
     page=PAGE,
     on_in=frozenset({"log", "strict"}),
     events=(Reattached,),
+    loses_data=True,
     check=check,
     safe_point="after merge() has ended; where SQLAlchemy refuses, its error gets the story",
 )

@@ -79,6 +79,7 @@ RULE = Rule(
     page=PAGE,
     on_in=frozenset({"strict"}),
     events=(ChangedInPlace,),
+    loses_data=True,
     check=check,
     safe_point="after the commit's flush, before it is sent",
 )

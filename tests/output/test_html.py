@@ -77,12 +77,14 @@ def test_takes_any_object(tmp_path: Path) -> None:
 
 
 def test_orders_causes() -> None:
-    """Faults come before advice, new before known, the rules' own order next; what is allowed comes last."""
-    made = Data(shop()[0], None, ["cross-task", "lost-writes"])
-    made.root({})
+    """Faults come before advice, new before known, lost data next, then what was seen most; what is allowed is last."""
+    found = [*shop()[0], finding(7, rule="implicit-io", count=50), finding(8, rule="session-leak", count=60)]
+    made = Data(found, None, ["cross-task", "lost-writes"])
     assert [cause["rule"] for cause in made.causes] == [
-        "cross-task",
         "lost-writes",
+        "cross-task",
+        "session-leak",
+        "implicit-io",
         "detached-access",
         "n-plus-one",
         "lost-writes",
@@ -91,7 +93,7 @@ def test_orders_causes() -> None:
 
 def test_groups_by_cause() -> None:
     """Findings of one cause are one row, the most frequent first, with letters and numbers of their own."""
-    data = data_of(page(shop()[0], {}, rank=["lost-writes"]))
+    data = data_of(page(shop()[0], {}, first=["lost-writes"]))
     assert [data["findings"][index]["id"] for index in data["causes"][0]["findings"]] == ["A1", "A2"]
     assert data["causes"][0]["title"].startswith("1 Order objects were written")
 

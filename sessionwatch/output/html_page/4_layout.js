@@ -38,7 +38,7 @@ function rowsOf(lane, sessions, links, end) {
     if (!known.rows.length) known.rows.push(0);
     rings.set(link, [known, home && home[0] === known ? home[1] : 0]);
   }
-  const used = [], space = (end - P.span[0]) * 0.004, hidden = new Set();
+  const used = [], space = (end - P.span[0]) * 0.0008, hidden = new Set();
   for (const one of [...items.values()].sort((a, b) => a.from - b.from)) {
     const height = Math.max(1, one.rows.length);
     let row = 0;

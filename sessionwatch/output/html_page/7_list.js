@@ -1,5 +1,6 @@
 /* The list of causes: rows, and the story of the finding that is open. */
-const codeIn = (text) => text.split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
+/* Code in a text: what stands in backticks, or else ``code`` where it stands in it. */
+const codeIn = (text, code) => (!text.includes("`") && code && text.includes(code) ? text.replace(code, () => `\`${code}\``) : text).split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
 const copyButton = (label, text, link = false) => h("button", { class: "btn", type: "button", "data-copy": text, "data-link": link }, label);
 
 function sceneOf(finding) {
@@ -57,7 +58,7 @@ function fixOf(finding, cause) {
     h("h4", {}, "The fix"),
     h("div", { class: "fix" },
       h("div", { class: "dh" }, h("span", { class: "m" }, siteText(cause.place)), finding.paste || diff ? copyButton("Copy fix", diff ? diff.filter((l) => l[0] === "+").map((l) => l[1]).join("\n") : finding.paste) : null),
-      h("p", {}, codeIn(finding.fix || "There is no ready fix for this one.")),
+      h("p", {}, codeIn(finding.fix || "There is no ready fix for this one.", finding.paste)),
       diff ? h("pre", { tabindex: 0, role: "region", "aria-label": `Edit for ${finding.id}` }, diff.map(([sign, text]) => h("div", { class: sign === "+" ? "a" : sign === "-" ? "d" : null }, h("span", { class: "vh" }, sign === "+" ? "add " : sign === "-" ? "remove " : ""), `${sign} ${text}`))) : null),
     diff ? h("p", { class: "w" }, "This edit is certain: ", h("code", {}, "sessionwatch report FINDINGS.jsonl --format patch")) : null,
   ];
