@@ -25,8 +25,7 @@ def has(where: str, name: str) -> bool:
     """
     if (where, name) in _known:
         return True
-    owners = [owner for one in where.split("|") if (owner := _resolved(one)) is not None]
-    found = any(_has(owner, one) for owner in owners for one in name.split("|"))
+    found = any(_has(_resolved(place), one) for place in where.split("|") for one in name.split("|"))
     if found:
         _known.add((where, name))
     return found
@@ -52,6 +51,8 @@ def _resolved(where: str) -> Any:
 
 
 def _has(owner: Any, name: str) -> bool:
+    if owner is None:
+        return False
     if isinstance(owner, str):
         return owner == name
     if isinstance(owner, ModuleType):

@@ -1,7 +1,7 @@
 """A small host program that uses SQLAlchemy rightly and wrongly, a step at a time; for tests of what it sees.
 
-``outcomes(uses)`` runs the steps and says what each of them returned or raised. As a program it takes a mode of
-sessionwatch, or ``bare``, and prints that as JSON, with the status and the rules that reported.
+``outcomes(uses)`` runs the steps and says what each of them returned or raised. As a program it prints that as JSON,
+bare and in each mode, with the status and the rules that reported.
 """
 
 from __future__ import annotations
@@ -239,21 +239,18 @@ def outcomes(uses: tuple[Callable[[Any], Any], ...]) -> Iterator[tuple[str, str]
         maker.kw["bind"].dispose()
 
 
-def main(mode: str) -> None:
-    """Print what the program saw, and what sessionwatch says of it."""
-    told: dict[str, Any] = {}
-    if mode == "bare":
-        told["outcomes"] = list(outcomes(RIGHT + WRONG))
-    else:
-        import sessionwatch
+def main() -> None:
+    """Print what the program sees bare and in each mode, and what sessionwatch says of it and of itself."""
+    told: dict[str, Any] = {"bare": list(outcomes(RIGHT + WRONG))}
+    import sessionwatch
 
-        watch = sessionwatch.install(mode=mode, **SETTINGS)
-        told["outcomes"] = list(outcomes(RIGHT + WRONG))
-        told["status"] = watch.status()
-        told["reported"] = sorted({finding.rule for finding in watch.findings})
-        watch.uninstall()
+    for mode, uses, options in (("log", RIGHT + WRONG, SETTINGS), ("strict", RIGHT, {}), ("telemetry", RIGHT, {})):
+        with sessionwatch.watching(mode, log=False, **options) as watch:
+            seen = list(outcomes(uses))
+            reported = sorted({finding.rule for finding in watch.findings})
+            told[mode] = {"outcomes": seen, "status": watch.status(), "reported": reported}
     json.dump(told, sys.stdout, default=str)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
