@@ -14,7 +14,6 @@ from .model import ConfigError, Finding, FindingError, Ownership, SessionwatchEr
 if TYPE_CHECKING:
     from . import dto
     from .data.boundaries import assert_no_instances, boundary
-    from .output.messages import explain
     from .units.scope import unit_of_work
     from .watch.api import install, owner_of, uninstall, watching
     from .watch.suppress import allow
@@ -42,7 +41,7 @@ _LAZY = {
     "allow": "watch.suppress",
     "assert_no_instances": "data.boundaries",
     "boundary": "data.boundaries",
-    "explain": "output.messages",
+    "explain": "rules",
     "install": "watch.api",
     "owner_of": "watch.api",
     "uninstall": "watch.api",

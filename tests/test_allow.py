@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch import ConfigError, FindingError, allow
+from sessionwatch.record.allowances import active_allowances
 from sessionwatch.watch import suppress
 from sessionwatch.watch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
@@ -176,7 +177,7 @@ def test_one_allowance_is_reentrant(shop: Engine, watch: Watch) -> None:
     with block:
         lose(shop)
     assert only(watch).count == 2
-    assert suppress.active() == ()
+    assert active_allowances() == ()
 
 
 # -- mistakes in the allowance ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import Finding, hooks, rules
+from sessionwatch import Finding, rules
 from sessionwatch.model import Rule
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Base,
@@ -343,6 +343,7 @@ def test_rule_that_fails_raises_under_our_tests(shop: Engine, monkeypatch: pytes
 
 
 DETACHED = ("access", "touch", "write")
+SESSIONS = {"lost-writes", "session-leak", "use-after-close", "long-session"}
 
 
 def test_callback_that_raises(
@@ -362,7 +363,7 @@ def test_callback_that_raises(
         with Session(shop) as session:
             session.connection()
             Clock(watch).sleep(60)
-    assert {finding.rule for finding in watch.findings} == hooks.DETACHED | hooks.SESSIONS
+    assert {finding.rule for finding in watch.findings} == {f"detached-{kind}" for kind in DETACHED} | SESSIONS
     levels = [record.levelno for record in caplog.records if record.name == "sessionwatch"]
     assert levels.count(logging.ERROR) == 1
     assert levels.count(logging.WARNING) == len(watch.findings)

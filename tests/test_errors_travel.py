@@ -18,9 +18,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import hooks
 from sessionwatch.data.boundaries import InstanceError
 from sessionwatch.dto import ExtractError
+from sessionwatch.hooks import errors
 from sessionwatch.hooks.patch import become
 from sessionwatch.model import ConfigError, Evidence, Finding, FindingError, SessionwatchError, Site
 
@@ -59,7 +59,7 @@ def finding() -> Finding:
     [
         (FindingError, SessionwatchError),
         (InstanceError, AssertionError),
-        (hooks.DetachedFindingError, DetachedInstanceError),
+        (errors.DetachedFindingError, DetachedInstanceError),
     ],
 )
 def test_findings(way: Callable[[Any], Any], kind: type[FindingError], base: type[Exception]) -> None:
@@ -80,11 +80,11 @@ def test_findings(way: Callable[[Any], Any], kind: type[FindingError], base: typ
 @pytest.mark.parametrize(
     ("made", "strict"),
     [
-        (lambda: DetachedInstanceError("not bound", code="bhk3"), hooks.DetachedFindingError),
-        (lambda: MissingGreenlet("await_only() here"), hooks.ImplicitFindingError),
+        (lambda: DetachedInstanceError("not bound", code="bhk3"), errors.DetachedFindingError),
+        (lambda: MissingGreenlet("await_only() here"), errors.ImplicitFindingError),
         (
             lambda: StatementError("wrapped", "SELECT ?", ({"lock": open},), MissingGreenlet("await_only() here")),
-            hooks.StatementFindingError,
+            errors.StatementFindingError,
         ),
     ],
 )

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import ConfigError, FindingError, hooks, rules
+from sessionwatch import ConfigError, FindingError, rules
+from sessionwatch.hooks import installing
 from sessionwatch.model import MODES
 from sessionwatch.watch import installation
 from sessionwatch.watch.watch import Watch
@@ -308,13 +309,13 @@ def test_an_installation_that_begins_within_another_one(
     gives_way: bool, shop: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever installs while an installation is put in its place, as an import's hook does, gets that one."""
-    before, put_in, inner, heard = dict(vars(Session)), hooks.install, [], []
+    before, put_in, inner, heard = dict(vars(Session)), installing.install, [], []
 
     def install(*arguments: Any, **options: Any) -> Any:
         inner.append(installation.install(gives_way=gives_way, log=False, sink=lambda *told: heard.append(told)))
         return put_in(*arguments, **options)
 
-    monkeypatch.setattr(hooks, "install", install)
+    monkeypatch.setattr(installing, "install", install)
     with sessionwatch.watching(log=False) as outer:
         assert inner == [outer]
         monkeypatch.undo()

@@ -14,7 +14,6 @@ import pytest
 
 from sessionwatch import rules, watching
 from sessionwatch.model import MODES
-from sessionwatch.output import messages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -181,7 +180,7 @@ def test_the_toml_block_is_a_valid_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", rules.ALL, ids=lambda rule: rule.slug)
 def test_explain_prints_each_part_of_a_page(rule: rules.Rule) -> None:
     """What the README says of ``explain`` holds for each rule."""
-    page = messages.explain(rule.slug)
+    page = rules.explain(rule.slug)
     for part in ("What it reports", "Why it matters", "Bad", "Good", "When to allow"):
         assert f"## {part}" in page
 

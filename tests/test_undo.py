@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session, SessionEvents, SessionTransaction
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import hooks, model, rules
+from sessionwatch import model, rules
+from sessionwatch.hooks import installing
 from sessionwatch.hooks.context import Hook
 from sessionwatch.hooks.table import HOOKS
 from sessionwatch.model import MODES, Level, Mode
@@ -208,7 +209,7 @@ def test_installs_again_after_uninstall(shop: Engine) -> None:
 def test_installation_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
     """Where the nth hook can't be put in, those before it are taken out again, and the error is raised."""
     before = snapshot()
-    real, count = hooks.patch, 0
+    real, count = installing.patch, 0
 
     def failing(*args: Any) -> Any:
         nonlocal count
@@ -217,7 +218,7 @@ def test_installation_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPa
             raise RuntimeError("no more patches")
         return real(*args)
 
-    monkeypatch.setattr(hooks, "patch", failing)
+    monkeypatch.setattr(installing, "patch", failing)
     with pytest.raises(RuntimeError, match="no more patches"):
         sessionwatch.install(mode="strict", log=False)
     assert_same(before, snapshot())
@@ -230,7 +231,7 @@ def test_installation_that_fails_half_way_is_undone(monkeypatch: pytest.MonkeyPa
 def test_listener_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where an event listener can't be put in, after all the patches."""
     before = snapshot()
-    real, count = hooks.listen, 0
+    real, count = installing.listen, 0
 
     def failing(*args: Any) -> Any:
         nonlocal count
@@ -239,7 +240,7 @@ def test_listener_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("no more listeners")
         return real(*args)
 
-    monkeypatch.setattr(hooks, "listen", failing)
+    monkeypatch.setattr(installing, "listen", failing)
     with pytest.raises(RuntimeError, match="no more listeners"):
         sessionwatch.install(log=False)
     assert_same(before, snapshot())

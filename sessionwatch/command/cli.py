@@ -234,9 +234,9 @@ def _add_explain(commands: Any) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from ..output import messages
+    from .. import rules
 
-    print(messages.explain(options.rule), end="")
+    print(rules.explain(options.rule), end="")
     return 0
 
 

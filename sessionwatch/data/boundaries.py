@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 from ..frames import callsite
 from ..model import Finding, FindingError, RawSite, Site
 from ..output.messages import render
+from ..record.allowances import active_allowances, matching
 from ..record.events import Crossed
 from ..rules import boundary as rule
-from ..watch import suppress
 from .instances import find
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def assert_no_instances(value: object, name: str = "value") -> None:
 def _allowed(finding: Finding, watch: Watch | None) -> bool:
     if watch is not None:
         return watch.covers(finding)
-    return suppress.matching(rule.RULE.slug, suppress.active()) is not None
+    return matching(rule.RULE.slug, active_allowances()) is not None
 
 
 def _declared(function: Any) -> _Declared:

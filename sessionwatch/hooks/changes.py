@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy.orm import InstanceState, attributes, make_transient
 
 from ..frames import callsite
+from ..record.allowances import active_allowances
 from ..record.events import DetachedWrite
 from ..record.tracker import Tracker
 from ..units.scope import Unit, current_unit
-from ..watch import suppress
 from .ownership import foreign, is_detached, ownership
 from .patch import unseen
 from .private import STATE_ATTRIBUTE
@@ -55,7 +55,7 @@ class PendingWrites:
             owner = ownership(self.tracker, state)
             unit = current_unit()
             event = DetachedWrite(state.class_.__name__, key, mark, owner, verb=verb, made=perf_counter(), unit=unit)
-            kept[3][key, mark.site] = (event, suppress.active(), unit)
+            kept[3][key, mark.site] = (event, active_allowances(), unit)
 
     def taken(self, state: Any) -> None:
         """The instance was added or merged into a session, saved in bulk, or made transient."""

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..frames import callsite
 from ..frames.callsite import Caller, Wanted, looked_at
+from ..record.allowances import Allowance
 from ..record.events import Overlap, SessionEnded, Write
 from ..record.ledger import SessionRecord, recognised
 from ..record.tracker import Tracker
-from ..watch.suppress import Allowance
 from .failures import answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..model import Limits
+from ..record.allowances import Allowance, active_allowances, matching
 from ..record.events import Event
 from ..record.tracker import Tracker
 from ..record.watchdog import Watchdog
-from ..watch import suppress
 from .changes import PendingWrites
 from .crossing import Crossing
 from .pools import Pools
@@ -69,12 +69,12 @@ class Context:
         """Whether somebody wants to know of an event of these types, or derived from them."""
         return any(issubclass(event, kinds) for event in self.events)
 
-    def allowed(self, kind: type[Event]) -> Callable[[], suppress.Allowance | None]:
+    def allowed(self, kind: type[Event]) -> Callable[[], Allowance | None]:
         """What tells whether an allowance covers the events of a type at the moment at which it is asked."""
         slugs = self.handlers.get(kind, ())
 
-        def allowance() -> suppress.Allowance | None:
-            covering = (suppress.matching(slug, suppress.active()) for slug in slugs)
+        def allowance() -> Allowance | None:
+            covering = (matching(slug, active_allowances()) for slug in slugs)
             return next((found for found in covering if found is not None), None)
 
         return allowance

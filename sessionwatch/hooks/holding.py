@@ -12,10 +12,10 @@ from typing import Any
 
 from ..frames import callsite
 from ..frames.tasks import current_greenlet
+from ..record.allowances import active_allowances
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
-from ..watch import suppress
 from .patch import unseen
 from .private import DO_GET
 from .reading import read
@@ -39,7 +39,7 @@ def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection:
     ident = get_ident()
     task, name = (_greenlet(), None) if _get_running_loop() is None else _task()
     record.held = (
-        watchdog, watchdog.clock(), ident, callsite.thread_name(), task, name, suppress.active(),
+        watchdog, watchdog.clock(), ident, callsite.thread_name(), task, name, active_allowances(),
         (engine.pool,), transactional,
     )  # fmt: skip
     record.began_at, record.unplaced = None, True

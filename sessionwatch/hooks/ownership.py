@@ -12,9 +12,9 @@ from sqlalchemy.orm.attributes import instance_state
 
 from ..frames import callsite
 from ..model import Mark, Ownership, RawSite, Site
+from ..record.allowances import Allowance
 from ..record.ledger import Known
 from ..record.tracker import KEY, Tracker
-from ..watch.suppress import Allowance
 from .patch import unseen
 from .reading import read
 

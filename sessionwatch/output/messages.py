@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from .. import rules
 from ..model import Evidence, Finding, Mark
-from ..record.events import Holder
-from ..rules import _story
 
 _BOLD, _RED, _YELLOW, _DIM, _RESET = "\033[1m", "\033[31m", "\033[33m", "\033[2m", "\033[0m"
 
@@ -33,13 +30,16 @@ def render(finding: Finding, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def holders(held: list[Holder], checked_out: int) -> str:
-    """Who holds the connections of a pool that has none left, several lines, the oldest transaction first."""
+def holders(held: Sequence[tuple[str, Iterable[Evidence]]], checked_out: int) -> str:
+    """Who holds the connections of a pool that has none left, several lines, the oldest transaction first.
+
+    ``held``: a line on each of them, and what is known of them.
+    """
     shown = f"{checked_out} connection{'' if checked_out == 1 else 's'} checked out"
     lines = [f"sessionwatch: the pool had {shown}, {len(held)} of them by sessions in a transaction"]
-    for holder in held:
-        lines.append(f"  session {holder.record.label}, in a transaction for {holder.seconds:.1f} s")
-        lines.extend("  " + line for line in _table(_story.held(holder)))
+    for who, evidence in held:
+        lines.append(f"  {who}")
+        lines.extend("  " + line for line in _table(evidence))
     return "\n".join(lines)
 
 
@@ -59,12 +59,6 @@ def _table(evidence: Iterable[Evidence], colour: bool = False) -> list[str]:
 def place(mark: Mark) -> str:
     """``file:line in function`` of a mark."""
     return _place(Evidence("", mark.site.resolve() if mark.site is not None else None))
-
-
-def explain(slug: str) -> str:
-    """The rule's page, as Markdown. Raises `sessionwatch.ConfigError` for an unknown rule."""
-    rule = rules.find(slug)
-    return f"# {rule.slug}\n\n{rule.summary}\n\n{rule.page.strip()}\n"
 
 
 def _indented(label: str, text: str) -> list[str]:

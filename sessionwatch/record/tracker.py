@@ -21,7 +21,7 @@ from ..frames import activation, callsite
 from ..model import Mark
 from ..saying import say
 from ..units.scope import Unit, current_unit
-from ..watch import suppress
+from .allowances import Allowance, active_allowances
 from .events import Event, SessionEnded
 from .ledger import Ledger, SessionRecord, recognised
 
@@ -55,7 +55,7 @@ class Tracker:
 
     def __init__(
         self,
-        emit: Callable[[Event, tuple[suppress.Allowance, ...]], Exception | None],
+        emit: Callable[[Event, tuple[Allowance, ...]], Exception | None],
         ledger: Ledger,
         wants: Callable[[Any], bool] | None = None,
     ) -> None:
@@ -136,7 +136,7 @@ class Tracker:
 
     def _record(self, session: Any, opening: callsite.Raw | None, unit: Unit | None) -> SessionRecord:
         record = SessionRecord(self, opening)
-        allowances = suppress.active()
+        allowances = active_allowances()
         if allowances:
             record.allowances = allowances
         # KEY, set as an attribute: a session whose __dict__ nobody asked for has none, and is faster to use
@@ -213,15 +213,15 @@ class Tracker:
 
     # -- the way to the rules -------------------------------------------------------------------------
 
-    def emit(self, event: Event, allowances: tuple[suppress.Allowance, ...] = ()) -> Exception | None:
+    def emit(self, event: Event, allowances: tuple[Allowance, ...] = ()) -> Exception | None:
         """Hand an event to the rules; what comes back is to be raised at a safe point."""
         if getattr(self._busy, "depth", 0):
             if isinstance(event, SessionEnded):  # the collector ran the program's own finalizers inside of our work
-                self._busy.later.append((event, (*allowances, *suppress.active())))
+                self._busy.later.append((event, (*allowances, *active_allowances())))
             return None
         self._busy.depth, self._busy.later = 1, []
         try:
-            raised = self._emit(event, (*allowances, *suppress.active()))
+            raised = self._emit(event, (*allowances, *active_allowances()))
             for later in itertools.islice(self._busy.later, _LATER_LIMIT):  # may grow meanwhile
                 self._emit(*later)
             return raised

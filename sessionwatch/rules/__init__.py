@@ -70,3 +70,9 @@ def find(slug: str) -> Rule:
     if slug in PLANNED:
         raise ConfigError(f"rule {slug!r} is not part of this version of sessionwatch")
     raise ConfigError(f"unknown rule {slug!r}.{nearest(slug, [rule.slug for rule in ALL])}")
+
+
+def explain(slug: str) -> str:
+    """The rule's page, as Markdown. Raises `sessionwatch.ConfigError` for an unknown rule."""
+    rule = find(slug)
+    return f"# {rule.slug}\n\n{rule.summary}\n\n{rule.page.strip()}\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule, Setting
 from ..record.events import Blocked
-from ._story import opened, primary, seen, session_json
+from ..record.story import opened, primary, seen, session_json
 
 PAGE = """
 ## What it reports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule
 from ..record.events import Crossed
-from ._story import history, listed, primary, seen, session_of
+from ..record.story import history, listed, primary, seen, session_of
 
 PAGE = """
 ## What it reports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule
 from ..record.events import Misconfigured
-from ._story import primary, seen
+from ..record.story import primary, seen
 
 PAGE = """
 ## What it reports

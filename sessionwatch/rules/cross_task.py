@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule
 from ..record.events import Actor, Overlap
-from ._story import LIVE_ON, opened, session_json
+from ..record.story import LIVE_ON, opened, session_json
 
 PAGE = """
 ## What it reports

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..model import Finding, Ownership, Rule
 from ..record.events import DetachedRead
+from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
-from ._story import history, primary, seen, session_of
 
 PAGE = """
 ## What it reports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Finding, Rule, Setting
 from ..record.events import DetachedTouch
-from ._story import history, primary, seen, session_of
+from ..record.story import history, primary, seen, session_of
 
 PAGE = """
 ## What it reports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Finding, Rule
 from ..record.events import DetachedWrite
-from ._story import history, primary, seen, session_of
+from ..record.story import history, primary, seen, session_of
 
 PAGE = """
 ## What it reports

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..model import Finding, Level, Limits, Rule, Setting
 from ..record.events import TransactionOverdue
-from ._story import held, primary, session_json
+from ..record.story import held, primary, session_json
 
 PAGE = """
 ## What it reports

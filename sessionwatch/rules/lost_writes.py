@@ -8,7 +8,7 @@ from typing import Any
 from ..frames.callsite import is_user
 from ..model import Evidence, Finding, Rule, Setting, Site
 from ..record.events import SessionEnded, Write
-from ._story import counted, listed, opened, seen, session_json
+from ..record.story import counted, listed, opened, seen, session_json
 
 PAGE = """
 ## What it reports

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..model import Finding, Level, Limits, Ownership, Rule, Setting
 from ..record.events import RepeatedGet, RepeatedLoad
+from ..record.story import history, opened, primary, seen, session_json, session_of
 from ._loader_options import expired_by_commit, needs_option, option, query
-from ._story import history, opened, primary, seen, session_json, session_of
 
 PAGE = """
 ## What it reports

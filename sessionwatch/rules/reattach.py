@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule
 from ..record.events import Reattached
-from ._story import history, listed, opened, primary, seen, session_json
+from ..record.story import history, listed, opened, primary, seen, session_json
 
 PAGE = """
 ## What it reports

@@ -8,7 +8,7 @@ from typing import Any
 from ..frames.callsite import looked_at
 from ..model import Evidence, Finding, Mark, Rule
 from ..record.events import SessionAbandoned, SessionEnded
-from ._story import executed, holds, opened, primary, seen, session_json
+from ..record.story import executed, holds, opened, primary, seen, session_json
 
 PAGE = """
 ## What it reports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule
 from ..record.events import Commit, SplitCommit
-from ._story import BEFORE_INSTALL, primary, seen, session_json
+from ..record.story import BEFORE_INSTALL, primary, seen, session_json
 
 PAGE = """
 ## What it reports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Evidence, Finding, Rule, Setting, function_of
 from ..record.events import SessionReused
-from ._story import LIVE_ON, opened, primary, seen, session_json
+from ..record.story import LIVE_ON, opened, primary, seen, session_json
 
 PAGE = """
 ## What it reports

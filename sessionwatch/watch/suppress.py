@@ -1,4 +1,4 @@
-"""Allowances: ``allow()`` blocks and decorators, inline comments, the baseline. Each gives a reason."""
+"""What covers findings: ``allow()`` blocks and decorators, inline comments, the baseline. Each gives a reason."""
 
 from __future__ import annotations
 
@@ -7,33 +7,17 @@ import linecache
 import re
 import sys
 import tokenize
-from collections.abc import Callable
-from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from contextvars import Token
 
 from .. import rules
 from ..frames import callsite
-from ..model import ConfigError, Evidence, Finding, Site, shown_path
+from ..model import ConfigError, Evidence, Finding, Site
+from ..record.allowances import Allowance, current, matching
 from ..units.scope import F, decorate
 from .baseline import read
 
 _COMMENT = re.compile(r"#\s*sessionwatch:\s*allow\s+([a-z][a-z, -]*?)\s*(?:--\s*(.*\S))?\s*$")
 _MEANT = re.compile(r"#\s*sessionwatch\s*:")  # how a comment begins that was meant to be one
-_active: ContextVar[tuple[Allowance, ...]] = ContextVar("sessionwatch_allow", default=())
-
-
-@dataclass(slots=True)
-class Allowance:
-    """One place that allows findings. ``hits`` counts the findings that it covered."""
-
-    rules: tuple[str, ...]
-    reason: str
-    site: Site | None
-    hits: int = 0
-
-    def __str__(self) -> str:
-        where = f"{shown_path(self.site.path)}:{self.site.line}" if self.site else "unknown place"
-        return f"{where}: allow {', '.join(self.rules)} -- {self.reason or 'no reason given'}"
 
 
 class allow:  # noqa: N801 (reads as a verb in a with statement)
@@ -61,14 +45,14 @@ class allow:  # noqa: N801 (reads as a verb in a with statement)
 
     def __enter__(self) -> None:
         self._allowance = _remembered(self._allowance)
-        self._tokens.append(_active.set((*_active.get(), self._allowance)))
+        self._tokens.append(current.set((*current.get(), self._allowance)))
 
     def __exit__(self, type_: object, value: object, traceback: object) -> None:
         token = self._tokens.pop()
         try:
-            _active.reset(token)
+            current.reset(token)
         except ValueError:  # left in another context than it was entered in
-            _active.set(tuple(item for item in _active.get() if item is not self._allowance))
+            current.set(tuple(item for item in current.get() if item is not self._allowance))
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -101,18 +85,6 @@ def _remembered(allowance: Allowance) -> Allowance:
     if key not in _entered and len(_entered) >= _ENTERED_LIMIT:
         return allowance
     return _entered.setdefault(key, allowance)
-
-
-# The allowances that the current context is inside of. Not a function of ours: every session asks.
-active: Callable[[], tuple[Allowance, ...]] = _active.get
-
-
-def matching(slug: str, allowances: tuple[Allowance, ...]) -> Allowance | None:
-    """The innermost of ``allowances`` that covers the rule."""
-    for allowance in reversed(allowances):
-        if slug in allowance.rules:
-            return allowance
-    return None
 
 
 class Suppressions:

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from .. import config, hooks, rules
+from .. import config, rules
 from ..frames import callsite
-from ..hooks import changes, closing, ownership, recorded
+from ..hooks import changes, closing, installing, ownership, recorded
+from ..hooks.context import Context
+from ..hooks.errors import RAISED
 from ..hooks.pools import Pools
 from ..hooks.private import VERSION
 from ..hooks.reading import live_sessions, read
@@ -22,17 +24,19 @@ from ..model import Evidence, Finding, FindingError, Limits, Mode, Ownership, Ru
 from ..output import sinks
 from ..output.messages import holders, render
 from ..output.store import Store, Turn
+from ..record.allowances import Allowance, active_allowances
 from ..record.events import Counted, Event, SplitCommit
 from ..record.ledger import Ledger, SessionRecord
 from ..record.recording import Recording
+from ..record.story import held as story_of
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import KINDS, Watchdog
 from ..saying import say
 from ..telemetry.metrics import Metrics, Pairs, Source
 from ..units import auto
 from ..units.scope import Unit, on_process_end, on_unit_end
-from . import suppress, target
-from .suppress import Allowance, Suppressions
+from . import target
+from .suppress import Suppressions
 
 if TYPE_CHECKING:
     from ..telemetry.signals import Signals
@@ -147,7 +151,7 @@ class Watch:
             self.tracker.when_opened = _both(self.tracker.when_opened, self.when_opened)
         wanted = frozenset(self._dispatch)
         self.tracker.activations = not counting and SplitCommit in wanted
-        context = hooks.Context(
+        context = Context(
             self.tracker,
             self._pending,
             self._pools,
@@ -158,7 +162,7 @@ class Watch:
             events=wanted | {Counted} if counting and self._uncounted is None else wanted,
             handlers=rules.slugs_by_event(),
         )
-        self._hooked = hooks.install(context)
+        self._hooked = installing.install(context)
         if self.recording is not None:
             self._hooked.callback(recorded.follow(self.recording, self.tracker))
         if enabled or counting:
@@ -208,7 +212,7 @@ class Watch:
 
     def _switch_off_what_cannot_work(self) -> None:
         needs = {rule.slug: rule.events + rule.parts for rule in rules.ALL}
-        without = hooks.missing([Counted, *(kind for kinds in needs.values() for kind in kinds)])
+        without = installing.missing([Counted, *(kind for kinds in needs.values() for kind in kinds)])
         self._lost = {slug: without[kind] for slug, kinds in needs.items() for kind in kinds if kind in without}
         self._uncounted = without.get(Counted)
         off = [slug for slug in self._lost if self.config.levels[slug] != "off"]
@@ -326,7 +330,7 @@ class Watch:
 
     def covers(self, finding: Finding) -> bool:
         """Whether an allowance of this context, the line's comment or the baseline covers a finding."""
-        return self._suppressions.reason(finding, suppress.active()) is not None
+        return self._suppressions.reason(finding, active_allowances()) is not None
 
     def subscribe(self, sink: sinks.Sink) -> Callable[[], None]:
         """Call ``sink(finding, first)`` for each occurrence, allowed ones too; returns the undo."""
@@ -508,10 +512,14 @@ class Watch:
 
     def _pool_ran_dry(self, error: BaseException, pool: int, checked_out: int) -> None:
         """A pool timed out: its error, and the log, say who holds its connections."""
-        story = holders(self.watchdog.holders(pool), checked_out)
-        error.add_note(story)
+        held = [
+            (f"session {holder.record.label}, in a transaction for {holder.seconds:.1f} s", story_of(holder))
+            for holder in self.watchdog.holders(pool)
+        ]
+        text = holders(held, checked_out)
+        error.add_note(text)
         if self.log:
-            logger.warning("%s", story)
+            logger.warning("%s", text)
 
     # -- ends -----------------------------------------------------------------------------------------
 
@@ -613,7 +621,7 @@ def import_first(mode: Mode) -> None:
     Whoever waits for the end of an import may install then: in this thread, in the midst of ours; in another one,
     where we wait for its import, and it for us.
     """
-    hooks.import_all()
+    installing.import_all()
     if mode == "telemetry":
         from ..telemetry import signals  # noqa: F401
 
@@ -663,7 +671,7 @@ def _session_of(event: Event) -> SessionRecord | None:
 
 def _error(finding: Finding, event: Event) -> FindingError:
     finding.raised = True
-    return hooks.RAISED.get(type(event), FindingError)(finding, render(finding))
+    return RAISED.get(type(event), FindingError)(finding, render(finding))
 
 
 def _trace_ids() -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""Shared by the rules: evidence from marks, records and ownership."""
+"""Evidence from marks, records and ownership; shared by the rules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from ..frames.callsite import is_user
 from ..model import Evidence, Mark, Ownership, Site
-from ..record.events import Holder
-from ..record.sql import summary
+from .events import Holder
+from .sql import summary
 
 BEFORE_INSTALL = "opened before sessionwatch was installed"
 FORGOTTEN = "the session's record is no longer kept"
