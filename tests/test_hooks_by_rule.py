@@ -79,7 +79,6 @@ def test_a_rule_installs_what_its_events_need_and_nothing_else(rule: Rule) -> No
                 events.ErrorSwallowed,
                 events.InheritedConnection,
                 events.Overlap,
-                events.SessionAbandoned,
                 events.SessionEnded,
                 events.SplitCommit,
                 events.TransactionOverdue,

@@ -138,3 +138,18 @@ def last_name(expression: ast.AST) -> str:
     if isinstance(expression, ast.Attribute):
         return expression.attr
     return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def asked_object(code: CodeType, lasti: int) -> str | None:
+    """What an instruction calls, or calls a method of: ``Db`` of ``Db()`` and of ``Db.execute(…)``."""
+    nodes = around(code, lasti)
+    called = nodes[0] if nodes else None
+    where = position(code, lasti)
+    while isinstance(called, ast.Await):
+        called = called.value
+    if not isinstance(called, ast.Call) or where is None:
+        return None
+    target = called.func
+    if isinstance(target, ast.Attribute):
+        target = target.value
+    return ast.unparse(target) if isinstance(target, ast.Name | ast.Attribute) else None

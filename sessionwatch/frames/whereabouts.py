@@ -1,7 +1,7 @@
 """Where a thread or a task is at this moment, asked from another thread.
 
-Frames are looked at and let go at once, and their locals are never read: that would keep what the program
-has dropped.
+Frames are looked at and let go at once, and locals of the program's are never read: that would keep what it has
+dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ..model import RawSite
 from . import callsite, tasks
 
+STATEMENTS: set[CodeType] = set()  # of the functions of ours that run a statement, of the connection ``self``
 _AWAITED = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 
@@ -23,13 +24,16 @@ class Whereabouts:
     """``site`` is the innermost place of the user's code; None where no code of the user's runs there.
 
     ``gone``: the thread has ended, the task is done. ``busy``: inside a call of SQLAlchemy's.
-    ``related``: one of the codes that were asked for is on the stack.
+    ``related``: one of the codes that were asked for is on the stack. ``statement``: the connection whose statement is
+    being run there; ``pool``: it waits for one of a pool.
     """
 
     site: RawSite | None = None
     gone: bool = False
     busy: bool = False
     related: bool = False
+    statement: Any = None
+    pool: bool = False
 
 
 def of_thread(ident: int, codes: frozenset[CodeType]) -> Whereabouts:
@@ -52,7 +56,8 @@ def of_task(task: Any, ident: int, codes: frozenset[CodeType]) -> Whereabouts:
     seen = _seen((frame for _, frame in reversed(awaited)), codes)
     if running:  # what it calls, no coroutine knows
         now = of_thread(ident, codes)
-        return Whereabouts(now.site or seen.site, False, now.busy or seen.busy, now.related or seen.related)
+        seen = Whereabouts(now.site or seen.site, False, now.busy or seen.busy, now.related or seen.related)
+        seen.statement, seen.pool = now.statement, now.pool
     return seen
 
 
@@ -85,11 +90,16 @@ def _awaited(waiting: Any) -> Iterator[tuple[Any, FrameType]]:
 
 
 def _seen(frames: Iterator[FrameType], codes: frozenset[CodeType]) -> Whereabouts:
-    site, busy, related = None, False, False
+    seen = Whereabouts()
     for frame in frames:  # the innermost first
         code = frame.f_code
-        related = related or code in codes
-        if site is None and callsite.kind_of(frame) == callsite.USER:
-            site = RawSite(code, frame.f_lasti)
-        busy = busy or (site is None and str(frame.f_globals.get("__name__", "")).startswith("sqlalchemy."))
-    return Whereabouts(site, False, busy, related)
+        seen.related = seen.related or code in codes
+        if seen.site is None and callsite.kind_of(frame) == callsite.USER:
+            seen.site = RawSite(code, frame.f_lasti)
+        if seen.site is None:
+            module = str(frame.f_globals.get("__name__", ""))
+            seen.busy = seen.busy or module.startswith("sqlalchemy.")
+            seen.pool = seen.pool or (module.startswith("sqlalchemy.pool.") and seen.statement is None)
+            if seen.statement is None and code in STATEMENTS:
+                seen.statement = frame.f_locals.get("self")  # our own function's: nothing that nobody else keeps
+    return seen

@@ -17,6 +17,7 @@ from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from .patch import unseen
+from .pools import name_of
 from .private import DO_GET
 from .reading import read
 from .writes import driver_commits
@@ -54,6 +55,15 @@ def _greenlet() -> Any:
     if running is None or (running.parent is None and _NATIVE):
         return None
     return weakref.ref(running)
+
+
+def describe(connection: Any) -> str:
+    """What to call a connection that somebody waits in."""
+    reference = connection.__dict__.get(KEY)
+    record = reference() if reference is not None else None
+    if record is not None:
+        return f"session {record.label}"
+    return f"another connection, of {name_of(connection.engine, connection.engine.pool)}"
 
 
 def _task() -> tuple[Any, str | None]:

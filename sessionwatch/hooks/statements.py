@@ -10,7 +10,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
-from ..frames import callsite
+from ..frames import callsite, whereabouts
 from ..record.events import Blocked
 from ..record.ledger import SessionRecord
 from ..record.sql import summary
@@ -65,6 +65,8 @@ def patch_execute(
             finally:
                 if entered:
                     record.inside = None
+                    if record.held is not None:
+                        record.active = record.held[0].clock()
             if record is not None and record.began is not None:
                 try:
                     record.statements += 1
@@ -81,6 +83,7 @@ def patch_execute(
                 _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
             return result
 
+        whereabouts.STATEMENTS.add(execute.__code__)
         return execute
 
     return make

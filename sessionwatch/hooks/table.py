@@ -25,7 +25,6 @@ from ..record.events import (
     Reattached,
     RepeatedGet,
     RepeatedLoad,
-    SessionAbandoned,
     SessionEnded,
     SessionEvent,
     SessionReused,
@@ -67,7 +66,7 @@ CHANGED: Kinds = (DetachedWrite,)
 LOADS: Kinds = (ImplicitRead, RepeatedLoad)
 REPEATED: Kinds = (RepeatedLoad, RepeatedGet)
 OWNED: Kinds = (InstanceEvent, Reattached, GivenAway, ChangedTwice, ChangedInPlace)  # an instance: where from?
-TAKEN: Kinds = (SessionReused, SessionEnded, SessionAbandoned)
+TAKEN: Kinds = (SessionReused, SessionEnded)
 FAILED: Kinds = (ErrorSwallowed,)
 REFUSED: Kinds = (Overlap, ErrorSwallowed)
 STATEMENTS: Kinds = (SessionEnded, *KINDS, *REFUSED, Blocked, InheritedConnection, SplitCommit)
@@ -90,6 +89,7 @@ def _begin(context: Context) -> Callable[[Any], Any]:
 
 def _begun(context: Context) -> Callable[..., None]:
     watchdog = context.watchdog if context.wants(*KINDS) else None
+    context.watchdog.describe = holding.describe
     return transactions.after_begin(context.tracker, context.wants(Reattached, ChangedTwice), watchdog)
 
 

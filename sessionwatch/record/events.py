@@ -60,9 +60,10 @@ class Holder:
     began: Mark
     now: Site | None
     gone: bool  # the thread has ended, the task is done
-    busy: bool  # inside a call of SQLAlchemy's
+    executing: bool  # in a statement of this session
     related: bool  # still in the function that opened the session, or that ran its first or last statement
     seconds: float  # how long the transaction has been open
+    elsewhere: str = ""  # what it waits in instead: another session, a connection without one, the pool
 
 
 class Commit(NamedTuple):
@@ -87,23 +88,17 @@ class Actor:
 
 @dataclass(slots=True, eq=False, repr=False)
 class SessionEnded(SessionEvent):
-    """A session was closed, collected, abandoned, or is still open when its unit or the program ends."""
+    """A session was closed, collected, or is still open when its unit or the program ends."""
 
     record: Any  # ledger.SessionRecord
-    how: Literal["closed", "reset", "invalidated", "collected", "unit", "scope", "exit", "abandoned"]
+    how: Literal["closed", "reset", "invalidated", "collected", "unit", "scope", "exit"]
     ended: Mark | None  # the call that ended it; None for collection and exit
     in_framework: bool  # the caller of close() is library code, not the user's
     writes: tuple[Write, ...]  # not committed, not rolled back; newest last
     holds_connection: bool
     in_transaction: bool
     seconds_open: float  # how long its transaction has been open
-    holder: Holder | None = None  # of one that was abandoned
     scope: str = ""  # whose end it outlived, where ``how`` is "scope": "the test", "the fixture 'session'"
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class SessionAbandoned(SessionEnded):
-    """The thread or task that opened a session has ended, and the session holds its connection still."""
 
 
 @dataclass(slots=True, eq=False, repr=False)

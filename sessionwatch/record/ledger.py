@@ -141,6 +141,7 @@ class SessionRecord(_Life):
     held: Any  # of its transaction, as of watchdog.Holding, while somebody watches
     began_at: RawSite | None = None  # of the first statement, or of what asked for the connection
     unplaced = False  # nobody has looked for that place yet
+    active = 0.0  # when its last statement, or the last chunk of a stream, was over, by the watchdog's clock
     moves = 0  # chunks fetched in the transaction so far
     streaming = False  # the last one was not empty
     life: Any = None  # what it did and when, while there is a recording: recording.Life
@@ -228,6 +229,8 @@ class SessionRecord(_Life):
     def fetched(self, more: bool) -> None:
         """Note a chunk of a streamed result."""
         self.moves += 1
+        if self.held is not None:
+            self.active = self.held[0].clock()
         self.streaming = more
 
     def end_transaction(self) -> None:

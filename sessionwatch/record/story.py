@@ -47,8 +47,12 @@ def holds(holder: Holder) -> Evidence:
     if holder.now is None:
         return Evidence("holds", None, note=f"the {who} that began it runs no code of the program now")
     doing = f"where the {who} that began it is now"
-    if holder.related:
-        doing = "is in a statement now" if holder.busy else "waits or works here now"
+    if holder.executing:
+        doing = "is in a statement now"
+    elif holder.elsewhere:
+        doing = f"waits here now, in {holder.elsewhere}"
+    elif holder.related:
+        doing = "waits or works here now"
     return Evidence("holds", holder.now, holder.began.thread, holder.began.task, holder.record.label, doing)
 
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
 from types import CodeType
@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from ..frames import tasks, whereabouts
 from ..model import Limits, Mark
-from .events import Event, Holder, SessionAbandoned, TransactionOverdue
+from .events import Event, Holder, TransactionOverdue
 from .ledger import SessionRecord
 
-KINDS: tuple[type[Event], ...] = (TransactionOverdue, SessionAbandoned)  # of events that it makes
-_GENERATOR, _COROUTINE = 0x220, 0x80  # flags of code objects
+KINDS: tuple[type[Event], ...] = (TransactionOverdue,)  # of events that it makes
 _PATIENCE = 2.0  # seconds to wait for the thread to end
+_ROUNDING = 1e-6  # seconds
 _LEAST = 0.01  # seconds; a limit of nothing must not become a loop without a pause
 
 
@@ -70,12 +70,12 @@ class Bell:
 class Look:
     """What the watchdog has seen of an open transaction, from its first look on."""
 
-    __slots__ = ("at_rest", "counted", "record", "reported", "seen", "since")
+    __slots__ = ("at_rest", "counted", "moves", "record", "reported", "since")
 
     def __init__(self, record: weakref.ref[SessionRecord], since: float) -> None:
         self.record = record
         self.since = self.counted = self.at_rest = since
-        self.seen: tuple[int, int] = (-1, 0)  # statements and chunks at the last look
+        self.moves = 0  # chunks at the last look
         self.reported: tuple[type[Event], ...] = ()  # what was made of it
 
 
@@ -95,6 +95,7 @@ class Watchdog:
         limits: Limits,
     ) -> None:
         self.clock: Callable[[], float] = perf_counter
+        self.describe: Callable[[Any], str] = lambda connection: "another connection"
         self.parked = True  # nothing is open: whoever begins has to wake it
         self._emit, self._ended, self._failed = emit, ended, failed
         self._seconds, self._idle = max(limits.open, _LEAST), max(limits.idle, _LEAST)
@@ -172,7 +173,7 @@ class Watchdog:
             now = self.clock()
             dues = [self._guarded(number, now) for number in list(self.holdings)]
         waits = [due - now for due in dues if due is not None]
-        return max(self._step / 10, min(self._step, *waits)) if waits else None
+        return max(_LEAST, min(self._step, *waits)) if waits else None
 
     def _guarded(self, number: int, now: float) -> float | None:
         try:
@@ -192,26 +193,25 @@ class Watchdog:
 
     def _look(self, record: SessionRecord, holding: Holding, look: Look, now: float) -> float | None:
         """Report what is due; when the next thing can be due, None for never."""
-        progress = record.statements, record.moves
-        if record.executing or progress != look.seen:
-            if progress[1] != look.seen[1]:
-                look.counted = now  # a stream takes the time that it takes
-            look.seen, look.at_rest = progress, now
-        quiet = now - look.at_rest
+        if record.executing:
+            look.at_rest = now
+        look.at_rest = max(look.at_rest, record.active)
+        if record.moves != look.moves:
+            look.moves, look.counted = record.moves, record.active  # a stream takes the time that it takes
+        quiet = now - look.at_rest + _ROUNDING
         if record.streaming and quiet < self._seconds:
             return look.at_rest + self._seconds
         if holding.transactional and not look.reported:
             return self._look_at_time(record, holding, look, now, quiet)
-        if record.connections and not record.leaked:
-            return self._look_at_holder(record, holding, look, now, quiet)
         return None
 
     def _look_at_time(self, record: SessionRecord, holding: Holding, look: Look, now: float, quiet: float) -> float:
-        why: Any = "idle" if quiet >= self._idle else "open" if now - look.counted >= self._seconds else None
+        open_for = now - look.counted + _ROUNDING
+        why: Any = "idle" if quiet >= self._idle else "open" if open_for >= self._seconds else None
         if why is None:
             return min(look.at_rest + self._idle, look.counted + self._seconds)
-        holder = self.holder(record, holding)
-        if why == "idle" and holder.busy:  # fetching or flushing
+        holder, busy = self._holder(record, holding)
+        if why == "idle" and busy:  # fetching or flushing
             look.at_rest = now
             return now + self._idle
         look.reported += (TransactionOverdue,)
@@ -219,24 +219,14 @@ class Watchdog:
         self._emit(TransactionOverdue(holder, why, limit), (*record.allowances, *holding.allowances))
         return now + self._step
 
-    def _look_at_holder(
-        self, record: SessionRecord, holding: Holding, look: Look, now: float, quiet: float
-    ) -> float | None:
-        if quiet < self._seconds:
-            return look.at_rest + self._seconds
-        holder = self.holder(record, holding)
-        if not (holder.gone and _owned_alone(record, holder.began)):
-            return now + self._seconds
-        event = SessionAbandoned(record, "abandoned", None, True, (), True, True, holder.seconds, holder)
-        self._emit(event, (*record.allowances, *holding.allowances))
-        record.leaked = True
-        look.reported += (SessionAbandoned,)
-        return None
-
     # -- who holds it ---------------------------------------------------------------------------------
 
     def holder(self, record: SessionRecord, holding: Holding) -> Holder:
         """Who holds a transaction, and where they are now."""
+        return self._holder(record, holding)[0]
+
+    def _holder(self, record: SessionRecord, holding: Holding) -> tuple[Holder, bool]:
+        """The same, and whether they are at work in the session itself."""
         mark = began(record, holding)
         places = (record.opened.site if record.opened else None, mark.site, record.last_site)
         codes: frozenset[CodeType] = frozenset(place.code for place in places if place is not None)
@@ -245,8 +235,40 @@ class Watchdog:
         else:
             now = whereabouts.of_thread(holding.ident, codes)
         site = now.site.resolve() if now.site is not None else None
-        busy = now.busy or record.executing
-        return Holder(record, mark, site, now.gone, busy, now.related, self.clock() - holding.since)
+        executing = record.executing
+        elsewhere = self._elsewhere(record, holding, now) if now.busy and not executing else ""
+        related = now.related and not self._went_on(record, holding)
+        seconds = self.clock() - holding.since
+        holder = Holder(record, mark, site, now.gone, executing, related, seconds, elsewhere)
+        return holder, executing or (now.busy and not elsewhere)
+
+    def _elsewhere(self, record: SessionRecord, holding: Holding, now: whereabouts.Whereabouts) -> str:
+        """What somebody is in who is in a call of SQLAlchemy's, but in no statement of the session."""
+        others = (other for other in self._of_the_same(record, holding) if other.executing)
+        found = next(others, None)
+        if found is not None:
+            return f"session {found.label}"
+        if now.pool:
+            return "the wait for another connection of a pool"
+        if now.statement is not None:
+            return self.describe(now.statement)
+        # what a coroutine waits for in SQLAlchemy's greenlet can't be looked at from here
+        return "a call of SQLAlchemy's that is no statement of this session" if holding.task_name else ""
+
+    def _went_on(self, record: SessionRecord, holding: Holding) -> bool:
+        """Whether the same function has opened a newer session, so that it is not at work in this one."""
+        opening = record.opening[0] if record.opening is not None else None
+        newer = (other for other in self._of_the_same(record, holding) if other.number > record.number)
+        return any(other.opening is not None and other.opening[0] is opening for other in newer)
+
+    def _of_the_same(self, record: SessionRecord, holding: Holding) -> Iterator[SessionRecord]:
+        """The records of the other transactions that the same thread, or task, has begun."""
+        for look in list(self.holdings.values()):
+            other, held = _held(look)
+            if other is None or other is record or held is None or held.ident != holding.ident:
+                continue
+            if (held.task and held.task()) is (holding.task and holding.task()):
+                yield other
 
     def holders(self, pool: int | None = None) -> list[Holder]:
         """Everybody who is in a transaction now, the oldest first; ``pool``: the id() of the only pool that counts."""
@@ -271,12 +293,3 @@ def _held(look: weakref.ref[SessionRecord] | Look | None) -> tuple[SessionRecord
     record = reference() if reference is not None else None
     held = record.held if record is not None else None
     return record, Holding(*held) if held is not None else None
-
-
-def _owned_alone(record: SessionRecord, began: Mark) -> bool:
-    """Whether nobody else is known who could close it: no other opener, and no generator that goes on later."""
-    opened = record.opened
-    if opened is None or (opened.thread, opened.task) != (began.thread, began.task):
-        return False
-    flags = opened.site.code.co_flags if opened.site is not None else _GENERATOR
-    return not flags & _GENERATOR or bool(flags & _COROUTINE)

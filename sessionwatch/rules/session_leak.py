@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..frames.callsite import looked_at
+from ..frames.source import asked_object
 from ..model import Evidence, Finding, Mark, Rule
-from ..record.events import SessionAbandoned, SessionEnded
-from ..record.story import executed, holds, opened, primary, seen, session_json
+from ..record.events import SessionEnded
+from ..record.story import executed, opened, primary, seen, session_json
+
+_GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR: it hands a session out
 
 PAGE = """
 ## What it reports
 A session was collected, or is alive at the end of its unit of work or of the program, with its connection
-still checked out; also an async session that was dropped inside a transaction, and, while it happens, one
-whose thread or task has ended without closing it, once nothing was done with it for `long-session.seconds`.
-It names who opened the session, its last statement and how long the transaction was open.
+still checked out. It names who opened the session (for a registry's: who took it last), its last statement and
+how long the transaction was open. A session that somebody still holds after its thread or task has ended is
+`long-session`'s.
 
 ## Why it matters
 Each such session takes a connection from the pool until the garbage collector finds it. Under load the
@@ -42,19 +45,14 @@ A session that a script holds for as long as it runs, on purpose.
 def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
     """One finding a session that ended unclosed with a connection."""
     record = event.record
-    if event.how not in ("collected", "unit", "scope", "exit", "abandoned") or record.leaked:
-        return
-    abandoned = record.kind == "async" and event.in_transaction and event.how not in ("unit", "scope")
-    if not event.holds_connection and not abandoned:
+    if event.how not in ("collected", "unit", "scope", "exit") or record.leaked or not event.holds_connection:
         return
     where = {
         "collected": "dropped",
         "unit": "open at the end of its unit",
         "scope": f"open at the end of {event.scope}",
         "exit": "open when the program ended",
-        "abandoned": f"left open by a {'task' if record.kind == 'async' else 'thread'} that has ended,",
     }
-    holding = "with its connection checked out" if event.holds_connection else "inside a transaction"
     kind = "an async session" if record.kind == "async" else "a session"
     taken = _taken(record)
     function = _function(taken or record.opened)
@@ -62,12 +60,10 @@ def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
         rule="session-leak",
         severity="fault",
         subject=function or "session",
-        message=f"{kind} was {where[event.how]} {holding}",
+        message=f"{kind} was {where[event.how]} with its connection checked out",
         site=primary(taken or record.opened),
         evidence=tuple(_evidence(event)),
-        fix="close it where it is made: `async with AsyncSession(engine) as session:`"
-        if record.kind == "async"
-        else "close it where it is made: `with Session(engine) as session:`",
+        fix=_fix(record, taken),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
@@ -78,14 +74,27 @@ def _taken(record: Any) -> Mark | None:
     return looked_at(record.taken) if record.taken is not None else None
 
 
+def _fix(record: Any, taken: Mark | None) -> str:
+    """What gives the connection back, as it is written where the session comes from."""
+    awaited = "await " if record.kind == "async" else ""
+    if taken is not None:
+        registry = asked_object(*taken.site) if taken.site is not None else None
+        return f"remove it where the work of its scope ends: {awaited}{registry or 'registry'}.remove()"
+    opened_at = record.opened.site if record.opened is not None else None
+    if opened_at is not None and opened_at.code.co_flags & _GENERATOR:
+        return (
+            "let whoever asks the generator for it end it, too: use it as a context manager, or close() the generator"
+        )
+    name = "AsyncSession" if awaited else "Session"
+    return f"close it where it is made: `{'async ' if awaited else ''}with {name}(engine) as session:`"
+
+
 def _function(mark: Mark | None) -> str | None:
     return mark.site.resolve().function if mark is not None and mark.site is not None else None
 
 
 def _evidence(event: SessionEnded) -> Iterator[Evidence]:
     record = event.record
-    if event.holder is not None:
-        yield holds(event.holder)
     yield from executed(record)
     taken = _taken(record)
     if taken is not None and (record.opened is None or taken.site != record.opened.site):
@@ -102,7 +111,7 @@ RULE = Rule(
     summary="A session was never closed, and its connection never went back to the pool.",
     page=PAGE,
     on_in=frozenset({"log", "strict", "telemetry"}),
-    events=(SessionEnded, SessionAbandoned),
+    events=(SessionEnded,),
     check=check,
     safe_point="when the unit ends; else in the test's report",
 )

@@ -72,22 +72,6 @@ PROGRAMS: dict[str, dict[str, list[str]]] = {
             del session
             """
         ],
-        "SessionAbandoned": [
-            """
-            import threading
-            kept = []
-            def work():
-                kept.append(Session(engine))
-                kept[0].scalars(select(Order)).all()
-            thread = threading.Thread(target=work)
-            thread.start()
-            thread.join()
-            for _ in range(8):
-                sleep(5)
-            kept[0].rollback()
-            kept.pop().close()
-            """
-        ],
     },
     "use-after-close": {
         "SessionReused": [

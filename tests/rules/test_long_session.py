@@ -7,11 +7,14 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import sessionwatch
@@ -20,7 +23,7 @@ from sessionwatch.model import Evidence
 from sessionwatch.output import messages
 from sessionwatch.watch.watch import Watch
 from tests.rules.clock import Clock
-from tests.rules.models import Item, Order, Tag
+from tests.rules.models import Item, Order, Tag, seed
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 
 AWAY = ThreadPoolExecutor(1)  # the watchdog looks from another thread
@@ -428,3 +431,181 @@ async def test_strict_leaves_an_async_pool_idle(async_shop: AsyncEngine, strict:
         Clock(strict).sleep(60)
     only(strict, "long-session")
     assert is_idle(async_shop)
+
+
+# -- when it is told ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("worked", [0.0, 0.3, 1.1, 2.4, 3.7])
+def test_it_is_told_when_the_limit_is_reached(shop: Engine, watch: Watch, clock: Clock, worked: float) -> None:
+    """The next look is due at the moment at which nothing has been done for five seconds, not a sample later."""
+    with Session(shop) as session:
+        session.connection()
+        clock.advance(worked)
+        session.scalars(select(Order)).all()
+        passed = 0.0
+        while passed < 5.0 - 1e-6:
+            assert watch.findings == []
+            due = watch.watchdog.tick()
+            assert due is not None
+            clock.advance(due)
+            passed += due
+        assert passed == pytest.approx(5.0)
+        watch.watchdog.tick()
+        only(watch, "long-session")
+
+
+def test_an_open_transaction_is_told_when_its_limit_is_reached(shop: Engine, watch: Watch, clock: Clock) -> None:
+    """The same of one that is at work: thirty seconds after its begin."""
+    with Session(shop) as session:
+        passed = 0.0
+        while passed < 30.0 - 1e-6:
+            session.scalars(select(Order)).all()
+            assert watch.findings == []
+            due = watch.watchdog.tick()
+            assert due is not None
+            clock.advance(due)
+            passed += due
+        assert passed == pytest.approx(30.0)
+        watch.watchdog.tick()
+        assert only(watch, "long-session").message.startswith("a transaction was open for more than 30 s")
+
+
+# -- idle, while its thread waits elsewhere ------------------------------------------------------------------
+
+
+STALLS = text("SELECT stall(), stall()")  # until the watchdog has looked on
+
+
+class Stall:
+    """A function of SQLite's that holds up its statement, without any code of the program's on the stack."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.clock, self.barrier = clock, threading.Barrier(2)
+        self.undo = (engine, "connect", self.connected)
+        event.listen(*self.undo)
+
+    def connected(self, connection: Any, _: object) -> None:
+        connection.create_function("stall", 0, self.barrier.wait)
+
+    def look(self) -> None:
+        """Twelve seconds go by while the statement runs."""
+        self.barrier.wait(30)
+        self.clock.sleep(6)
+        self.clock.sleep(6)
+        self.barrier.wait(30)
+
+
+@pytest.fixture
+def stalling(tmp_path: Path, clock: Clock) -> Iterator[tuple[Engine, Stall]]:
+    """A database whose statements may be held up."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'stalling.db'}")
+    seed(engine)
+    engine.dispose()
+    yield engine, Stall(engine, clock)
+    engine.dispose()
+
+
+def test_reports_a_session_whose_thread_waits_in_another_connection(
+    stalling: tuple[Engine, Stall], watch: Watch
+) -> None:
+    """The session is idle, and the story names what its thread is in."""
+    engine, stall = stalling
+    session = Session(engine)
+    session.scalars(select(Order)).all()
+    looking = AWAY.submit(stall.look)
+    with engine.connect() as other:
+        other.execute(STALLS)  # in-another-connection
+    looking.result(30)
+    finding = only(watch, "long-session")
+    assert finding.message == "a transaction was idle for more than 5 s, and was still open"
+    assert finding.evidence[0].note == "waits here now, in another connection, of sqlite/stalling.db"
+    assert evidence_line(finding, "holds") == line("in-another-connection")
+    session.close()
+
+
+def test_reports_a_session_whose_thread_waits_in_another_session(stalling: tuple[Engine, Stall], watch: Watch) -> None:
+    """The other session is told by its label, and is at work itself."""
+    engine, stall = stalling
+    session, other = Session(engine), Session(engine)
+    session.scalars(select(Order)).all()
+    looking = AWAY.submit(stall.look)
+    other.execute(STALLS)
+    looking.result(30)
+    label = other.__dict__["_sessionwatch"].label
+    assert only(watch, "long-session").evidence[0].note == f"waits here now, in session {label}"
+    other.close()
+    session.close()
+
+
+def test_ignores_a_session_that_is_at_work_itself(stalling: tuple[Engine, Stall], watch: Watch) -> None:
+    """A statement of its own is no idleness, however long."""
+    engine, stall = stalling
+    with Session(engine) as session:
+        looking = AWAY.submit(stall.look)
+        session.execute(STALLS)
+        looking.result(30)
+    assert watch.findings == []
+
+
+def test_reports_a_session_whose_thread_waits_for_a_connection(tmp_path: Path, watch: Watch, clock: Clock) -> None:
+    """The pool has none left: the session that its own thread holds is idle."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'dry.db'}", pool_size=1, max_overflow=0, pool_timeout=1)
+    with Session(engine) as session:
+        session.execute(text("SELECT 1"))
+
+        def look() -> None:
+            clock.sleep(6)
+            clock.sleep(6)
+
+        timer = threading.Timer(0.3, look)
+        timer.start()
+        with pytest.raises(PoolTimeout):
+            engine.connect()
+        timer.join()
+    assert item(only(watch, "long-session"), "holds").note == (
+        "waits here now, in the wait for another connection of a pool"
+    )
+
+
+async def test_reports_an_async_session_whose_task_waits_elsewhere(tmp_path: Path, watch: Watch, clock: Clock) -> None:
+    """The same under asyncio, where no more is known than that the session is in no statement."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'stalling.db'}")
+    barrier = threading.Barrier(2)
+
+    def look() -> None:
+        barrier.wait(30)
+        clock.sleep(6)
+        clock.sleep(6)
+        barrier.wait(30)
+
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT 1"))
+        looking = AWAY.submit(look)
+        async with engine.connect() as other:
+            driver: Any = (await other.get_raw_connection()).driver_connection
+            await driver.create_function("stall", 0, barrier.wait)
+            await other.execute(STALLS)
+        await asyncio.wrap_future(looking)
+        note = only(watch, "long-session").evidence[0].note
+        assert note == "waits here now, in a call of SQLAlchemy's that is no statement of this session"
+    await engine.dispose()
+
+
+def test_says_that_it_works_here_only_of_a_session_that_does(shop: Engine, watch: Watch, clock: Clock) -> None:
+    """A function that opened a newer session since is not at work in the one that it left open."""
+    kept: list[Session] = []
+
+    def handle() -> None:
+        kept.append(Session(shop))
+        kept[-1].scalars(select(Order)).all()
+        if len(kept) == 2:
+            clock.sleep(6)
+            clock.sleep(6)
+
+    handle()
+    handle()
+    notes = {finding.evidence[0].note for finding in watch.findings}
+    assert notes == {"where the thread that began it is now"}
+    for session in kept:
+        session.close()
