@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "output": "SESSIONWATCH_OUTPUT",
     "baseline": "SESSIONWATCH_BASELINE",
     "source": "SESSIONWATCH_SOURCE",
+    "through": "SESSIONWATCH_THROUGH",
 }
 
 OFF: Mode = "off"  # nothing is watched: no hook, no thread
@@ -57,6 +58,7 @@ class Config:
     output: str | None = None
     baseline: str | None = None
     source: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()  # globs of files that only pass calls on, relative to ``root``
     root: str = ""  # the project's: fingerprints and the baseline name files as they are seen from there
     origins: dict[str, str] = field(default_factory=dict)
 
@@ -93,7 +95,7 @@ def load(
         _from_keywords(keywords or {}, keywords_from),
     ]
     config = Config()
-    for name in ("mode", "output", "baseline", "source"):
+    for name in ("mode", "output", "baseline", "source", "through"):
         config.origins[name] = "default"
     if mode_by_default is not None:
         config.mode, config.origins["mode"] = mode_by_default
@@ -144,6 +146,10 @@ def check_mode(mode: object, origin: str = "") -> Mode:
 
 
 def _check_types(layer: Mapping[str, Any], origin: str) -> None:
+    globs = layer.get("through")
+    listed = isinstance(globs, list | tuple) and all(isinstance(glob, str) for glob in globs)
+    if globs is not None and not listed:
+        raise ConfigError(f"through takes a list of strings, not {globs!r} ({origin})")
     for name, (kinds, wanted) in _TYPES.items():
         value = layer.get(name)
         parts = value if isinstance(value, list | tuple) else []
@@ -162,6 +168,9 @@ def _apply_plain(config: Config, origin: str, layer: Mapping[str, Any]) -> None:
     if layer.get("source"):
         config.source = tuple(os.path.abspath(part) for part in layer["source"])
         config.origins["source"] = origin
+    if layer.get("through") is not None:
+        config.through = tuple(layer["through"])
+        config.origins["through"] = origin
     config.root = layer.get("root", config.root)
     for name in ("target", "on_finding"):
         if layer.get(name) is not None:
@@ -290,7 +299,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
             continue
         if name in ("rules", "settings"):
             layer[name] = parse_pairs(value, variable)
-        elif name == "source":
+        elif name in ("source", "through"):
             layer[name] = value.split(os.pathsep)
         else:
             layer[name] = value

@@ -6,19 +6,27 @@ and tested without a database.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
-import itertools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from types import CodeType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
+from .places import Called as Called
+from .places import Mark as Mark
+from .places import RawSite as RawSite
+from .places import Site as Site
+from .places import by_instruction as by_instruction
+from .places import exportable as exportable
+from .places import function_of as function_of
+from .places import is_test
+from .places import line_of as line_of
+from .places import project_path as project_path
+from .places import project_root as project_root
+from .places import shown_path as shown_path
 from .portable import Portable
 
 Mode = Literal["log", "strict", "telemetry", "off"]
@@ -27,14 +35,8 @@ Severity = Literal["fault", "advice"]
 
 MODES: tuple[Mode, ...] = ("log", "strict", "telemetry")  # in which something is watched; "off" is none of them
 LEVELS: tuple[Level, ...] = ("off", "log", "raise")
-SCHEMA = 1
-
-_T = TypeVar("_T")
-_REMEMBERED = 4096  # instructions
-_TYPED = ("<stdin>", "<console>")  # files of an interactive interpreter: each statement is line 1 of a new one
-_numbers = itertools.count(1)
-_COMPREHENSION = re.compile(r"\.?<(?:listcomp|setcomp|dictcomp|genexpr)>")
-_root: str | None = None  # the project's, while something is installed
+SCHEMA = 2
+_WORD = re.compile(r"(?<![\w.(/`'\"-])[a-z]{2,}(?![\w.(/`'\"-])")  # of plain English, not a name
 
 
 class SessionwatchError(Portable):
@@ -54,57 +56,6 @@ class FindingError(SessionwatchError):
     def __init__(self, finding: Finding, story: str = "") -> None:
         super().__init__(story or f"{finding.rule}: {finding.message}")
         self.finding = finding
-
-
-class RawSite(NamedTuple):
-    """A place in the program, as cheap to take as possible: the line is looked up only when asked for."""
-
-    code: CodeType
-    lasti: int  # offset of the instruction in ``code``, in bytes; -1 where unknown
-
-    def resolve(self) -> Site:
-        function = function_of(self.code)
-        path = self.code.co_filename
-        return Site(path, line_of(self.code, self.lasti), function, _statement(self.code, -1) if path in _TYPED else 0)
-
-
-class Mark(NamedTuple):
-    """A place and who was there."""
-
-    site: RawSite | None
-    thread: str
-    task: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A place in a source file. ``line`` counts from 1; ``function`` is the qualified name.
-
-    ``statement`` tells apart what was typed into an interactive interpreter, where lines can't; 0 elsewhere.
-    """
-
-    path: str
-    line: int
-    function: str
-    statement: int = field(default=0, repr=False, compare=False)
-
-    @property
-    def shown_path(self) -> str:
-        """The path relative to the working directory where it lies below it, else absolute."""
-        return shown_path(self.path)
-
-    @property
-    def project_path(self) -> str:
-        """The path relative to the project's root where it lies below it, else as it is shown."""
-        return project_path(self.path)
-
-    def attributes(self) -> dict[str, str | int]:
-        """By OpenTelemetry's names, https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/."""
-        return {
-            "code.file.path": exportable(self.path),
-            "code.line.number": self.line,
-            "code.function.name": exportable(self.function),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +91,10 @@ class Finding:
     """What a rule found; see ``schema.json`` for the form that it is written in.
 
     ``message`` is the headline without the rule's slug. ``count`` grows while the same is found again: the
-    same fingerprint (rule, subject, file, function) at the same line. No value of a column is ever part of
-    a finding.
+    same fingerprint at the same line. No value of a column is ever part of a finding.
+
+    ``chain``: the user's frames from the place where it happened outwards, which begin with plumbing where that only
+    passes calls on; ``site`` is then the first one outside of it. Empty where the frames are not known.
     """
 
     rule: str
@@ -161,11 +114,15 @@ class Finding:
     pid: int = field(default_factory=os.getpid)
     time: float = field(default_factory=time.time)  # seconds since the epoch
     allowed: str | None = None  # the reason, where an allowance covers it
+    known: bool = False  # whether the baseline has it
+    chain: tuple[Site, ...] = ()
+    changes: Site | None = None  # what has to change, where that is not ``site``
     raised: bool = False  # whether the program was told by an exception
     # where the count grows and no subscriber is called
     when_grown: Callable[[Finding], None] | None = field(default=None, compare=False, repr=False)
     # its fingerprint, once it was asked for: the project's root is known only while something is installed
     known_by: str | None = field(default=None, init=False, compare=False, repr=False)
+    caused_by: str | None = field(default=None, init=False, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the subscriber to its growth, which belongs to this process."""
@@ -190,21 +147,49 @@ class Finding:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits; no line number, so that it survives edits above the place.
+        """16 hexadecimal digits: rule, subject, place, the nearest caller in another file, and unit.
 
-        Its file is seen from the project's root, so that it does not matter where the program was started.
+        No line number, so that it survives edits above the place. Files are seen from the project's root, so that it
+        does not matter where the program was started. What is not known is empty.
         """
         if self.known_by is None:
-            path = self.site.project_path.replace(os.sep, "/") if self.site else ""
-            parts = (self.rule, self.subject, path, self.function or "")
-            self.known_by = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            parts = (self.rule, self.subject, _name(self.site), _name(self.caller), str(self.unit or ""))
+            self.known_by = _digest(*parts, length=16)
         return self.known_by
 
     @property
+    def old_fingerprint(self) -> str:
+        """As it was up to schema 1: without caller and unit, and without plumbing."""
+        return _digest(self.rule, self.subject, _name(self.chain[0] if self.chain else self.site), length=16)
+
+    @property
+    def caller(self) -> Site | None:
+        """The nearest caller in another file of the user's code, tests left out."""
+        site = self.site
+        outer = self.chain[self.chain.index(site) + 1 :] if site in self.chain else ()
+        for frame in outer:
+            if site is not None and frame.path != site.path and not is_test(frame.path):
+                return frame
+        return None
+
+    @property
+    def cause(self) -> str:
+        """12 hexadecimal digits: rule, what has to change, and the kind of fix. Findings of one cause end together."""
+        if self.caused_by is None:
+            kind = " ".join(_WORD.findall(self.fix))
+            self.caused_by = _digest(self.rule, _name(self.changes or self.site), kind, length=12)
+        return self.caused_by
+
+    @property
+    def covered(self) -> bool:
+        """Whether an allowance or the baseline covers it."""
+        return self.known or self.allowed is not None
+
+    @property
     def key(self) -> tuple[str, int, int, bool]:
-        """What is told only once: a fingerprint and a line, by itself where an allowance covers it."""
+        """What is told only once: a fingerprint and a line, by itself where something covers it."""
         statement = self.site.statement if self.site else 0
-        return self.fingerprint, self.line or 0, statement, self.allowed is not None
+        return self.fingerprint, self.line or 0, statement, self.covered
 
     def attributes(self) -> dict[str, str | int]:
         """What telemetry says of it besides its story: strings and numbers only."""
@@ -219,6 +204,8 @@ class Finding:
             attributes["sessionwatch.unit"] = exportable(self.unit)
         if self.session is not None:
             attributes["sessionwatch.session.id"] = exportable(self.session["id"])
+        if self.chain:
+            attributes["code.stacktrace"] = exportable(_stacktrace(self.chain))
         return attributes | (self.site.attributes() if self.site is not None else {})
 
     def as_json(self) -> dict[str, Any]:
@@ -239,13 +226,33 @@ class Finding:
             "mode": self.mode,
             "level": self.level,
             "unit": self.unit,
+            "chain": [frame.as_json() for frame in self.chain],
+            "cause": self.cause,
+            "known": self.known,
             "allowed": self.allowed,
+            "units": [self.unit] if self.unit is not None else [],
+            "units_total": int(self.unit is not None),
+            "tests": [],
+            "tests_total": 0,
             "trace_id": self.trace_id,
             "span_id": self.span_id,
             "pid": self.pid,
             "time": stamp.replace("+00:00", "Z"),
             "schema": SCHEMA,
         }
+
+
+def _digest(*parts: str, length: int) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:length]
+
+
+def _name(site: Site | None) -> str:
+    return site.name if site is not None else "\0"
+
+
+def _stacktrace(chain: tuple[Site, ...]) -> str:
+    """As Python shows one, the innermost frame last."""
+    return "\n".join(f'  File "{site.path}", line {site.line}, in {site.function}' for site in reversed(chain))
 
 
 # -- ownership -------------------------------------------------------------------------------------
@@ -314,6 +321,9 @@ class Rule:
     is raised. No message has a count of occurrences in it: `Finding.count` grows, and reports show it.
     ``limits``: those of the given ones changed that follow from its settings and level, whether it is on or not.
 
+    ``changes``: the labels of the evidence that has to change, the first one that is there; without any of them that is
+    the place of the finding. ``timed``: whether it happens depends on time, so that a baseline leaves it out.
+
     What has to be hooked for it follows from ``events``.
     """
 
@@ -329,93 +339,10 @@ class Rule:
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
     limits: Callable[[Limits, dict[str, Any], Level], Limits] | None = None
     loses_data: bool = False  # what it finds has lost or spoilt data: reports show it first
+    changes: tuple[str, ...] = ()
+    timed: bool = False
 
     def level_in(self, mode: Mode) -> Level:
         if mode not in self.on_in:
             return "off"
         return "raise" if mode == "strict" and self.severity == "fault" else "log"
-
-
-# -- helpers ----------------------------------------------------------------------------------------
-
-
-def by_instruction(function: Callable[[CodeType, int], _T]) -> Callable[[CodeType, int], _T]:
-    """Remember what a function says of an instruction. By the code's identity: those of two files may be equal."""
-    known: dict[tuple[int, int], tuple[CodeType, _T]] = {}  # keeps the code, and so its id()
-
-    @functools.wraps(function)
-    def remembered(code: CodeType, lasti: int) -> _T:
-        found = known.get((id(code), lasti))
-        if found is None:
-            if len(known) >= _REMEMBERED:
-                known.clear()
-            found = known[id(code), lasti] = code, function(code, lasti)
-        return found[1]
-
-    return remembered
-
-
-def function_of(code: CodeType) -> str:
-    """The qualified name of the function that ``code`` is of, from the innermost function around it.
-
-    A comprehension is a part of what is around it, as most are since Python 3.12 (PEP 709); so is a generator
-    expression, and a lambda within a function. One that is in no function is named as it is.
-    """
-    name = code.co_qualname
-    if name.endswith(">"):
-        name = _COMPREHENSION.sub("", name).lstrip(".").replace(".<locals>.<lambda>", "").removesuffix(".<locals>")
-    return name.rpartition("<locals>.")[2] or "<module>"
-
-
-@by_instruction
-def line_of(code: CodeType, lasti: int) -> int:
-    """The line of an instruction; the function's first line where the offset is unknown."""
-    if lasti >= 0:
-        for start, end, line in code.co_lines():
-            if start <= lasti < end and line is not None:
-                return line
-    return code.co_firstlineno
-
-
-@by_instruction
-def _statement(code: CodeType, _: int) -> int:
-    """The number of a statement that was typed; the same one while its code is remembered."""
-    return next(_numbers)
-
-
-def exportable(value: object) -> str:
-    """``value`` as a string that every exporter can encode: a file name may hold bytes that are no text."""
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def shown_path(path: str) -> str:
-    """``path`` relative to the working directory where it lies below it, else absolute."""
-    if path.startswith("<"):
-        return path
-    absolute = os.path.abspath(path)
-    try:
-        return _below(os.getcwd(), absolute) or absolute
-    except OSError:  # the working directory was removed
-        return absolute
-
-
-def project_path(path: str) -> str:
-    """``path`` relative to the project's root where it lies below it, else as `shown_path` has it."""
-    if _root is None or path.startswith("<"):
-        return shown_path(path)
-    return _below(_root, os.path.abspath(path)) or shown_path(path)
-
-
-def _below(folder: str, path: str) -> str | None:
-    return os.path.relpath(path, folder) if path.startswith(folder.rstrip(os.sep) + os.sep) else None
-
-
-@contextlib.contextmanager
-def project_root(folder: str) -> Iterator[None]:
-    """For the length of a block, fingerprints and the baseline name files as they are seen from ``folder``."""
-    global _root
-    before, _root = _root, os.path.abspath(folder)
-    try:
-        yield
-    finally:
-        _root = before

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, SessionEvents, SessionTransaction
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
-from sessionwatch import model, rules
+from sessionwatch import places, rules
 from sessionwatch.hooks import installing
 from sessionwatch.hooks.context import Hook
 from sessionwatch.hooks.table import HOOKS
@@ -87,7 +87,7 @@ def snapshot() -> dict[str, Any]:
         "meta path": list(sys.meta_path),
         "record factory": logging.getLogRecordFactory(),
         "bases": DetachedInstanceError.__bases__,
-        "root": model._root,
+        "root": places._root,
     }
 
 

@@ -42,7 +42,7 @@ def check(target: str, baseline: str | None = None) -> list[Finding]:
     suppressions = Suppressions(baseline)
     findings = [finding for event in _look(found, target, settings) for finding in rule.check(event, {})]
     for finding in findings:
-        finding.allowed = suppressions.reason(finding, ())
+        suppressions.cover(finding, ())
     return findings
 
 

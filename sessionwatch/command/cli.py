@@ -250,7 +250,7 @@ def _config(options: argparse.Namespace) -> int:
     from .. import config, rules
 
     effective = config.load(rules.ALL, rules.PLANNED)
-    plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source")}
+    plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source", "through")}
     values: dict[str, Any] = {
         **plain,
         **{f"rules.{slug}": level for slug, level in effective.levels.items()},
@@ -314,7 +314,7 @@ def _check(options: argparse.Namespace) -> int:
         sys.stdout.write(find("text")(report))
     else:
         print(f"{options.target}: nothing to report")
-    return 1 if any(not finding.allowed for finding in found) else 0
+    return 1 if any(not finding.covered for finding in found) else 0
 
 
 def _add_report(commands: Any) -> None:
@@ -363,9 +363,12 @@ Keep the findings that a code base is known to have in a file, so that only new 
   sessionwatch baseline prune findings.jsonl       drop those that no longer happen
 
 It is in use where it is configured: `baseline` below [tool.sessionwatch] in pyproject.toml, SESSIONWATCH_BASELINE, or
-sessionwatch_baseline in the pytest configuration. A finding is known by its rule, subject, file and function: another
-one of the same kind in the same function is known, too. It does not matter in which folder of the project one starts.
-prune keeps what is known of rules that were off in the mode of the run.
+sessionwatch_baseline in the pytest configuration. A finding is known by its rule, subject, file and function, by the
+nearest caller in another file, and by the unit (the route, the task): a new caller of a helper is a new finding,
+another one of the same kind on the same path is known, too. It does not matter in which folder of the project one
+starts.
+prune keeps what is known of rules that were off in the mode of the run. What depends on time, as how long a transaction
+lasts, is not taken without --timed.
 """
 
 
@@ -375,11 +378,13 @@ def _add_baseline(commands: Any) -> None:
     parser.add_argument("action", choices=("update", "show", "prune"))
     parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="?", help="needed by update and prune")
     parser.add_argument("--baseline", metavar="FILE", help="default: as configured, else sessionwatch-baseline.json")
+    parser.add_argument("--timed", action="store_true", help="take findings that depend on time as well")
     parser.set_defaults(command=_baseline)
 
 
 def _baseline(options: argparse.Namespace) -> int:
     from .. import config, rules
+    from ..output.store import Store
     from ..watch import baseline
 
     settings = config.load(rules.ALL, rules.PLANNED)
@@ -392,14 +397,17 @@ def _baseline(options: argparse.Namespace) -> int:
         raise ConfigError(f"baseline {options.action} needs FINDINGS.jsonl, as `run --format json` writes it")
     records = _findings(options.findings)
     told: list[str] = []
+    with project_root(settings.root):
+        found = [seen.finding for seen in Store.of(records)]
+        old = {finding.old_fingerprint for finding in found}
+    entries: list[Mapping[str, Any]]
     if options.action == "update":
-        records.sort(key=lambda record: not record.get("allowed"))  # one that is not, at another line, counts
-        found = {record["fingerprint"]: record for record in records}
-        entries: list[Mapping[str, Any]] = [record for record in found.values() if not record.get("allowed")]
-        entries += known.values()
+        with project_root(settings.root):
+            taken = [finding for finding in found if finding.allowed is None]
+            entries = list(baseline.merged(known.values(), taken, options.timed))
     else:
         levels = {mode: config.load(rules.ALL, rules.PLANNED, keywords={"mode": mode}).levels for mode in MODES}
-        kept, told = baseline.prune(known.values(), records, levels, settings.mode)
+        kept, told = baseline.prune(known.values(), records, levels, settings.mode, old)
         entries = list(kept)
     print(f"{path}: {baseline.write(path, entries)} known findings (before: {len(known)})")
     for line in told:
@@ -413,6 +421,7 @@ def _baseline(options: argparse.Namespace) -> int:
 
 def _row(entry: dict[str, Any]) -> list[str]:
     place = f"{entry['path'] or 'unknown place'} in {entry['function'] or '?'}"
+    place += f" < {entry['caller']}" if entry["caller"] else ""
     return [entry["rule"] or "?", place, entry["subject"] or "?"]
 
 

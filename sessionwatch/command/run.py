@@ -79,7 +79,7 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
         config.check_mode(options.mode, "--mode")
     levels = config.parse_pairs(",".join(options.rules), "--rules")
     settings = config.load(rules.ALL, rules.PLANNED, keywords={"rules": levels}, keywords_from="--rules")
-    missing = baseline.absent(settings.baseline)
+    missing = baseline.notice(settings.baseline)
     if missing:
         _say(f"sessionwatch: {missing}")
     command = find_command(kind, program)

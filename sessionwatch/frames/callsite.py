@@ -145,7 +145,7 @@ def site(frame: FrameType | None) -> RawSite | None:
                     fallback = RawSite(code, frame.f_lasti)  # type: ignore[union-attr]
                 frame = frame.f_back  # type: ignore[union-attr]
         except AttributeError:  # the outermost one's f_back is None
-            current, frame = _outer_greenlet(current)
+            current, frame = outer_greenlet(current)
             if frame is None:
                 return fallback
 
@@ -203,7 +203,7 @@ def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
                 fallback = RawSite(code, frame.f_lasti)
             frame = frame.f_back
         else:
-            current, frame = _outer_greenlet(current)
+            current, frame = outer_greenlet(current)
             if frame is not None:
                 continue
         return _by(*(fallback or _NOWHERE)), True, None, seen
@@ -216,7 +216,7 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
         yield frame
         frame = frame.f_back
         if frame is None:
-            current, frame = _outer_greenlet(current)
+            current, frame = outer_greenlet(current)
 
 
 def user_frames(frame: FrameType | None, limit: int) -> list[FrameType]:
@@ -241,7 +241,7 @@ def user_frames(frame: FrameType | None, limit: int) -> list[FrameType]:
                 elif kind == STOP or (kind == LIBRARY and found):
                     return found
             frame = frame.f_back
-        current, frame = _outer_greenlet(current)
+        current, frame = outer_greenlet(current)
         if frame is None:
             return found
 
@@ -292,7 +292,7 @@ def handed_exceptions(frame: FrameType | None, until: CodeType | None) -> Iterat
             arguments = (local.get(name) for name in code.co_varnames[: code.co_argcount])
             yield from (value for value in arguments if isinstance(value, BaseException))
             frame = frame.f_back
-        current, frame = _outer_greenlet(current)
+        current, frame = outer_greenlet(current)
         if frame is None:
             return
 
@@ -300,6 +300,11 @@ def handed_exceptions(frame: FrameType | None, until: CodeType | None) -> Iterat
 def is_user(place: RawSite | None) -> bool:
     """Whether a captured place is the user's own code."""
     return place is not None and _kinds.get(id(place.code), USER) == USER
+
+
+def is_users(code: CodeType, namespace: dict[str, Any]) -> bool:
+    """Whether a function is the user's own code, whether or not it ran."""
+    return _classify(code, namespace) == USER
 
 
 def user_files() -> set[str]:
@@ -352,7 +357,7 @@ def running_tasks() -> set[str]:
         return set()
 
 
-def _outer_greenlet(current: Any) -> tuple[Any, FrameType | None]:
+def outer_greenlet(current: Any) -> tuple[Any, FrameType | None]:
     greenlet = sys.modules.get("greenlet")
     if greenlet is None:
         return None, None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..frames import callsite
+from ..frames.chain import opened
 from ..model import FindingError
 from ..record.tracker import KEY, Tracker
 from .closing import Exit, scope_codes, scope_of
@@ -74,7 +75,9 @@ def patch_leave(tracker: Tracker, scope: str | None, session_of: Callable[[Any],
                 if record is not None and record.exiting is None:
                     who = callsite.caller(sys._getframe(1), codes)
                     error = args[1] if len(args) == 3 else sys.exception()
-                    record.exiting = Exit(who, error, WITH if scope == WITH else scope_of(who, record))
+                    pending = record.levels or any(record.pending)  # something may be told of this end
+                    around = opened(who[0][0], sys._getframe(1)) if pending else ()
+                    record.exiting = Exit(who, error, WITH if scope == WITH else scope_of(who, record), around)
             except Exception:
                 tracker.failed("AsyncSession.close")
             try:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.orm import InstanceState, attributes, make_transient
 
 from ..frames import callsite
+from ..frames.chain import called
 from ..record.allowances import active_allowances
 from ..record.events import DetachedWrite
 from ..record.tracker import Tracker
@@ -50,7 +51,7 @@ class PendingWrites:
             gone = weakref.ref(instance, functools.partial(self._gone, id(state)))
             kept = (weakref.ref(state), gone, read.instance_dict(state), {})
             self.waiting[id(state)] = kept
-        mark = callsite.mark(frame)
+        mark = called(callsite.mark(frame))
         if (key, mark.site) not in kept[3]:
             owner = ownership(self.tracker, state)
             unit = current_unit()

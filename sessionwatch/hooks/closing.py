@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..frames import callsite
 from ..frames.callsite import Caller, Wanted, looked_at
+from ..frames.chain import with_callers
+from ..model import RawSite
 from ..record.allowances import Allowance
 from ..record.events import Overlap, SessionEnded, Write
 from ..record.ledger import SessionRecord, recognised
@@ -46,12 +48,13 @@ def scope_codes(registry: Callable[..., Any] | None = None) -> Wanted:
 class Exit:
     """Who leaves a session, and with which exception: taken before close() moves to another task."""
 
-    __slots__ = ("caller", "error", "scope")
+    __slots__ = ("around", "caller", "error", "scope")
 
-    def __init__(self, caller: Caller, error: BaseException | None, scope: str | None) -> None:
+    def __init__(self, caller: Caller, error: BaseException | None, scope: str | None, around: Any = ()) -> None:
         self.caller = caller
         self.error = error
         self.scope = scope
+        self.around: tuple[RawSite, ...] = around  # the frames around that one
 
 
 class Ending(NamedTuple):
@@ -244,9 +247,10 @@ def _finish(
         failed = record.failure
         raised, record.waiting = record.waiting, None
         closing, in_framework, _, _ = who
+        around = record.exiting.around if record.exiting is not None else ()
         record.finish(how, closing)
         outcome = tracker.closed(record, lost=bool(end.writes))
-        mark = looked_at(closing)
+        mark = with_callers(looked_at(closing), around)
         if end.overlap is not None:
             raised = tell_overlap(tracker, replace(end.overlap, error=failure)) or raised
         if end.swallowed and failed is not None:

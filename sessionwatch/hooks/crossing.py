@@ -20,6 +20,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import PassiveFlag
 
 from ..frames import callsite
+from ..frames.chain import called
 from ..model import Mark
 from ..record.events import ChangedTwice, GivenAway
 from ..record.ledger import SessionRecord
@@ -165,7 +166,7 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
                 mine = changed(state)
                 if not mine:
                     break
-                mark = callsite.mark(frame)
+                mark = called(callsite.mark(frame))
                 if isinstance(theirs, Change):
                     errors.append(found(state, record, mine, mark, theirs))
                 elif names := changed(theirs):

@@ -17,6 +17,7 @@ from sqlalchemy.exc import PendingRollbackError, SQLAlchemyError
 
 from ..frames import callsite
 from ..frames.catching import Catch, caught
+from ..frames.chain import called
 from ..model import FindingError, Mark, RawSite
 from ..record.events import ErrorSwallowed
 from ..record.ledger import SessionRecord
@@ -91,7 +92,7 @@ def failed(
     session = read.sessions.get(record.session_id)
     flushing = session is not None and read.flushing(session)
     statement = "COMMIT" if context is None else summary(context.statement) or "a statement"
-    mark = callsite.mark(frame)
+    mark = called(callsite.mark(frame))
     record.failure = Failure(
         error,
         statement,
@@ -195,7 +196,7 @@ def flush_failed(session: Any, record: SessionRecord, error: BaseException | Non
     """
     if isinstance(error, SQLAlchemyError) and not isinstance(error, FindingError):
         savepoint = session.get_nested_transaction()
-        mark, places = callsite.mark(frame), callsite.users(frame, _OUTWARDS)
+        mark, places = called(callsite.mark(frame)), callsite.users(frame, _OUTWARDS)
         record.failure = Failure(error, "flush", mark, places, changes=True, final=True, savepoint=savepoint)
 
 

@@ -25,6 +25,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import LoaderCallableStatus
 
 from ..frames import callsite
+from ..frames.chain import called
 from ..model import Mark, Site
 from ..record.events import Reattached
 from ..record.ledger import Known, SessionRecord
@@ -204,7 +205,7 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
                 unseen(error)
                 raise
             try:
-                mark = callsite.mark(sys._getframe(1))
+                mark = called(callsite.mark(sys._getframe(1)))
                 tracker.ledger.note_reattached(state, (read.number(self), mark, before))
             except Exception:
                 tracker.failed("Session._update_impl")

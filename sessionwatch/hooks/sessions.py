@@ -17,6 +17,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from ..frames import callsite
+from ..frames.chain import called
 from ..record.events import SessionReused
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
@@ -96,7 +97,7 @@ def patch_add(tracker: Tracker) -> Callable[[Any], Any]:
             record = self.__dict__.get(KEY)
             if record is not None and record.added is None and record.closed_how is None:
                 try:
-                    record.added = callsite.mark(sys._getframe(1))
+                    record.added = called(callsite.mark(sys._getframe(1)))
                 except Exception:
                     tracker.failed("Session.add")
 

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.orm import Session
 
 from ..frames import callsite
+from ..frames.chain import called
 from ..model import Mark
 from ..record.events import Misconfigured
 from ..record.tracker import KEY, Tracker
@@ -88,7 +89,7 @@ def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any],
                 unseen(error)
                 raise
             try:
-                settings.made[key(self)] = callsite.mark(sys._getframe(1))
+                settings.made[key(self)] = called(callsite.mark(sys._getframe(1)))
             except Exception:
                 settings.tracker.failed("settings.made")
 
@@ -107,7 +108,7 @@ def patch_engine_created(settings: Settings) -> Callable[[Any], Any]:
         def engine_created(cls: Any, engine: Any) -> None:
             original.__func__(cls, engine)
             try:
-                settings.made[engine.dialect] = callsite.mark(sys._getframe(1))
+                settings.made[engine.dialect] = called(callsite.mark(sys._getframe(1)))
             except Exception:
                 settings.tracker.failed("Dialect.engine_created")
 

@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterator
 
 from ..model import Finding
+from .files import OpenFile
 from .records import Record
-from .sinks import OpenFile
 from .store import Seen, Store
 
 _ROW = "{:>16} {:>10} {:d} {:>14}\n"
@@ -80,7 +80,8 @@ def _write_at(file: int, row: bytes, offset: int) -> None:
 
 def place(record: Record) -> Place:
     """What tells a process's finding from its others."""
-    return record["pid"], record["fingerprint"], record.get("line") or 0, record.get("allowed") is not None
+    covered = record.get("allowed") is not None or record.get("known", False)
+    return record["pid"], record["fingerprint"], record.get("line") or 0, covered
 
 
 def counts(folder: str) -> Iterator[tuple[Place, int]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TypedDict, cast
 
 from ..model import SCHEMA, Evidence, Finding, Level, Mode, SessionwatchError, Severity, Site
+
+_READ = (1, SCHEMA)  # one of the first has no chain, and is known by other keys
 
 
 class PlaceRecord(TypedDict):
@@ -44,6 +46,13 @@ class Record(PlaceRecord, total=False):
     mode: Mode
     level: Level
     unit: str | None
+    chain: list[PlaceRecord]
+    cause: str
+    known: bool
+    units: list[str]
+    units_total: int
+    tests: list[str]
+    tests_total: int
     allowed: str | None
     trace_id: str | None
     span_id: str | None
@@ -105,7 +114,7 @@ def check(records: Iterable[Record], path: str) -> None:
     for number, record in enumerate(records, 1):
         if not {"rule", "message", "fingerprint", "pid"} <= record.keys():
             raise SessionwatchError(f"{path}:{number} is not a finding of sessionwatch")
-        if record.get("schema") != SCHEMA:
+        if record.get("schema") not in _READ:
             raise SessionwatchError(f"{path}:{number} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
 
 
@@ -134,19 +143,19 @@ def as_finding(record: Record) -> Finding:
         pid=record["pid"],
         time=datetime.fromisoformat(record["time"]).timestamp() if record.get("time") else 0.0,
         allowed=record.get("allowed"),
+        known=record.get("known", False),
+        chain=tuple(site for frame in record.get("chain", ()) if (site := _site(frame)) is not None),
     )
-    finding.known_by = record.get("fingerprint")
+    finding.known_by, finding.caused_by = record.get("fingerprint"), record.get("cause")
     return finding
 
 
-def _site(record: Mapping[str, object]) -> Site | None:
-    path, line, function = (record.get(name) for name in ("path", "line", "function"))
-    if not isinstance(path, str):
-        return None
-    return Site(path, line if isinstance(line, int) else 0, function if isinstance(function, str) else "")
+def _site(record: PlaceRecord) -> Site | None:
+    path = record.get("path")
+    return Site(path, record.get("line") or 0, record.get("function") or "") if path is not None else None
 
 
 def _evidence(item: EvidenceRecord) -> Evidence:
-    site = _site(cast(Mapping[str, object], item))
+    site = _site(item)
     note = item.get("note") or ""
     return Evidence(item["label"], site, item.get("thread"), item.get("task"), item.get("session"), note)

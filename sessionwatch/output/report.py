@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from .. import rules
 from .records import Note
 from .store import Seen
 
@@ -33,12 +32,14 @@ class Report:
     @property
     def first(self) -> list[str]:
         """The slugs of the rules that are shown first: those about data that is lost."""
+        from .. import rules
+
         return [rule.slug for rule in rules.ALL if rule.loses_data]
 
     @property
     def shown(self) -> list[Seen]:
         """The findings that nothing covers."""
-        return [item for item in self.seen if item.finding.allowed is None]
+        return [item for item in self.seen if not item.finding.covered]
 
     def failures(self) -> list[str]:
         """What kept processes from being watched, one line an error."""
@@ -48,7 +49,8 @@ class Report:
         """How many findings, of which rules, how many allowed: one line."""
         shown = self.shown
         allowed = sum(item.count for item in self.seen if item.finding.allowed is not None)
-        tail = f", {allowed} allowed" if allowed else ""
+        known = sum(item.count for item in self.seen if item.finding.known)
+        tail = "".join(f", {count} {word}" for count, word in ((known, "known"), (allowed, "allowed")) if count)
         if not shown:
             nowhere = " (no process imported sqlalchemy.orm)" if self.notes == [] else ""
             return f"sessionwatch: no findings{tail}{nowhere}"

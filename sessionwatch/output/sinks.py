@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..model import ConfigError, Finding, exportable
+from .files import OpenFile
+from .files import appending as appending
 from .messages import render
 from .store import Seen, Store
 
@@ -36,7 +37,7 @@ def log(finding: Finding, first: bool) -> None:
     It stands at the place that the finding points to, and ``record.args[0].finding`` is the finding. Its other
     attributes are strings and numbers, which OpenTelemetry's handlers export as they are.
     """
-    if first and not finding.allowed and logger.isEnabledFor(logging.WARNING):
+    if first and not finding.covered and logger.isEnabledFor(logging.WARNING):
         site = finding.site
         path, line, function = (site.path, site.line, site.function) if site else ("(unknown file)", 0, None)
         about = {name: value for name, value in finding.attributes().items() if not name.startswith("code.")}
@@ -46,39 +47,6 @@ def log(finding: Finding, first: bool) -> None:
                 logger.name, logging.WARNING, exportable(path), line, "%s", arguments, None, function, about
             )
         )
-
-
-class OpenFile:
-    """A file that is kept open; opened again where the program has closed it.
-
-    Daemons close every file that is open, and the number may be a socket of theirs by now.
-    """
-
-    def __init__(self, path: str, flags: int, mode: int = 0o600) -> None:
-        self._path, self._flags, self._mode = path, os.O_WRONLY | os.O_CLOEXEC | flags, mode
-        self._number, self._what = -1, os.stat_result(range(10))
-
-    def number(self) -> int:
-        """The file descriptor. Raises `OSError`."""
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self._number), self._what):
-                return self._number
-        self._number = os.open(self._path, self._flags, self._mode)
-        self._what = os.fstat(self._number)
-        return self._number
-
-    def close(self) -> None:
-        """Close the file, unless the program has done so."""
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self._number), self._what):
-                os.close(self._number)
-        self._number = -1
-
-
-def appending(path: str) -> Callable[[bytes], object]:
-    """Appends whole lines to a file that other processes may write, too. Raises `OSError` when it is called."""
-    file = OpenFile(os.path.abspath(path), os.O_APPEND | os.O_CREAT)
-    return lambda line: os.write(file.number(), line)
 
 
 class JsonLines:

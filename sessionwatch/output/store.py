@@ -17,22 +17,33 @@ from .records import Record, as_finding, as_record
 
 Key = tuple[str, int, int, bool]  # of `Finding.key`
 _TURNS = 8  # whose findings may still grow
+_SHOWN = 20  # units and tests that are written
+_NAMES = 10_000  # that are kept, to be counted
+
+
+def _add(names: dict[str, None], name: str | None) -> None:
+    if name is not None and len(names) < _NAMES:
+        names[name] = None
 
 
 class Seen:
     """One finding, over everything that met it. ``finding`` is how it was first met."""
 
-    __slots__ = ("_before", "_kept", "_written", "finding")
+    __slots__ = ("_before", "_kept", "_totals", "_written", "finding", "tests", "units")
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
         self._kept: dict[int, Finding] = {}  # by turn; the count of each one goes on
         self._before = 0  # how often, in turns that are no longer kept
         self._written: dict[tuple[str, int, str], int] = {}  # counts by file, process and the time of the first
+        self.units: dict[str, None] = {}  # in which it was met, at most `_NAMES`; in the order of the first times
+        self.tests: dict[str, None] = {}
+        self._totals = (0, 0)  # of both, in one process
 
     def meet(self, finding: Finding, turn: int) -> tuple[Finding, bool]:
         """Count one more occurrence: the finding that is kept in this turn, and whether it is this one."""
         kept = self._kept.setdefault(turn, finding)
+        _add(self.units, finding.unit)
         if kept is not finding:
             kept.count += finding.count
         elif len(self._kept) > _TURNS:
@@ -42,6 +53,22 @@ class Seen:
     def merge(self, record: Record, source: str) -> None:
         """Take what a process has written of it. Its last line counts; a number of a process may be used again."""
         self._written[source, record["pid"], record.get("time", "")] = record.get("count", 1)
+        for unit in (record.get("unit"), *record.get("units", ())):
+            _add(self.units, unit)
+        for test in record.get("tests", ()):
+            _add(self.tests, test)
+        units, tests = self._totals
+        self._totals = max(units, record.get("units_total", 0)), max(tests, record.get("tests_total", 0))
+
+    @property
+    def units_total(self) -> int:
+        """In how many units it was met; at least so many, where several processes met it."""
+        return max(len(self.units), self._totals[0])
+
+    @property
+    def tests_total(self) -> int:
+        """The same of tests."""
+        return max(len(self.tests), self._totals[1])
 
     @property
     def count(self) -> int:
@@ -61,6 +88,8 @@ class Seen:
         """The finding as it is written, with its count over everything."""
         record = as_record(self.finding)
         record["count"] = self.count
+        record["units"], record["units_total"] = list(self.units)[:_SHOWN], self.units_total
+        record["tests"], record["tests_total"] = list(self.tests)[:_SHOWN], self.tests_total
         return record
 
 
@@ -73,6 +102,7 @@ class Store:
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.overflow = 0
+        self.test: str | None = None  # that runs at the moment, where tests run
         self._turns = itertools.count()
         self._seen: dict[Key, Seen] = {}
 
@@ -99,6 +129,7 @@ class Store:
         if seen is None:
             self.overflow += 1
             return finding, None
+        _add(seen.tests, self.test)
         return seen.meet(finding, turn)
 
     def seen(self, finding: Finding) -> Seen | None:
@@ -139,7 +170,7 @@ class Turn:
         """Count an occurrence; see `Store.meet`."""
         kept, first = self.store.meet(finding, self._number)
         if first:
-            (self.allowed if finding.allowed else self.findings).append(finding)
+            (self.allowed if finding.covered else self.findings).append(finding)
         return kept, first
 
     def begin(self) -> None:

@@ -21,7 +21,7 @@ _LEAST = 1  # microsecond: a slice that can be seen and clicked
 
 def render(report: Report) -> str:
     """The whole report."""
-    return trace([dict(seen.record()) for seen in report.shown], report.recording)
+    return trace([dict(seen.record()) for seen in report.seen], report.recording)
 
 
 def trace(findings: Sequence[Json], recording: Iterable[Json] | None = None) -> str:

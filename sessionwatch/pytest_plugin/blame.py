@@ -205,7 +205,7 @@ class Blame:
     def _judge(self, finding: Finding, event: Event) -> bool | None:
         """As `Watch.ask` has it: whether a finding may be raised; None for one that was told already."""
         self._here.elsewhere = False
-        if isinstance(event, TransactionOverdue) and not finding.allowed:
+        if isinstance(event, TransactionOverdue) and not finding.covered:
             self._overdue(finding)
         owner = self.test
         if isinstance(event, SessionEnded):
@@ -256,7 +256,7 @@ class Blame:
 
     def _note_late(self, owner: Owner, finding: Finding) -> None:
         self._here.elsewhere = True
-        if owner.whose.levels.get(finding.rule, finding.level) == "raise" and not finding.allowed:
+        if owner.whose.levels.get(finding.rule, finding.level) == "raise" and not finding.covered:
             self.late.append(Late(owner.whose, finding))
 
 

@@ -40,7 +40,7 @@ class TestWatch:
 
     def _note(self, finding: Finding, first: bool) -> None:
         elsewhere = self._blame is not None and self._blame.elsewhere
-        if not finding.allowed and not elsewhere and finding not in self._seen:
+        if not finding.covered and not elsewhere and finding not in self._seen:
             self._seen.append(finding)
 
     @property
@@ -101,9 +101,9 @@ class Plugin:
         self.test_watch = TestWatch(self.watch, self.current, self.blame)
 
     def pytest_report_header(self) -> str | None:
-        from ..watch.baseline import absent
+        from ..watch.baseline import notice
 
-        missing = absent(self.watch.config.baseline)
+        missing = notice(self.watch.config.baseline)
         return f"sessionwatch: {missing}" if missing else None
 
     def _below_root(self, path: str) -> str | None:
@@ -114,6 +114,7 @@ class Plugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         self.current.clear()
+        self.store.test = item.nodeid
         self.watch.clear()  # a finding of this test tells this test's story, though an earlier one had the same
         levels = dict(self.watch.config.levels)
         try:
@@ -302,13 +303,13 @@ class Plugin:
 
     def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
         from ..model import ConfigError
-        from ..watch.baseline import entry, read, write
+        from ..watch.baseline import merged, read, write
 
         if self.updating and not hasattr(self.config, "workerinput"):
-            found = [entry(seen.finding) for seen in self.store if not seen.finding.allowed]
+            found = [seen.finding for seen in self.store if seen.finding.allowed is None]
             try:
                 known = read(self.updating)  # stays: this may have been a part of the tests
-                number = write(self.updating, [*known.values(), *found])
+                number = write(self.updating, merged(known.values(), found))
             except ConfigError as error:
                 pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
             terminalreporter.line(f"sessionwatch: {self.updating}: {number} known findings (before: {len(known)})")
@@ -321,11 +322,12 @@ class Plugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         self._update_baseline(terminalreporter)
         self._report(terminalreporter)
-        found = [seen for seen in self.store if not seen.finding.allowed]
-        allowed = sum(seen.count for seen in self.store if seen.finding.allowed)
+        found = [seen for seen in self.store if not seen.finding.covered]
+        allowed = sum(seen.count for seen in self.store if seen.finding.allowed is not None)
+        known = sum(seen.count for seen in self.store if seen.finding.known)
         told = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
         unused = [item for item in told if item not in self.used]  # one worker may need what another one does not
-        if not found and not allowed and not unused:
+        if not found and not allowed and not known and not unused:
             return
         terminalreporter.section("sessionwatch", sep="=")
         for line in sorted(map(_summary, found)):
@@ -333,7 +335,7 @@ class Plugin:
         for item in unused:
             terminalreporter.line(f"unused: {item}")
         total = sum(seen.count for seen in found)
-        terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}, {allowed} allowed")
+        terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}, {known} known, {allowed} allowed")
 
     def _report(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the reports that were asked for; under xdist, the controller does."""

@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..frames.callsite import Raw, looked_at
+from ..frames.chain import called, with_callers
 from ..model import Mark, RawSite
 from ..units.scope import Unit
 
@@ -50,7 +51,8 @@ class Entry:
 
     def add(self, count: int | None, mark: Mark) -> None:
         self.count = None if count is None or self.count is None else self.count + count
-        self.mark = mark
+        if mark.thread is not self.mark.thread or mark.task != self.mark.task:  # the place is the same
+            self.mark = mark._replace(site=self.mark.site)
 
 
 class _Life:
@@ -60,6 +62,7 @@ class _Life:
     number: int
     opening: Raw | None
     closing: Raw | None
+    around: tuple[RawSite, ...] = ()  # the frames around the one that opened it, where they are kept
 
     @property
     def label(self) -> str:
@@ -68,7 +71,7 @@ class _Life:
     @property
     def opened(self) -> Mark | None:
         """Where it was opened, and by which thread and task; None if that was before the installation."""
-        return looked_at(self.opening) if self.opening is not None else None
+        return with_callers(looked_at(self.opening), self.around) if self.opening is not None else None
 
     @property
     def closed(self) -> Mark | None:
@@ -180,7 +183,7 @@ class SessionRecord(_Life):
         level = self.levels[-1]
         place = mark.site
         key = (table, verb, connection, place)
-        entry = level.pop(key, None) or Entry(table, verb, connection, flushed, mark)
+        entry = level.pop(key, None) or Entry(table, verb, connection, flushed, called(mark))
         entry.add(count, mark)
         level[key] = entry  # newest last
         if count:

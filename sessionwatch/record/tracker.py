@@ -17,7 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..frames import activation, callsite
+from ..frames import activation, callsite, chain
 from ..model import Mark
 from ..saying import say
 from ..units.scope import Unit, current_unit
@@ -100,6 +100,9 @@ class Tracker:
             return None
         opening = callsite.raw(frame)
         record = self._record(session, opening, current_unit())
+        around = chain.opened(opening[0], frame)
+        if around:
+            record.around = around
         error = sys.exception()
         if error is not None:
             record.errors_at_open = tuple(_handled(error))
@@ -127,6 +130,7 @@ class Tracker:
         record.kind = before.kind
         record.allowances = before.allowances
         record.consumer = before.consumer
+        record.around = before.around
         record.taken = before.taken
         record.reused = True
         if self.activations and record.unit is None:

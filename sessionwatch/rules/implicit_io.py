@@ -87,5 +87,6 @@ RULE = Rule(
     on_in=frozenset({"log", "strict", "telemetry"}),
     events=(ImplicitRead,),
     check=check,
+    changes=("loaded",),
     safe_point="at the read, in place of SQLAlchemy's own error and as one of its kind",
 )

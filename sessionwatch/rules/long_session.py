@@ -83,6 +83,7 @@ RULE = Rule(
         "seconds": Setting(30.0, "how long a transaction may be open, in seconds", least=0),
         "idle": Setting(5.0, "how long nothing may be done in it, in seconds", least=0),
     },
+    timed=True,
     safe_point="in the test's report",
     limits=_limits,
 )

@@ -150,6 +150,7 @@ RULE = Rule(
     parts=(Write,),
     loses_data=True,
     check=check,
+    changes=("written", "added", "changed", "deleted"),
     safe_point="after the close, when the connection is back in its pool",
     settings={
         "temporary-tables": Setting("report", "whether writes to temporary tables are reported", ("report", "ignore")),

@@ -114,6 +114,7 @@ RULE = Rule(
             0, "parents that are loaded one at a time; 0 means 5, or 2 where the rule is set to raise", least=0
         )
     },
+    changes=("loaded",),
     safe_point="before the load that makes them too many",
     limits=_limits,
 )

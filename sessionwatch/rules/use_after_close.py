@@ -95,6 +95,7 @@ RULE = Rule(
     on_in=frozenset({"log", "strict", "telemetry"}),
     events=(SessionReused,),
     check=check,
+    changes=("opened",),
     safe_point="before the session begins its new transaction",
     settings={"after": Setting("scope", "what counts as the end: its scope, or any close()", ("scope", "any"))},
 )

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ..patching import unseen
-from .naming import NO_ROUTE, asgi_route, method_of
-from .scope import FrameworkUnit, failed, process_ends
+from .naming import NO_ROUTE, asgi_handler, asgi_route, method_of
+from .scope import FrameworkUnit, Sessions, failed, process_ends
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Scope = MutableMapping[str, Any]
@@ -71,7 +71,8 @@ def request(scope: Scope, route: Callable[[Scope], str | None] = asgi_route) -> 
         return f"{method} {template}" if template is not None else None
 
     key = ("asgi", id(scope.get("headers")))  # middlewares copy the scope; the headers stay the same list
-    return FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key, "many" if websocket else "one")
+    sessions: Sessions = "many" if websocket else "one"
+    return FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key, sessions, lambda: asgi_handler(scope))
 
 
 def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:

@@ -31,6 +31,12 @@ def asgi_route(scope: Mapping[str, Any]) -> str | None:
     return str(path) if path is not None else None
 
 
+def asgi_handler(scope: Mapping[str, Any]) -> Any:
+    """The function that answers, as Starlette, FastAPI or Litestar has left it in the scope; None before routing."""
+    handler = scope.get("route_handler")  # Litestar
+    return getattr(handler, "fn", None) or scope.get("endpoint")
+
+
 def _is(route: Any, endpoint: Any) -> Callable[[Any], bool]:
     if route is not None:
         return lambda candidate: candidate is route

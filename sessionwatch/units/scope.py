@@ -33,6 +33,8 @@ class Unit:
     """
 
     __slots__ = (
+        "_handler",
+        "_handlers",
         "_name",
         "_namers",
         "_records",
@@ -49,6 +51,8 @@ class Unit:
     def __init__(self, name: str, sessions: Sessions = "one", outer: Unit | None = None) -> None:
         self._name = name
         self._namers: list[Name] = []
+        self._handlers: list[Callable[[], Any]] = []
+        self._handler: Any = None
         self.sessions = sessions
         self.outer = outer
         self.request: tuple[str, int] | None = None
@@ -75,9 +79,24 @@ class Unit:
         self._name = name
         self._namers.clear()
 
-    def ask(self, namer: Name) -> None:
-        """Let ``namer`` tell the name, as long as it returns one; the newest comes first."""
+    def ask(self, namer: Name, handler: Callable[[], Any] | None = None) -> None:
+        """Let ``namer`` tell the name, and ``handler`` the function, as long as they return one; the newest first."""
         self._namers.append(namer)
+        if handler is not None:
+            self._handlers.append(handler)
+
+    @property
+    def handler(self) -> Any:
+        """The function of the program's that a framework runs this unit for, as the route's; None if not known."""
+        for asked in reversed(self._handlers):
+            try:
+                found = asked()
+            except Exception:
+                failed("a unit's handler")
+                continue
+            if found is not None:
+                return found
+        return self._handler
 
     def opened(self, record: Any) -> None:
         """Note the record of a session that was opened in this unit."""
@@ -90,7 +109,9 @@ class Unit:
     def end(self) -> list[Exception]:
         """End it, and ask those who listen; what comes back is to be raised."""
         self._name = self.name
+        self._handler = self.handler
         self._namers.clear()  # what it was asked from belongs to the host
+        self._handlers.clear()
         self.commits = ()
         self.ended = True
         return [error for listener in list(_listeners) if (error := listener(self)) is not None]
@@ -147,6 +168,7 @@ class FrameworkUnit:
         kind: "request" or "task".
         name: of the unit, as long as ``namer`` has none.
         key: the protocol, and what is the same object in all calls of one request.
+        handler: returns the function of the program's that answers, None where there is none yet.
     """
 
     __slots__ = ("_token", "unit")
@@ -158,6 +180,7 @@ class FrameworkUnit:
         namer: Name | None = None,
         key: tuple[str, int] | None = None,
         sessions: Sessions = "one",
+        handler: Callable[[], Any] | None = None,
     ) -> None:
         self.unit: Unit | None = None
         self._token: Token[Unit | None] | None = None
@@ -166,12 +189,12 @@ class FrameworkUnit:
             serving = around.request if around is not None else None
             if around is not None and key and serving and (serving == key or serving[0] != key[0]):
                 if namer is not None:
-                    around.ask(namer)
+                    around.ask(namer, handler)
                 return
             unit = Unit(name, sessions, around)
             unit.request = key
             if namer is not None:
-                unit.ask(namer)
+                unit.ask(namer, handler)
             self.unit = unit
         except Exception:
             failed(f"the unit of a {kind}")

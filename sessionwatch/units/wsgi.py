@@ -169,6 +169,7 @@ def wrap_dispatch(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
         request = sys.modules["flask"].request
         if unit is not None and request.url_rule is not None:
             name = f"{method_of(request.method)} {request.url_rule.rule}"
-            unit.ask(lambda: name)
+            view = sys.modules["flask"].current_app.view_functions.get(request.endpoint)
+            unit.ask(lambda: name, lambda: view)
 
     return make

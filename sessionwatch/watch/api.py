@@ -25,6 +25,7 @@ def install(
     output: str | os.PathLike[str] | None = None,
     baseline: str | os.PathLike[str] | None = None,
     source: str | list[str] | None = None,
+    through: list[str] | None = None,
     log: bool = True,
 ) -> Watch:
     """Watch the program's sessions from now on; returns the installation.
@@ -38,6 +39,8 @@ def install(
         output: a file that findings are appended to, one JSON object a line.
         baseline: a file with the fingerprints of findings that are known.
         source: folders whose code counts as the program's own, though it is installed.
+        through: globs of files of the program's own that only pass calls on, relative to the folder of
+            ``pyproject.toml``: findings point to the nearest caller outside of them.
         log: whether findings are logged by the logger ``sessionwatch``.
 
     A second call returns the same installation. Works before and after engines, sessionmakers and
@@ -53,6 +56,7 @@ def install(
         output=output,
         baseline=baseline,
         source=source,
+        through=through,
         log=log,
     )
 

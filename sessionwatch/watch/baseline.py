@@ -1,21 +1,24 @@
 """The baseline: findings that a code base is known to have, so that only new ones count.
 
 A JSON file, sorted, one finding a line, made to be committed and reviewed. A finding is recognised by
-its fingerprint, which has no line number in it: the baseline survives edits above a place.
+its fingerprint, which has no line number in it: the baseline survives edits above a place. Who called is a part
+of it: what a helper loses for one caller is known of that caller only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import rules
 from ..model import MODES, ConfigError, Finding, Level, Mode
 
-FIELDS = ("fingerprint", "rule", "subject", "path", "function")
+FIELDS = ("fingerprint", "rule", "subject", "path", "function", "caller", "unit")
 DEFAULT = "sessionwatch-baseline.json"
 
 # where pytest looks for its configuration
@@ -26,8 +29,46 @@ Entry = dict[str, Any]
 
 def entry(finding: Finding) -> Entry:
     """What the baseline keeps of a finding; its path is seen from the project's root."""
-    path = finding.site.project_path if finding.site else None
-    return {**{name: getattr(finding, name) for name in FIELDS}, "path": path}
+    caller = finding.caller
+    return {
+        "fingerprint": finding.fingerprint,
+        "rule": finding.rule,
+        "subject": finding.subject,
+        "path": finding.site.project_path if finding.site else None,
+        "function": finding.function,
+        "caller": f"{caller.project_path} in {caller.function}" if caller is not None else "",
+        "unit": finding.unit,
+    }
+
+
+class Baseline:
+    """The findings that a file knows. One of schema 1 knows them by their places alone, until it is updated."""
+
+    def __init__(self, path: str | None) -> None:
+        entries = read(path) if path else {}
+        self._old = frozenset(key for key, item in entries.items() if is_old(item))
+        self._known = frozenset(entries)
+
+    def __contains__(self, finding: Finding) -> bool:
+        if finding.fingerprint in self._known:
+            return True
+        return bool(self._old) and finding.old_fingerprint in self._old
+
+
+def is_old(item: Entry) -> bool:
+    """Whether an entry is of schema 1, which did not know who called."""
+    return item["caller"] is None
+
+
+def merged(known: Iterable[Entry], found: Iterable[Finding], timed: bool = False) -> list[Entry]:
+    """What an update writes: what is known, and what was found; a finding of today takes the place of its old entry.
+
+    What depends on time, as how long a transaction lasts, is left out unless ``timed``.
+    """
+    taken = [item for item in found if timed or not rules.find(item.rule).timed]
+    replaced = {item.old_fingerprint for item in taken}
+    kept = [item for item in known if not (is_old(item) and item["fingerprint"] in replaced)]
+    return [*kept, *map(entry, taken)]
 
 
 def read(path: str) -> dict[str, Entry]:
@@ -48,11 +89,21 @@ def read(path: str) -> dict[str, Entry]:
     return {str(item["fingerprint"]): {**dict.fromkeys(FIELDS), **item} for item in items}
 
 
-def absent(path: str | None) -> str | None:
-    """What to say of a baseline that is configured and is not there: its name may have been mistyped."""
-    if path is None or os.path.exists(path):
+def notice(path: str | None) -> str | None:
+    """What to say of a baseline that is configured and is not there, or is old; its name may have been mistyped."""
+    old = False
+    if path is None:
         return None
-    return f"the baseline {path} does not exist yet: no finding is known by it"
+    if not os.path.exists(path):
+        return f"the baseline {path} does not exist yet: no finding is known by it"
+    with contextlib.suppress(ConfigError):  # told by whoever needs it
+        old = any(map(is_old, read(path).values()))
+    if old:
+        return (
+            f"the baseline {path} was written by an older version, which did not know who called: "
+            "it matches by place alone until the next update"
+        )
+    return None
 
 
 def named_by_pytest(folder: str, root: str) -> bool:
@@ -73,11 +124,12 @@ def prune(
     records: Sequence[Mapping[str, Any]],
     levels: Mapping[Mode, Mapping[str, Level]],
     configured: Mode,
+    old: Container[str] = (),
 ) -> tuple[list[Entry], list[str]]:
     """The entries that stay, and what to say of those that stay though nothing among ``records`` is theirs.
 
     Their rules were off: by ``levels``, the configuration mode by mode, none of the records' modes has them on.
-    Without records, it is the ``configured`` mode that counts.
+    Without records, it is the ``configured`` mode that counts. ``old``: the records' fingerprints of schema 1.
     """
     found, told = ({record[name] for record in records} for name in ("fingerprint", "rule"))
     modes = [mode for mode in MODES if mode in {record.get("mode") for record in records}] or [configured]
@@ -86,7 +138,7 @@ def prune(
     for item in known:
         slug = item["rule"]
         on = tuple(mode for mode in MODES if levels[mode].get(slug, "off") != "off")
-        if item["fingerprint"] in found:
+        if item["fingerprint"] in found or (is_old(item) and item["fingerprint"] in old):
             kept.append(item)
         elif slug in levels[configured] and slug not in told and not set(on).intersection(modes):
             kept.append(item)
@@ -112,9 +164,12 @@ def write(path: str, entries: Iterable[Mapping[str, Any]]) -> int:
     Raises `sessionwatch.ConfigError` if it can't be written.
     """
     unique = {item["fingerprint"]: {name: item.get(name) for name in FIELDS} for item in entries}
-    order = sorted(unique.values(), key=lambda item: [str(item[name]) for name in ("rule", "path", "fingerprint")])
+    for item in unique.values():
+        if is_old(item):  # stays so
+            del item["caller"], item["unit"]
+    order = sorted(unique.values(), key=lambda item: [str(item.get(name)) for name in ("rule", "path", "fingerprint")])
     lines = ",\n".join("  " + json.dumps(item) for item in order)
-    text = f'{{"schema": 1, "findings": [\n{lines}\n]}}\n' if lines else '{"schema": 1, "findings": []}\n'
+    text = f'{{"schema": 2, "findings": [\n{lines}\n]}}\n' if lines else '{"schema": 2, "findings": []}\n'
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "w", encoding="utf-8") as file:

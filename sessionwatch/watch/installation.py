@@ -43,7 +43,7 @@ def install(
     what sessions do, for the formats that show it.
     """
     settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
-    missing = baseline.absent(settings.baseline)
+    missing = baseline.notice(settings.baseline)
     if missing and log:
         say(logging.WARNING, "%s", missing)
     import_first(settings.mode)  # without the lock

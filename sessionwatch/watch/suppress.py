@@ -14,7 +14,7 @@ from ..frames import callsite
 from ..model import ConfigError, Evidence, Finding, Site
 from ..record.allowances import Allowance, current, matching
 from ..units.scope import F, decorate
-from .baseline import read
+from .baseline import Baseline
 
 _COMMENT = re.compile(r"#\s*sessionwatch:\s*allow\s+([a-z][a-z, -]*?)\s*(?:--\s*(.*\S))?\s*$")
 _MEANT = re.compile(r"#\s*sessionwatch\s*:")  # how a comment begins that was meant to be one
@@ -91,26 +91,24 @@ class Suppressions:
     """What covers a finding: a block that is active, the line's own comment, the baseline."""
 
     def __init__(self, baseline: str | None = None) -> None:
-        self._baseline = frozenset(read(baseline)) if baseline else frozenset()
+        self._baseline = Baseline(baseline)
         self._comments: dict[tuple[str, int], Allowance] = {}
 
-    def reason(self, finding: Finding, allowances: tuple[Allowance, ...]) -> str | None:
-        """Why the finding is allowed; None when it is not."""
+    def cover(self, finding: Finding, allowances: tuple[Allowance, ...]) -> None:
+        """Note why the finding is allowed, and whether the baseline knows it."""
         allowance = matching(finding.rule, allowances) or self._inline(finding)
         if allowance is not None:
             allowance.hits += 1
-            return allowance.reason
-        return "in the baseline" if finding.fingerprint in self._baseline else None
+            finding.allowed = allowance.reason
+        finding.known = finding in self._baseline
 
     def _inline(self, finding: Finding) -> Allowance | None:
-        site = finding.site
-        if site is None:
-            return None
-        found = parse_comment(linecache.getline(site.path, site.line))
-        if found is None or finding.rule not in found[0] or not found[1]:
-            return None
-        key = (site.path, site.line)
-        return self._comments.setdefault(key, Allowance(found[0], found[1], site))
+        """The comment at the place, or where it happened in plumbing."""
+        for site in dict.fromkeys((finding.site, *finding.chain[:1])):
+            found = parse_comment(linecache.getline(site.path, site.line)) if site is not None else None
+            if site is not None and found is not None and finding.rule in found[0] and found[1]:
+                return self._comments.setdefault((site.path, site.line), Allowance(found[0], found[1], site))
+        return None
 
     @staticmethod
     def mistake(finding: Finding) -> Evidence | None:

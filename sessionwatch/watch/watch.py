@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import config, rules
-from ..frames import callsite
+from ..frames import callsite, chain
 from ..hooks import changes, closing, installing, ownership, recorded
 from ..hooks.context import Context
 from ..hooks.errors import RAISED
@@ -34,8 +34,9 @@ from ..record.watchdog import KINDS, Watchdog
 from ..saying import say
 from ..telemetry.metrics import Metrics, Pairs, Source
 from ..units import auto
-from ..units.scope import Unit, on_process_end, on_unit_end
-from . import target
+from ..units.scope import Unit, current_unit, on_process_end, on_unit_end
+from . import placing, target
+from .placing import Plumbing, Unmatched
 from .suppress import Suppressions
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Watch:
         if "meter_provider" in self.providers:
             self.telemetry.use(self.providers["meter_provider"])
         self._suppressions = Suppressions(settings.baseline)
+        self.plumbing = Plumbing(settings.through, settings.root)
         self._lock = threading.RLock()
         self._output = sinks.JsonLines(settings.output, self.store) if settings.output else None
         self._subscribers: list[sinks.Sink] = []
@@ -144,6 +146,7 @@ class Watch:
             for kind in rule.events:
                 self._dispatch.setdefault(kind, []).append((rule, self.config.rule_settings(rule.slug)))
         counting = self.config.mode == "telemetry"
+        chain.keep(not counting)
         self._signal(counting)
         if self.recording is not None:
             self._record_sessions(self.recording)
@@ -330,7 +333,8 @@ class Watch:
 
     def covers(self, finding: Finding) -> bool:
         """Whether an allowance of this context, the line's comment or the baseline covers a finding."""
-        return self._suppressions.reason(finding, active_allowances()) is not None
+        self._suppressions.cover(finding, active_allowances())
+        return finding.covered
 
     def subscribe(self, sink: sinks.Sink) -> Callable[[], None]:
         """Call ``sink(finding, first)`` for each occurrence, allowed ones too; returns the undo."""
@@ -346,9 +350,9 @@ class Watch:
         self.judge, self.when_opened = judge, when_opened
         self.rehook()
 
-    def unused_allowances(self) -> list[Allowance]:
-        """Allowances that matched nothing so far."""
-        return self._suppressions.unused()
+    def unused_allowances(self) -> list[Allowance | Unmatched]:
+        """Allowances that matched nothing so far, and globs of ``through`` that match no file."""
+        return [*self._suppressions.unused(), *self.plumbing.unmatched()]
 
     def used_allowances(self) -> list[Allowance]:
         """Allowances that covered a finding so far."""
@@ -378,6 +382,7 @@ class Watch:
             },
             "output": {"value": settings.output, "from": settings.origins["output"]},
             "baseline": {"value": settings.baseline, "from": settings.origins["baseline"]},
+            "through": {"value": list(settings.through), "from": settings.origins["through"]},
             "sessions": {
                 "opened": {kind: n for kind, n in tracker.opened_by_kind.items() if n},
                 "closed": {
@@ -398,7 +403,8 @@ class Watch:
             "rows_written": sum(tracker.written.copy().values()),
             "findings": dict(by_rule),
             "findings_not_kept": self.store.overflow,
-            "allowed": sum(finding.count for finding in list(self.allowed)),
+            "allowed": sum(finding.count for finding in list(self.allowed) if finding.allowed is not None),
+            "known": sum(finding.count for finding in list(self.allowed) if finding.known),
             "internal_errors": dict(tracker.internal_errors),
             "telemetry": self.telemetry.status() | self._counting(),
         }
@@ -442,18 +448,19 @@ class Watch:
         finding.mode = self.config.mode
         finding.level = self.config.levels[finding.rule]
         finding.trace_id, finding.span_id = _trace_ids() if not self.tracker.collecting else (None, None)
-        finding.allowed = self._suppressions.reason(finding, allowances)
+        self._place(finding, event)
+        self._suppressions.cover(finding, allowances)
         raising = self.judge is None or self.judge(finding, event)
         if raising is None:
             return None
-        if not finding.allowed:
+        if not finding.covered:
             self.tracker.found[finding.rule, finding.mode] += 1
         about = finding.session["id"] if finding.session else None  # of this occurrence
         finding, first = self._turn.meet(finding)
         if self.recording is not None and first is not None:
             with self.tracker.guarded("recording"):
                 self.recording.found(finding, about, _session_of(event), event)
-        if first and not finding.allowed:
+        if first and not finding.covered:
             comment = self._suppressions.mistake(finding)
             if comment is not None:
                 finding.evidence = (*finding.evidence, comment)
@@ -461,12 +468,12 @@ class Watch:
         if told is not None:
             told.append(finding)
         error = getattr(event, "error", None)
-        if error is not None and not finding.allowed:
+        if error is not None and not finding.covered:
             error.add_note(render(finding))
         stories = getattr(event, "stories", None)  # for an error that may follow from it
-        if stories is not None and not finding.allowed:
+        if stories is not None and not finding.covered:
             stories.append(render(finding))
-        if self.signals is not None and first is not None and not finding.allowed:
+        if self.signals is not None and first is not None and not finding.covered:
             with self.tracker.guarded("telemetry"):
                 self.signals.found(finding, first, _session_of(event))
         for sink in self._sinks() if first is not None else ():
@@ -474,9 +481,17 @@ class Watch:
                 sink(finding, bool(first))
             except Exception:
                 self.tracker.failed(f"sink {getattr(sink, '__qualname__', type(sink).__name__)}")
-        if finding.level != "raise" or finding.allowed or not raising:
+        if finding.level != "raise" or finding.covered or not raising:
             return None
         return _error(finding, event)
+
+    def _place(self, finding: Finding, event: Event) -> None:
+        """Find out who called, and what the finding points to."""
+        with self.tracker.guarded("placing"):
+            record = _session_of(event)
+            unit = record.unit if record is not None else current_unit()
+            frame = sys._getframe(1) if not self.tracker.collecting else None
+            placing.place(finding, self.plumbing, frame, unit.handler if unit is not None else None)
 
     def _sinks(self) -> list[sinks.Sink]:
         chosen: list[sinks.Sink] = [*self._subscribers]
@@ -489,7 +504,7 @@ class Watch:
         return chosen
 
     def _call_back(self, finding: Finding, first: bool) -> None:
-        if first and not finding.allowed and self.config.on_finding is not None:
+        if first and not finding.covered and self.config.on_finding is not None:
             self.config.on_finding(finding)
 
     # -- what happens at this moment ------------------------------------------------------------------
@@ -505,7 +520,7 @@ class Watch:
                 finding.evidence = (Evidence("ended", None, note=note), *finding.evidence)
                 if self._output is not None:
                     self._output(finding, False)  # written again at the end
-            hidden = {item.rule for item in found if item.allowed}
+            hidden = {item.rule for item in found if item.covered}
             for slug in slugs if self.log else ():
                 if self.config.levels[slug] != "off" and slug not in hidden:
                     logger.info("%s: the transaction of session %s ended after %.1f s", slug, record.label, seconds)

@@ -71,9 +71,9 @@ def test_report_of_lines_from_a_later_version(place: Place) -> None:
     """A file of another schema is refused by its number."""
     place.write("job.py", LOSE)
     (finding,) = place.run("job.py")[1]
-    place.write("later.jsonl", json.dumps({**finding, "schema": 2}) + "\n")
+    place.write("later.jsonl", json.dumps({**finding, "schema": 3}) + "\n")
     place.write("other.jsonl", '{"name": 1}\n')
-    assert "later.jsonl:1 has schema 2; this version reads 1" in place.sessionwatch("report", "later.jsonl").err
+    assert "later.jsonl:1 has schema 3; this version reads 2" in place.sessionwatch("report", "later.jsonl").err
     assert "other.jsonl:1 is not a finding" in place.sessionwatch("report", "other.jsonl").err
 
 

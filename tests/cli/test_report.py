@@ -56,12 +56,12 @@ def test_text_on_stderr(job: Place) -> None:
 def test_same_finding_is_counted(job: Place) -> None:
     """A finding that happened again is shown once, with how often and in how many processes."""
     again = "for _ in range(2):\n    shop.lose(engine)\n"
-    job.write("job.py", LOSE + again + "import subprocess, sys\nsubprocess.call([sys.executable, 'other.py'])")
-    job.write("other.py", LOSE)
-    text = job.sessionwatch("run", "job.py").err
+    child = "import subprocess, sys\nif sys.argv[1:]: subprocess.call([sys.executable, 'job.py'])"
+    job.write("job.py", f"{LOSE}{again}{child}")
+    text = job.sessionwatch("run", "job.py", "child").err
     assert text.count("closed without a commit") == 1
-    assert "  seen 4 times in 2 processes\n" in text
-    assert text.endswith("sessionwatch: 1 finding (1 lost-writes), 4 times in all\n")
+    assert "  seen 6 times in 2 processes\n" in text
+    assert text.endswith("sessionwatch: 1 finding (1 lost-writes), 6 times in all\n")
 
 
 TWO = """
@@ -172,7 +172,7 @@ def test_final_number_of_queries_is_that_of_the_programs_own_installation(job: P
 @pytest.mark.parametrize(
     "change",
     [
-        {"rule": None}, {"count": 0}, {"fingerprint": "abc"}, {"unknown": 1}, {"time": "2026-11-20"}, {"schema": 2},
+        {"rule": None}, {"count": 0}, {"fingerprint": "abc"}, {"unknown": 1}, {"time": "2026-11-20"}, {"schema": 3},
         {"evidence": [{"label": "closed"}]}, {"session": {"id": "S1"}}, {"line": 0}, {"severity": "warning"},
     ],
 )  # fmt: skip
@@ -263,11 +263,11 @@ def test_fail_where_another_process_was_not_watched(job: Place) -> None:
 
 
 def test_baseline_covers(job: Place) -> None:
-    """A finding in the baseline is counted as allowed, and ``--fail`` lets it pass."""
+    """A finding in the baseline is counted as known, and ``--fail`` lets it pass."""
     fingerprint = job.run("job.py")[1][0]["fingerprint"]
-    job.write("baseline.json", json.dumps({"findings": [{"fingerprint": fingerprint}]}))
+    job.write("baseline.json", json.dumps({"findings": [{"fingerprint": fingerprint, "caller": ""}]}))
     outcome = job.sessionwatch("run", "--fail", "job.py", env={"SESSIONWATCH_BASELINE": "baseline.json"})
-    assert (outcome.status, outcome.err) == (0, "sessionwatch: no findings, 1 allowed\n")
+    assert (outcome.status, outcome.err) == (0, "sessionwatch: no findings, 1 known\n")
 
 
 def test_allowed_findings_are_only_counted(place: Place) -> None:

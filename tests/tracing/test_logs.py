@@ -68,6 +68,7 @@ def test_record(otel: Otel, installed: Watch, shop: Engine, caplog: pytest.LogCa
     event_name = getattr(record, "event_name", None) or said.pop("event.name")
     assert event_name == "sessionwatch.finding"
     assert finding.session is not None
+    assert said.pop("code.stacktrace").endswith("in lose")
     assert said == {
         "sessionwatch.rule": "lost-writes",
         "sessionwatch.severity": "fault",
