@@ -84,6 +84,8 @@ def _dispatch(arguments: list[str]) -> int:
             from .. import demo
 
             return demo.main(rest)
+        case ["baseline", *rest]:  # a flag in front of the file would end the arguments for argparse
+            arguments = ["baseline", *sorted(rest, key=lambda argument: argument == "--timed")]
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)

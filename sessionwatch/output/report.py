@@ -49,7 +49,7 @@ class Report:
         """How many findings, of which rules, how many allowed: one line."""
         shown = self.shown
         allowed = sum(item.count for item in self.seen if item.finding.allowed is not None)
-        known = sum(item.count for item in self.seen if item.finding.known)
+        known = sum(item.count for item in self.seen if item.finding.known and item.finding.allowed is None)
         tail = "".join(f", {count} {word}" for count, word in ((known, "known"), (allowed, "allowed")) if count)
         if not shown:
             nowhere = " (no process imported sqlalchemy.orm)" if self.notes == [] else ""

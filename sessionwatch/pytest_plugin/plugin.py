@@ -324,7 +324,7 @@ class Plugin:
         self._report(terminalreporter)
         found = [seen for seen in self.store if not seen.finding.covered]
         allowed = sum(seen.count for seen in self.store if seen.finding.allowed is not None)
-        known = sum(seen.count for seen in self.store if seen.finding.known)
+        known = sum(seen.count for seen in self.store if seen.finding.known and seen.finding.allowed is None)
         told = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
         unused = [item for item in told if item not in self.used]  # one worker may need what another one does not
         if not found and not allowed and not known and not unused:

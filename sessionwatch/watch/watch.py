@@ -404,7 +404,7 @@ class Watch:
             "findings": dict(by_rule),
             "findings_not_kept": self.store.overflow,
             "allowed": sum(finding.count for finding in list(self.allowed) if finding.allowed is not None),
-            "known": sum(finding.count for finding in list(self.allowed) if finding.known),
+            "known": sum(finding.count for finding in list(self.allowed) if finding.allowed is None),
             "internal_errors": dict(tracker.internal_errors),
             "telemetry": self.telemetry.status() | self._counting(),
         }

@@ -357,7 +357,7 @@ def test_a_baseline_of_an_older_version_matches_until_it_is_updated(tmp_path: Pa
     ran = sessionwatch(tmp_path, "run", "--fail", "job.py")
     assert ran.returncode == 0
     assert "older version" in ran.stderr
-    assert "no findings, 1 known" in ran.stderr
+    assert "no findings, 1 known, 1 allowed" in ran.stderr
     assert "2 known findings (before: 2)" in sessionwatch(tmp_path, "baseline", "update", "findings.jsonl").stdout
     assert "1 known findings (before: 2)" in sessionwatch(tmp_path, "baseline", "prune", "findings.jsonl").stdout
     ran = sessionwatch(tmp_path, "run", "--fail", "job.py")
