@@ -515,7 +515,7 @@ def test_baseline(project: Project) -> None:
     """)
     result = project.run()
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["1 finding, 1 allowed"])
+    result.stdout.fnmatch_lines(["1 finding, 1 known, 0 allowed"])
 
 
 def test_baseline_has_what_the_collector_finds(project: Project) -> None:

@@ -325,8 +325,8 @@ class Plugin:
         found = [seen for seen in self.store if not seen.finding.covered]
         allowed = sum(seen.count for seen in self.store if seen.finding.allowed is not None)
         known = sum(seen.count for seen in self.store if seen.finding.known and seen.finding.allowed is None)
-        told = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
-        unused = [item for item in told if item not in self.used]  # one worker may need what another one does not
+        allowances = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
+        unused = [item for item in allowances if item not in self.used]  # one worker may need what another one does not
         if not found and not allowed and not known and not unused:
             return
         terminalreporter.section("sessionwatch", sep="=")
@@ -334,8 +334,9 @@ class Plugin:
             terminalreporter.line(line)
         for item in unused:
             terminalreporter.line(f"unused: {item}")
+        told = f", {known} known" if known else ""
         total = sum(seen.count for seen in found)
-        terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}, {known} known, {allowed} allowed")
+        terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}{told}, {allowed} allowed")
 
     def _report(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the reports that were asked for; under xdist, the controller does."""
