@@ -78,13 +78,19 @@ class PendingWrites:
     def _gone(self, key: int, _: object) -> None:
         kept = self.waiting.pop(key, None)
         if kept is not None and self.tracker.active and not sys.is_finalizing():
-            with self.tracker.by_collector("a detached change"):
-                self._emit(kept)
+            with self.tracker.notes.by_collector("a detached change"):
+                if not self._is_taken(kept):
+                    self.tracker.notes.note(lambda: self._tell(kept))
 
     def _emit(self, kept: Any) -> list[Exception]:
+        return [] if self._is_taken(kept) else self._tell(kept)
+
+    def _is_taken(self, kept: Any) -> bool:
+        """Whether it was made transient, or a session has it, or had it since."""
         state = kept[0]()
-        if state is not None and (not is_detached(state) or read.instance_dict(state) is not kept[2]):
-            return []  # made transient, or a session has it, or had it since
+        return state is not None and (not is_detached(state) or read.instance_dict(state) is not kept[2])
+
+    def _tell(self, kept: Any) -> list[Exception]:
         raised = [self.tracker.emit(event, allowances) for event, allowances, _ in kept[3].values()]
         return [error for error in raised if error is not None]
 

@@ -24,6 +24,7 @@ from ..units.scope import Unit, current_unit
 from .allowances import Allowance, active_allowances
 from .events import Event, SessionEnded
 from .ledger import Ledger, SessionRecord, recognised
+from .notes import Notes, in_finalizer
 
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
 _PLAIN: Any = object.__setattr__
@@ -84,7 +85,7 @@ class Tracker:
         self.inherited: WeakSet[Any] = WeakSet()  # those of the parent's that were looked at
         self._emit = emit
         self._busy = threading.local()
-        self._last_words: list[SessionRecord] = []
+        self.notes = Notes(self.failed, lambda: bool(getattr(self._busy, "depth", 0)))
         self.when_opened: Callable[[SessionRecord], None] | None = None  # in telemetry
         self.when_ended: Callable[[SessionRecord, str], None] | None = None  # with its outcome; after its findings
         self.when_grown: Callable[[], None] = lambda: None  # what waits for the histograms has become much
@@ -98,6 +99,8 @@ class Tracker:
         if self.wants is not None and not self.wants(session):
             session.__dict__[KEY] = None
             return None
+        if self.notes:
+            self.notes.say()
         opening = callsite.raw(frame)
         record = self._record(session, opening, current_unit())
         around = chain.opened(opening[0], frame)
@@ -180,40 +183,26 @@ class Tracker:
         ends.count += 1
         waiting = ends.queue
         waiting.append((record.finished - record.started, record.statements))  # type: ignore[operator]
-        if len(waiting) >= MANY:
+        if len(waiting) >= MANY and not self.notes.collecting:
             self.when_grown()
         return outcome
-
-    @property
-    def collecting(self) -> bool:
-        """Whether the garbage collector called us: whoever runs here may hold any lock, and expects nothing."""
-        return getattr(self._busy, "collecting", False)
-
-    @contextmanager
-    def by_collector(self, hook: str) -> Iterator[None]:
-        """What the collector calls, at any moment; errors stay in here."""
-        before = self.collecting
-        self._busy.collecting = True
-        try:
-            yield
-        except Exception:
-            self.failed(hook)
-        finally:
-            self._busy.collecting = before
 
     def collected(self, record: SessionRecord) -> None:
         """A session was collected unclosed. Called by the collector, at any moment: touch little."""
         if not self.active or record.muted:
             return
-        if getattr(self._busy, "depth", 0):
-            self._last_words.append(record)  # in the middle of our own work: the outermost call handles it
-            return
-        with self.by_collector("collected"):
+        with self.notes.by_collector("collected"):
             event, outcome = self.when_collected(record)
-            if event is not None:
-                self.emit(event, record.allowances)
-            if self.when_ended is not None:
-                self.when_ended(record, outcome)
+            if event is None and self.when_ended is None:
+                return
+            allowances = (*record.allowances, *suppress.active())
+            self.notes.note(lambda: self._last_words(record, event, outcome, allowances))
+
+    def _last_words(self, record: SessionRecord, event: Event | None, outcome: str, allowances: Any) -> None:
+        if event is not None:
+            self.emit(event, allowances)
+        if self.when_ended is not None:
+            self.when_ended(record, outcome)
 
     # -- the way to the rules -------------------------------------------------------------------------
 
@@ -223,6 +212,10 @@ class Tracker:
             if isinstance(event, SessionEnded):  # the collector ran the program's own finalizers inside of our work
                 self._busy.later.append((event, (*allowances, *active_allowances())))
             return None
+        if isinstance(event, SessionEnded) and not self.notes.collecting and in_finalizer():
+            allowances = (*allowances, *suppress.active())
+            self.notes.note(lambda: self.emit(event, allowances))
+            return None
         self._busy.depth, self._busy.later = 1, []
         try:
             raised = self._emit(event, (*allowances, *active_allowances()))
@@ -231,12 +224,8 @@ class Tracker:
             return raised
         finally:
             self._busy.depth = 0
-            if self._last_words:
-                self._say_last_words()
-
-    def _say_last_words(self) -> None:
-        while self._last_words:
-            self.collected(self._last_words.pop())
+            if self.notes and not self.notes.collecting:
+                self.notes.say()
 
     def loaded(self, record: SessionRecord, kind: str, model: str, attribute: str) -> None:
         """Count a lazy load: of a relationship, a deferred or an expired column."""
@@ -251,7 +240,7 @@ class Tracker:
         self.parent, self._process = self._process, os.getpid()
         self.inherited.clear()
         self._busy = threading.local()
-        self._last_words.clear()
+        self.notes.forget()
         counters = (self.opened_by_kind, self.totals, self.written, self.lazy_loads)
         for counter in (*counters, self.found, self.internal_errors):
             counter.clear()

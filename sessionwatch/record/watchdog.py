@@ -103,9 +103,11 @@ class Watchdog:
         # By the number of the record: the hook of the transaction's begin puts in the reference alone.
         self.holdings: dict[int, weakref.ref[SessionRecord] | Look] = {}
         self._looking = threading.RLock()
+        self._found: list[tuple[Event, Any]] = []  # by the look that is being taken: said once the lock is free
         self._bell = Bell()  # one for each thread: whose bell is not this one any more ends
         self._thread: threading.Thread | None = None
         self._green = False  # it is a greenlet
+        self.attend: Callable[[], None] = lambda: None  # what else its thread has to do, each time that it wakes
 
     # -- what the hooks tell --------------------------------------------------------------------------
 
@@ -127,6 +129,14 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, args=(bell,), name="sessionwatch", daemon=True)
         with suppress(RuntimeError):  # the interpreter is about to end, or has no more threads to give
             self._thread.start()
+
+    def ring(self) -> bool:
+        """Have its thread `attend`; whether there is one, other than this."""
+        thread = self._thread
+        if thread is None:
+            return False
+        self._bell.ring()
+        return not self._green and thread is not threading.current_thread()
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -154,6 +164,7 @@ class Watchdog:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         wait: float | None = self._step
         while self._bell is mine:
+            self._attend()
             if wait is None:
                 self.parked = True
                 wait = self.tick()  # one may have begun before it could see that
@@ -165,6 +176,12 @@ class Watchdog:
             elif not mine.wait(wait):
                 wait = self.tick()
 
+    def _attend(self) -> None:
+        try:
+            self.attend()
+        except Exception:
+            self._failed("watchdog")
+
     # -- looking --------------------------------------------------------------------------------------
 
     def tick(self) -> float | None:
@@ -172,6 +189,12 @@ class Watchdog:
         with self._looking:
             now = self.clock()
             dues = [self._guarded(number, now) for number in list(self.holdings)]
+            found, self._found = self._found, []
+        for event, allowances in found:
+            try:
+                self._emit(event, allowances)
+            except Exception:
+                self._failed("watchdog")
         waits = [due - now for due in dues if due is not None]
         return max(_LEAST, min(self._step, *waits)) if waits else None
 
@@ -216,7 +239,7 @@ class Watchdog:
             return now + self._idle
         look.reported += (TransactionOverdue,)
         limit = self._idle if why == "idle" else self._seconds
-        self._emit(TransactionOverdue(holder, why, limit), (*record.allowances, *holding.allowances))
+        self._found.append((TransactionOverdue(holder, why, limit), (*record.allowances, *holding.allowances)))
         return now + self._step
 
     # -- who holds it ---------------------------------------------------------------------------------

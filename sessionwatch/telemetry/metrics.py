@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -89,8 +90,7 @@ class Metrics:
         self._provider: Any = None
         self._instruments: Instruments | None = None
         self._inherited: Any = None  # a fork's provider: a lock of it may be held by a thread that is no more
-        self._lock = threading.Lock()
-        self._held = False  # the lock, by a fork that is under way
+        self._recording: deque[None] = deque()  # one for each thread that records what it took; no lock: see `drain`
         self._ended = False  # the program
         self._read = self.read  # one object, so that it can be recognised
 
@@ -133,18 +133,15 @@ class Metrics:
 
     def before_fork(self) -> None:
         """No thread may be recording, and hold a lock that the child needs."""
-        self._held = self._lock.acquire(timeout=_PATIENCE)
+        self._wait()
 
     def forked(self, child: bool) -> None:
         """After `before_fork`, in both processes."""
         if child:
-            self._lock = threading.Lock()
+            self._recording.clear()
             provider = self.provider()
             self._inherited = None if is_stand_in(provider) else provider
             TOTALS.forked(provider)
-        elif self._held:
-            self._lock.release()
-        self._held = False
 
     def status(self) -> dict[str, Any]:
         """Who exports, and what waits for the histograms."""
@@ -181,17 +178,26 @@ class Metrics:
             self.drain(_PATIENCE)
 
     def drain(self, patience: float) -> None:
-        """Record what waits. The collector may come in between: it finds the lock taken, and leaves."""
-        if not any(self.source.tracker.samples()) and not self._lock.locked():
-            return  # all instruments but the first one of a collection; in this order: see `_taken`
-        if self._instruments is None or not self._lock.acquire(timeout=patience):
-            return
-        token = context.attach(context.Context())  # these samples are not of the span that is current here
-        try:
-            self._record(self.source.tracker, self._instruments.histograms)
-        finally:
-            context.detach(token)
-            self._lock.release()
+        """Record what waits; with ``patience``, wait for threads that are at it already.
+
+        The SDK is called under no lock of ours: it has its own, and the collector, or another thread that holds one of
+        those, may come here.
+        """
+        if self._instruments is not None and any(self.source.tracker.samples()):
+            token = context.attach(context.Context())  # these samples are not of the span that is current here
+            self._recording.append(None)
+            try:
+                self._record(self.source.tracker, self._instruments.histograms)
+            finally:
+                self._recording.pop()
+                context.detach(token)
+        if patience:
+            self._wait()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + _PATIENCE
+        while self._recording and time.monotonic() < until:
+            time.sleep(0.0005)
 
     def _record(self, tracker: Tracker, histograms: dict[str, Any]) -> None:
         for kind, by_outcome in tracker.ends.items():
@@ -230,7 +236,7 @@ def forked_without() -> None:
 def _taken(queue: Queue) -> list[Any]:
     """What is in a queue, taken out; others may add to it meanwhile, or forget what is in it.
 
-    To be called under the lock: where all queues are empty and nobody has it, everything has been recorded.
+    Where all queues are empty and nobody is recording, everything has been recorded.
     """
     taken: list[Any] = []
     if not queue:  # nearly all of them

@@ -18,6 +18,7 @@ from opentelemetry.trace import TraceFlags
 
 from ..model import Finding
 from ..record.ledger import SessionRecord
+from ..record.notes import in_finalizer
 from ..record.tracker import Tracker
 from . import spans
 from .logs import Logs
@@ -101,7 +102,7 @@ class Signals:
         """A finding that no allowance covers, or one more occurrence of it; ``record`` is its session's."""
         if self._is_exporting():
             return
-        within = spans.current() if not self.tracker.collecting else None  # by chance any, in the collector
+        within = spans.current() if not self.tracker.notes.collecting else None  # by chance any, in the collector
         noted = within is not None and not self._must_wait() and self._within_sdk(lambda: self.spans.note(finding))
         if record is not None and len(record.found) < _FOUND:
             record.found += (Found(finding, within, bool(noted)),)
@@ -170,7 +171,7 @@ class Signals:
             self.flush(_AT_ONCE)
 
     def _must_wait(self) -> bool:
-        return self.tracker.collecting or getattr(self._working, "now", False) or spans.in_finalizer()
+        return self.tracker.notes.collecting or getattr(self._working, "now", False) or in_finalizer()
 
     def _is_exporting(self) -> bool:
         """Whether an exporter works here, which may use sessions itself: those are none of the program's.
@@ -178,7 +179,7 @@ class Signals:
         Not so in the collector, which runs wherever it happens to.
         """
         exporting = getattr(self._working, "now", False) or spans.suppressed()
-        return exporting and not (self.tracker.collecting or spans.in_finalizer())
+        return exporting and not (self.tracker.notes.collecting or in_finalizer())
 
     def _within_sdk(self, call: Callable[[], Any]) -> Any:
         self._working.now = True

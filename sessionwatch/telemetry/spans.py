@@ -6,7 +6,6 @@ so that statements stay the children of the request that runs them, whoever make
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from time import time_ns
@@ -161,20 +160,3 @@ def _tell(span: Any, found: tuple[Found, ...], start: int, end: int) -> None:
     if faults:
         span.set_attribute("error.type", faults[0])
         span.set_status(Status(StatusCode.ERROR, ", ".join(dict.fromkeys(faults))))
-
-
-def in_finalizer() -> bool:
-    """Whether the code that runs here may have been called by the garbage collector, in the middle of anything.
-
-    A generator is broken off, or a ``__del__`` is running: the SDK's locks may be held by this very thread.
-    """
-    if isinstance(sys.exception(), GeneratorExit):
-        return True
-    frame = sys._getframe(1).f_back
-    for _ in range(25):
-        if frame is None:
-            return False
-        if frame.f_code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -83,12 +82,14 @@ class Watch:
         self._pools = Pools(self.tracker)
         self._settings = Settings(self.tracker)  # what was told of them is told, whatever mode is switched to
         self.watchdog = Watchdog(self.tracker.emit, self._taken_back, self.tracker.failed, self._limits())
+        self.watchdog.attend = self.tracker.notes.say
+        self.tracker.notes.wake = self.watchdog.ring
+        self.tracker.notes.when_said = self._said
         self.telemetry = Metrics(self._source(), _pairs(settings))
         if "meter_provider" in self.providers:
             self.telemetry.use(self.providers["meter_provider"])
         self._suppressions = Suppressions(settings.baseline)
         self.plumbing = Plumbing(settings.through, settings.root)
-        self._lock = threading.RLock()
         self._output = sinks.JsonLines(settings.output, self.store) if settings.output else None
         self._subscribers: list[sinks.Sink] = []
         self._dispatch: dict[type, list[tuple[Rule, dict[str, Any]]]] = {}
@@ -306,21 +307,29 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """Distinct ones, in the order they happened; ``count`` grows."""
+        self.tracker.notes.say()
         return self._turn.findings
 
     @property
     def allowed(self) -> list[Finding]:
         """Those that an allowance or the baseline covers."""
+        self.tracker.notes.say()
         return self._turn.allowed
 
     def drain(self) -> None:
-        """Report what waits for an end: changes to detached instances that no session took."""
+        """Report what waits: what the collector found, and changes to detached instances that no session took."""
+        self.tracker.notes.say()
         self._pending.report()
         if self.signals is not None:
             self.signals.flush()
 
+    def _said(self) -> None:
+        if self.signals is not None:
+            self.signals.flush(most=50)
+
     def clear(self) -> None:
         """Forget every finding so far."""
+        self.tracker.notes.say()
         self._turn.begin()
 
     def has_open_sessions(self) -> bool:
@@ -447,7 +456,7 @@ class Watch:
     def _record(self, finding: Finding, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
         finding.mode = self.config.mode
         finding.level = self.config.levels[finding.rule]
-        finding.trace_id, finding.span_id = _trace_ids() if not self.tracker.collecting else (None, None)
+        finding.trace_id, finding.span_id = _trace_ids() if not self.tracker.notes.collecting else (None, None)
         self._place(finding, event)
         self._suppressions.cover(finding, allowances)
         raising = self.judge is None or self.judge(finding, event)
@@ -511,19 +520,24 @@ class Watch:
 
     def _taken_back(self, record: SessionRecord, seconds: float, kinds: tuple[type[Event], ...]) -> None:
         """A transaction that was reported while it was open has ended: say how long it took."""
-        with self.tracker.guarded("watchdog"), self._lock:
-            slugs = [rule.slug for kind in kinds for rule in rules.handling(kind)]
-            kept = (*self.findings, *self.allowed)
-            found = [item for item in kept if item.rule in slugs and _is_of(item, record)]
-            for finding in found:
-                note = f"the transaction of session {record.label} ended after {seconds:.1f} s"
-                finding.evidence = (Evidence("ended", None, note=note), *finding.evidence)
-                if self._output is not None:
-                    self._output(finding, False)  # written again at the end
-            hidden = {item.rule for item in found if item.covered}
-            for slug in slugs if self.log else ():
-                if self.config.levels[slug] != "off" and slug not in hidden:
-                    logger.info("%s: the transaction of session %s ended after %.1f s", slug, record.label, seconds)
+        if self.tracker.notes.collecting:  # at any moment: see there
+            self.tracker.notes.note(lambda: self._take_back(record, seconds, kinds))
+        else:
+            with self.tracker.guarded("watchdog"):
+                self._take_back(record, seconds, kinds)
+
+    def _take_back(self, record: SessionRecord, seconds: float, kinds: tuple[type[Event], ...]) -> None:
+        slugs = [rule.slug for kind in kinds for rule in rules.handling(kind)]
+        found = [item for item in (*self.findings, *self.allowed) if item.rule in slugs and _is_of(item, record)]
+        for finding in found:
+            note = f"the transaction of session {record.label} ended after {seconds:.1f} s"
+            finding.evidence = (Evidence("ended", None, note=note), *finding.evidence)
+            if self._output is not None:
+                self._output(finding, False)  # written again at the end
+        hidden = {item.rule for item in found if item.covered}
+        for slug in slugs if self.log else ():
+            if self.config.levels[slug] != "off" and slug not in hidden:
+                logger.info("%s: the transaction of session %s ended after %.1f s", slug, record.label, seconds)
 
     def _pool_ran_dry(self, error: BaseException, pool: int, checked_out: int) -> None:
         """A pool timed out: its error, and the log, say who holds its connections."""
@@ -539,6 +553,7 @@ class Watch:
     # -- ends -----------------------------------------------------------------------------------------
 
     def _unit_ended(self, unit: Unit) -> Exception | None:
+        self.tracker.notes.say()
         raised = self._pending.report(unit) if self._pending.waiting else []
         still_open = [record for record in unit.records() if record.closed_how is None]
         if unit.lodges:
@@ -609,7 +624,6 @@ class Watch:
 
     def forked(self) -> None:
         """In a forked child: what the parent found and opened is the parent's."""
-        self._lock = threading.RLock()
         self.tracker.renew()
         self._pools.renew()
         self.telemetry.forked(child=True)

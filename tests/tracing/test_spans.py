@@ -340,12 +340,14 @@ class Busy(SpanProcessor):
         self.called: list[str] = []
 
     def on_start(self, span: Span, parent_context: Any = None) -> None:
-        if self.locked:
-            self.called.append(span.name)
+        self._note(span.name)
 
     def on_end(self, span: ReadableSpan) -> None:
-        if self.locked:
-            self.called.append(span.name)
+        self._note(span.name)
+
+    def _note(self, name: str) -> None:
+        if self.locked and threading.current_thread() is threading.main_thread():
+            self.called.append(name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -386,7 +388,7 @@ def abandon(engine: Engine) -> None:
 def test_collector_does_not_call_the_sdk(
     otel: Otel, installed: Watch, shop: Engine, forget: Callable[[Engine], object]
 ) -> None:
-    """What the collector ends waits for a safe moment: this thread may be inside of one of the SDK's locks."""
+    """What the collector ends is told elsewhere, or later: this thread may be inside of one of the SDK's locks."""
     busy = Busy()
     otel.tracer_provider.add_span_processor(busy)
     gc.disable()
@@ -395,7 +397,7 @@ def test_collector_does_not_call_the_sdk(
             forget(shop)
         with busy.lock():
             gc.collect()
-        assert (busy.called, otel.sessions, otel.logs) == ([], [], [])
+        assert busy.called == []
     finally:
         gc.enable()
     assert "lost-writes" in {finding.rule for finding in installed.findings}
@@ -421,7 +423,6 @@ def test_uninstall_tells_what_waits(otel: Otel, installed: Watch, shop: Engine) 
     """Nothing that waits is lost when the installation ends."""
     leave(shop)
     gc.collect()
-    assert otel.sessions == []
     installed.uninstall()
     assert len(otel.sessions) == 1
     assert len(otel.logs) == len(installed.findings) == 2
@@ -432,12 +433,11 @@ def test_end_of_a_unit_tells_what_waits(otel: Otel, installed: Watch, shop: Engi
     with sessionwatch.unit_of_work("job"):
         leave(shop)
         gc.collect()
-        assert otel.sessions == []
     assert len(otel.sessions) == 1
 
 
-def test_one_safe_moment_pays_for_so_much(otel: Otel, installed: Watch, shop: Engine) -> None:
-    """A host's call tells a bounded part of what waits; the rest follows."""
+def test_many_at_once(otel: Otel, installed: Watch, shop: Engine) -> None:
+    """Whatever the collector finds at one go is told, each session once."""
     gc.disable()
     try:
         for _ in range(80):
@@ -445,8 +445,6 @@ def test_one_safe_moment_pays_for_so_much(otel: Otel, installed: Watch, shop: En
         gc.collect()
     finally:
         gc.enable()
-    read(shop)
-    assert 0 < len(otel.sessions) < 80
     for _ in range(3):
         read(shop)
     assert len(otel.sessions) == 80
