@@ -195,7 +195,7 @@ class Tracker:
             event, outcome = self.when_collected(record)
             if event is None and self.when_ended is None:
                 return
-            allowances = (*record.allowances, *suppress.active())
+            allowances = (*record.allowances, *active_allowances())
             self.notes.note(lambda: self._last_words(record, event, outcome, allowances))
 
     def _last_words(self, record: SessionRecord, event: Event | None, outcome: str, allowances: Any) -> None:
@@ -213,7 +213,7 @@ class Tracker:
                 self._busy.later.append((event, (*allowances, *active_allowances())))
             return None
         if isinstance(event, SessionEnded) and not self.notes.collecting and in_finalizer():
-            allowances = (*allowances, *suppress.active())
+            allowances = (*allowances, *active_allowances())
             self.notes.note(lambda: self.emit(event, allowances))
             return None
         self._busy.depth, self._busy.later = 1, []
