@@ -62,9 +62,7 @@ class Notes:
         """Have it said soon. Callable at any moment."""
         self._waiting.append(say)
         if self.wake() and _is_plain(sys._getframe(1)):
-            until = time.monotonic() + _PATIENCE
-            while (self._waiting or self._being_said) and time.monotonic() < until:
-                time.sleep(0.0005)  # a program that collects by hand hears of it before it goes on
+            self._wait()  # a program that collects by hand hears of it before it goes on
 
     def say(self) -> None:
         """Say what waits; to be called where no lock is held that a handler, a sink or an exporter could want."""
@@ -77,6 +75,17 @@ class Notes:
             finally:
                 self._being_said.pop()
         self.when_said()
+
+    def say_all(self) -> None:
+        """The same, and wait for what another thread is saying, for whoever asks what was found."""
+        if not self._busy():
+            self.say()
+            self._wait()
+
+    def _wait(self) -> None:
+        until = time.monotonic() + _PATIENCE
+        while (self._waiting or self._being_said) and time.monotonic() < until:
+            time.sleep(0.0005)
 
     def _say_one(self) -> None:
         try:

@@ -307,18 +307,18 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """Distinct ones, in the order they happened; ``count`` grows."""
-        self.tracker.notes.say()
+        self.tracker.notes.say_all()
         return self._turn.findings
 
     @property
     def allowed(self) -> list[Finding]:
         """Those that an allowance or the baseline covers."""
-        self.tracker.notes.say()
+        self.tracker.notes.say_all()
         return self._turn.allowed
 
     def drain(self) -> None:
         """Report what waits: what the collector found, and changes to detached instances that no session took."""
-        self.tracker.notes.say()
+        self.tracker.notes.say_all()
         self._pending.report()
         if self.signals is not None:
             self.signals.flush()
@@ -329,7 +329,7 @@ class Watch:
 
     def clear(self) -> None:
         """Forget every finding so far."""
-        self.tracker.notes.say()
+        self.tracker.notes.say_all()
         self._turn.begin()
 
     def has_open_sessions(self) -> bool:
