@@ -499,7 +499,7 @@ class Watch:
         with self.tracker.guarded("placing"):
             record = _session_of(event)
             unit = record.unit if record is not None else current_unit()
-            frame = sys._getframe(1) if not self.tracker.collecting else None
+            frame = sys._getframe(1) if not self.tracker.notes.collecting else None
             placing.place(finding, self.plumbing, frame, unit.handler if unit is not None else None)
 
     def _sinks(self) -> list[sinks.Sink]:
