@@ -129,7 +129,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Types of the package, strictly."""
     session.install("-e", ".[dev]")
-    session.run("mypy")
+    for platform in ("linux", "win32", "darwin"):
+        session.run("mypy", "--platform", platform)
 
 
 @nox.session

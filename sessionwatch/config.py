@@ -28,10 +28,12 @@ ALL = "all"  # every rule at once; a rule that is named in the same place has it
 _WITH_OFF: tuple[Mode, ...] = (*MODES, OFF)
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
+_MOST = 1_000_000  # of what is kept in memory: room is made for all of it
+
 GENERAL: dict[str, Setting] = {
-    "history.sessions": Setting(4096, "closed sessions whose story is kept", least=1),
-    "history.loads": Setting(4096, "queries whose place is kept", least=1),
-    "history.findings": Setting(10_000, "different findings that are kept; more are only counted", least=1),
+    "history.sessions": Setting(4096, "closed sessions whose story is kept", least=1, most=_MOST),
+    "history.loads": Setting(4096, "queries whose place is kept", least=1, most=_MOST),
+    "history.findings": Setting(10_000, "different findings that are kept; more are only counted", least=1, most=_MOST),
     "telemetry.models": Setting(False, "models and attributes as attributes of the metric of lazy loads"),
     "telemetry.models_cap": Setting(200, "pairs of model and attribute on a metric; the rest become 'other'", least=0),
 }
@@ -217,6 +219,7 @@ def _check_setting(name: str, value: Any, options: dict[str, Setting], planned: 
     except (ValueError, TypeError, OverflowError) as error:
         wanted = " or ".join(option.choices) if option.choices else type(option.default).__name__
         wanted += f" of at least {option.least}" if option.least is not None else ""
+        wanted += f" and at most {option.most}" if option.most is not None else ""
         raise ConfigError(f"setting {name!r} takes {wanted}, not {value!r} ({origin})") from error
     return converted
 
@@ -238,6 +241,8 @@ def _convert(value: Any, option: Setting) -> Any:
         raise ValueError(value)
     converted = kind(value)
     if isinstance(value, float) and converted != value:  # 2.5 is no int
+        raise ValueError(value)
+    if option.most is not None and not float(converted) <= option.most:
         raise ValueError(value)
     if option.least is not None and not float(converted) >= option.least:  # nan is not, either
         raise ValueError(value)

@@ -293,7 +293,7 @@ class Ownership:
 class Setting:
     """An option of a rule. ``default`` gives its type too; ``defaults`` holds those of modes that have their own.
 
-    ``least``: the smallest number that makes sense.
+    ``least`` and ``most``: the smallest and the largest number that make sense.
     """
 
     default: bool | int | float | str
@@ -301,6 +301,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     defaults: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     least: int | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

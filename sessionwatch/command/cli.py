@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..model import LEVELS, MODES, ConfigError, SessionwatchError, project_path, project_root, shown_path
+from ..output.escape import visible, visible_lines
 
 if TYPE_CHECKING:
     from ..output.records import Record
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return status
     except SessionwatchError as error:
-        print(f"sessionwatch: error: {error}", file=sys.stderr)
+        print(f"sessionwatch: error: {visible_lines(str(error))}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:  # as in `sessionwatch rules | head -1`; Python flushes once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -315,7 +316,7 @@ def _check(options: argparse.Namespace) -> int:
         report = Report(seen=list(Store.of(records)), colour=wants_colour(sys.stdout))
         sys.stdout.write(find("text")(report))
     else:
-        print(f"{options.target}: nothing to report")
+        print(f"{visible(options.target)}: nothing to report")
     return 1 if any(not finding.covered for finding in found) else 0
 
 
@@ -434,6 +435,7 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -18,12 +18,15 @@ from dataclasses import dataclass, replace
 from typing import IO, Literal, NamedTuple
 
 from .. import config, rules
-from ..model import ConfigError
+from ..model import ConfigError, SessionwatchError
 from ..output import formats, journal, records
 from ..output.about import about
+from ..output.escape import visible_lines
 from ..output.report import Report, wants_colour
+from ..output.safe import open_file, text_file
 from ..output.store import Store
 from ..watch import baseline
+from .handlers import kept_waiting
 from .process import end_like, supervise
 
 AUTOSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "autostart")
@@ -83,12 +86,12 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     if missing:
         _say(f"sessionwatch: {missing}")
     command = find_command(kind, program)
-    with _opened(options.output) as target, _private_folder() as folder:
+    with kept_waiting() as signals, _opened(options.output) as target, _private_folder() as folder:
         files = _files(options, folder)
-        status = supervise(command.argv, _environment(options, files), command.executable)
+        status = supervise(command.argv, _environment(options, files), command.executable) if not signals else 0
         failure = _afterwards(options, files, target, _shown(kind, program))
-    if status < 0:
-        return end_like(-status)
+    if status < 0 or signals:
+        return end_like(-status if status < 0 else signals[0])
     return failure if options.fail and status == 0 else status
 
 
@@ -148,11 +151,15 @@ def _interpreter_options() -> list[str]:
 def _files(options: Options, folder: str) -> Files:
     findings = os.path.join(folder, "findings.jsonl")
     if options.format == "json" and options.output and os.path.isfile(options.output):
-        findings = os.path.abspath(options.output)
+        findings = os.path.realpath(options.output)
     recording = os.path.join(folder, "recording.jsonl") if options.format in formats.RECORDED else None
     files = Files(folder, findings, recording)
-    for path in (files.findings, files.notes):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    try:
+        for path in (files.findings, files.notes):
+            os.close(open_file(path, os.O_CREAT, 0o600))
+        journal.reserve(folder)
+    except OSError as error:
+        raise SessionwatchError(f"can't write to {folder}: {error.strerror}") from error
     return files
 
 
@@ -172,7 +179,10 @@ def _environment(options: Options, files: Files) -> dict[str, str]:
 
 @contextmanager
 def _private_folder() -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="sessionwatch-")
+    try:
+        folder = tempfile.mkdtemp(prefix="sessionwatch-")
+    except OSError as error:
+        raise SessionwatchError(f"no folder for temporary files: {error.strerror}") from error
     try:
         yield folder
     finally:
@@ -200,11 +210,14 @@ def _opened(output: str | None) -> Iterator[IO[str] | None]:
         yield None
         return
     try:
-        target = open(output, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (see below)
+        target = text_file(output)
     except OSError as error:
         raise ConfigError(f"can't write {output}: {error.strerror}") from error
-    with target:
+    try:
         yield target
+    finally:
+        with suppress(OSError):  # what could not be written was told, and stays in its buffer
+            target.close()
 
 
 def _shown(kind: Kind, program: Sequence[str]) -> str:
@@ -219,46 +232,67 @@ def _afterwards(options: Options, files: Files, target: IO[str] | None, command:
     Nothing here may cost the program its exit status.
     """
     try:
-        _complete(files)
+        notes = records.notes(files.notes)
+        lost = _lost(files)
+        if lost is not None:
+            notes.append({"event": "lost", "error": lost})
         found = Store.of(records.read(files.findings, strict=False))
         made = Report(
             seen=list(found),
-            notes=records.notes(files.notes),
+            notes=notes,
             unused=options.unused_allows,
             recording=records.lines(files.recording) if files.recording else None,
             about=about(command),
         )
-        _tell(options, files, target, made)
-        return 1 if made.shown else NOT_WATCHED if made.failures() else 0
+        told = _tell(options, files, target, made)
+        return 1 if made.shown else NOT_WATCHED if made.failures() or not told else 0
     except Exception as error:
         _say(f"sessionwatch: the report can't be made: {type(error).__name__}: {error}")
         return NOT_WATCHED
 
 
-def _tell(options: Options, files: Files, target: IO[str] | None, made: Report) -> None:
-    stream = target or sys.stderr
+def _lost(files: Files) -> str | None:
+    """Why findings are missing: a watched process could not write them, or we can't add their counts."""
+    try:
+        _complete(files)
+    except OSError as error:
+        return error.strerror
+    return journal.failure(files.folder)
+
+
+def _tell(options: Options, files: Files, target: IO[str] | None, made: Report) -> bool:
+    """Write the report; whether it was written where it was asked for."""
+    stream, why = target or sys.stderr, None
     if options.format == "json":
         if not (target and os.path.samefile(files.findings, target.fileno())):
-            _write(stream, _content(files.findings))
+            why = _write(stream, _content(files.findings))
     else:
         made = replace(made, colour=wants_colour(stream))
-        _write(stream, formats.find(options.format)(made))
-    for line in made.failures() if options.fail and (target or options.format != "text") else ():
+        why = _write(stream, formats.find(options.format)(made))
+    for line in made.failures() if target or options.format != "text" else ():
         _say(line)
-    if options.fail and target:
+    if target and why is not None:
+        _say(f"sessionwatch: can't write {options.output}: {why}; {made.totals().removeprefix('sessionwatch: ')}")
+    elif options.fail and target:
         _say(f"{made.totals()}; see {options.output}")
+    return why is None or target is None
 
 
-def _write(stream: IO[str] | None, text: str) -> None:
-    """To ``--output`` or to stderr, which nobody may read any more, or which the caller closed (None)."""
-    with suppress(OSError, ValueError):
+def _write(stream: IO[str] | None, text: str) -> str | None:
+    """To ``--output`` or to stderr, which nobody may read any more, or which the caller closed: why it failed."""
+    try:
         if stream is not None:
             stream.write(text)
             stream.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
-def _say(line: str) -> None:
-    _write(sys.stderr, line + "\n")
+def _say(text: str) -> None:
+    _write(sys.stderr, visible_lines(text) + "\n")
 
 
 def _content(path: str) -> str:

@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from .safe import open_file, write_whole
+
 
 class OpenFile:
     """A file that is kept open; opened again where the program has closed it.
@@ -14,7 +16,7 @@ class OpenFile:
     """
 
     def __init__(self, path: str, flags: int, mode: int = 0o600) -> None:
-        self._path, self._flags, self._mode = path, os.O_WRONLY | os.O_CLOEXEC | flags, mode
+        self._path, self._flags, self._mode = path, flags, mode
         self._number, self._what = -1, os.stat_result(range(10))
 
     def number(self) -> int:
@@ -22,7 +24,7 @@ class OpenFile:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(self._number), self._what):
                 return self._number
-        self._number = os.open(self._path, self._flags, self._mode)
+        self._number = open_file(self._path, self._flags, self._mode)
         self._what = os.fstat(self._number)
         return self._number
 
@@ -37,4 +39,4 @@ class OpenFile:
 def appending(path: str) -> Callable[[bytes], object]:
     """Appends whole lines to a file that other processes may write, too. Raises `OSError` when it is called."""
     file = OpenFile(os.path.abspath(path), os.O_APPEND | os.O_CREAT)
-    return lambda line: os.write(file.number(), line)
+    return lambda line: write_whole(file.number(), line)

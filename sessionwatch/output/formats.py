@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..config import nearest
 from ..model import ConfigError
 from .report import Report
+from .safe import text_file
 
 Render = Callable[[Report], str]
 
@@ -57,7 +58,7 @@ def split(argument: str) -> tuple[str, str]:
 def write(path: str, text: str) -> None:
     """Write a report to a file. Raises `ConfigError` if it can't be written."""
     try:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        with text_file(path) as file:
             file.write(text)
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error

@@ -15,7 +15,7 @@ from importlib import resources
 
 from .html_data import Data, dumped
 from .report import Report
-from .timeline import Json
+from .timeline import Json, items
 
 _SCRIPTS = (
     "1_data.js",
@@ -34,7 +34,10 @@ _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 def render(report: Report) -> str:
     """The whole report."""
     found = [dict(seen.record()) for seen in report.seen]
-    return page(found, dict(report.about), report.recording, report.first)
+    failures = [line.removeprefix("sessionwatch: ") for line in report.failures()]
+    facts = [*failures, *items(report.about, "facts")]
+    about = {**report.about, "facts": facts, "incomplete": bool(failures)}
+    return page(found, about, report.recording, report.first)
 
 
 def page(

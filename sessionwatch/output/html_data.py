@@ -202,7 +202,8 @@ class Data:
         facts = [fact for fact in items(about, "facts") if isinstance(fact, str)]
         if self._line is not None:
             facts.insert(0, f"{self._line.seen:,} session{'' if self._line.seen == 1 else 's'} watched")
-        return {"about": head, "facts": facts, "unrecorded": self._unrecorded}
+        incomplete = about.get("incomplete") is True
+        return {"about": head, "facts": facts, "unrecorded": self._unrecorded, "incomplete": incomplete}
 
     def _ms(self, when: float | None) -> float | None:
         return None if when is None or self._line is None else round((when - self._line.begins) * 1000, 3)

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from ..model import Finding
 from .files import OpenFile
 from .records import Record
+from .safe import open_file, write_whole
 from .store import Seen, Store
 
 _ROW = "{:>16} {:>10} {:d} {:>14}\n"
+_FAILURE, _FAILED = "failure", "{:>8}\n"
 Place = tuple[int, str, int, bool]  # process, fingerprint, line, whether it is allowed
 
 
@@ -48,11 +50,15 @@ class Journal:
             if row is None:
                 row = next(self._numbers)
                 if self._rows.setdefault(seen, row) == row:
-                    os.write(
-                        self._findings.number(), json.dumps({**seen.record(), "pid": self._pid}).encode("ascii") + b"\n"
-                    )
+                    self._tell({**seen.record(), "pid": self._pid})
                     return
             self._write(seen)
+
+    def _tell(self, record: Record) -> None:
+        try:
+            write_whole(self._findings.number(), json.dumps(record).encode("ascii") + b"\n")
+        except OSError as error:
+            note_failure(self._folder, error)
 
     def _grown(self, finding: Finding) -> None:
         """A finding counts on after it was told, as that of many loads does with each query."""
@@ -78,6 +84,29 @@ def _write_at(file: int, row: bytes, offset: int) -> None:
         os.write(file, row)
 
 
+def reserve(folder: str) -> None:
+    """Before the program starts: take the room to say later that there was none. Raises `OSError`."""
+    with open(os.path.join(folder, _FAILURE), "wb", 0) as file:
+        write_whole(file.fileno(), _FAILED.format(0).encode("ascii"))
+
+
+def note_failure(folder: str, error: OSError) -> None:
+    """A finding could not be written, perhaps because the disk is full: say so where there is room already."""
+    with contextlib.suppress(OSError):
+        file = open_file(os.path.join(folder, _FAILURE), 0)
+        try:
+            _write_at(file, _FAILED.format(error.errno or -1).encode("ascii"), 0)
+        finally:
+            os.close(file)
+
+
+def failure(folder: str) -> str | None:
+    """Why findings of a watched process could not be written; None where they were."""
+    with open(os.path.join(folder, _FAILURE), encoding="ascii") as file:
+        number = int(file.read() or -1)
+    return None if number == 0 else os.strerror(number) if number > 0 else "unknown error"
+
+
 def place(record: Record) -> Place:
     """What tells a process's finding from its others."""
     covered = record.get("allowed") is not None or record.get("known", False)
@@ -92,6 +121,8 @@ def counts(folder: str) -> Iterator[tuple[Place, int]]:
             continue
         with open(os.path.join(folder, name), encoding="ascii") as rows:
             for row in rows:
-                # zeros: another thread never got to its row
-                fingerprint, line, allowed, count = row.strip("\0").split()
-                yield (int(pid), fingerprint, int(line), allowed == "1"), int(count)
+                # zeros: another thread never got to its row; less than all of it: the disk was full
+                parts = row.strip("\0").split()
+                if len(parts) == 4 and row.endswith("\n"):
+                    fingerprint, line, allowed, count = parts
+                    yield (int(pid), fingerprint, int(line), allowed == "1"), int(count)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..model import Evidence, Finding, Mark
+from .escape import visible
 
 _BOLD, _RED, _YELLOW, _DIM, _RESET = "\033[1m", "\033[31m", "\033[33m", "\033[2m", "\033[0m"
 
 
 def headline(finding: Finding, colour: bool = False) -> str:
     """``slug: what happened``, in one line."""
-    slug = finding.rule
+    slug = visible(finding.rule)
     if colour:
         slug = f"{_BOLD}{_RED if finding.severity == 'fault' else _YELLOW}{slug}{_RESET}"
-    return f"{slug}: {finding.message}"
+    return f"{slug}: {visible(finding.message)}"
 
 
 def render(finding: Finding, colour: bool = False) -> str:
@@ -25,8 +26,8 @@ def render(finding: Finding, colour: bool = False) -> str:
     lines = [headline(finding, colour), *_table(evidence, colour)]
     lines.extend(_indented("fix: ", finding.fix))
     if finding.allowed:
-        lines.append(f"  allowed: {finding.allowed}")
-    lines.append(f"  more: sessionwatch explain {finding.rule}")
+        lines.append(f"  allowed: {visible(finding.allowed)}")
+    lines.append(f"  more: sessionwatch explain {visible(finding.rule)}")
     return "\n".join(lines)
 
 
@@ -45,7 +46,7 @@ def holders(held: Sequence[tuple[str, Iterable[Evidence]]], checked_out: int) ->
 
 def _table(evidence: Iterable[Evidence], colour: bool = False) -> list[str]:
     lines = []
-    rows = [(item.label, _place(item), _detail(item)) for item in evidence]
+    rows = [(visible(item.label), visible(_place(item)), visible(_detail(item))) for item in evidence]
     widest = max((len(label) for label, _, _ in rows), default=0)
     detailed = max((len(place) for _, place, detail in rows if detail), default=0)
     for label, place, detail in rows:
@@ -62,7 +63,7 @@ def place(mark: Mark) -> str:
 
 
 def _indented(label: str, text: str) -> list[str]:
-    first, *rest = text.splitlines() or [""]
+    first, *rest = [visible(line) for line in text.split("\n")]
     return [f"  {label}{first}", *(f"  {' ' * len(label)}{line}" for line in rest)]
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TypedDict, cast
 
 from ..model import SCHEMA, Evidence, Finding, Level, Mode, SessionwatchError, Severity, Site
 
+_LONGEST = 16_000_000  # characters of a line: a device may have no end
+_SHOWN = 40  # characters of a wrong value
+_TEXT, _TEXT_OR_NONE, _NUMBER = (str,), (str, type(None)), (int,)
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("rule", "severity", "subject", "message", "fingerprint", "label", "mode", "level"), _TEXT),
+    **dict.fromkeys(("path", "function", "thread", "task", "note", "fix", "unit", "allowed", "cause"), _TEXT_OR_NONE),
+    **dict.fromkeys(("trace_id", "span_id", "time"), _TEXT_OR_NONE),
+    **dict.fromkeys(("pid", "count", "units_total", "tests_total"), _NUMBER),
+    "line": (int, type(None)),
+    "known": (bool,),
+    **dict.fromkeys(("evidence", "chain", "units", "tests"), (list,)),
+}
+_LISTS = ("evidence", "chain", "units", "tests")
 _READ = (1, SCHEMA)  # one of the first has no chain, and is known by other keys
 
 
@@ -98,15 +111,19 @@ def notes(path: str) -> list[Note]:
 
 def _objects(path: str, strict: bool) -> Iterator[dict[str, object]]:
     with open(path, encoding="utf-8", errors="replace") as stream:
-        for number, line in enumerate(stream, 1):
+        number = 0
+        while line := stream.readline(_LONGEST):
+            number += 1
             try:
                 item: object = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 item = None
             if isinstance(item, dict):
                 yield item
-            elif strict and line.endswith("\n"):
+            elif strict and (line.endswith("\n") or len(line) >= _LONGEST):
                 raise SessionwatchError(f"{path}:{number} is not a line of JSON")
+            elif len(line) >= _LONGEST:
+                return
 
 
 def check(records: Iterable[Record], path: str) -> None:
@@ -116,6 +133,38 @@ def check(records: Iterable[Record], path: str) -> None:
             raise SessionwatchError(f"{path}:{number} is not a finding of sessionwatch")
         if record.get("schema") not in _READ:
             raise SessionwatchError(f"{path}:{number} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
+        wrong = next(_wrong(record), None)
+        if wrong is not None:
+            raise SessionwatchError(f"{path}:{number} is not a finding of sessionwatch: {wrong}")
+
+
+def _wrong(record: Mapping[str, object]) -> Iterator[str]:
+    """What is not as the schema has it, as far as a report would break on it."""
+    yield from _mistyped(record, {**_KINDS, "session": (dict, type(None))})
+    for name in _LISTS:
+        for item in cast(list[object], record.get(name) or ()):
+            if isinstance(item, dict):
+                yield from (f"{name}: {wrong}" for wrong in _mistyped(item, _KINDS))
+                if name == "evidence" and "label" not in item:
+                    yield f"{name} without a label"
+            elif not isinstance(item, str) or name == "evidence":
+                yield f"{name} has {_shown(item)}"
+    try:
+        datetime.fromisoformat(str(record.get("time") or "2000-01-01")).timestamp()
+    except (ValueError, OverflowError):
+        yield f"time is {_shown(record['time'])}"
+
+
+def _mistyped(record: Mapping[str, object], kinds: Mapping[str, tuple[type, ...]]) -> Iterator[str]:
+    for name, value in record.items():
+        kind = kinds.get(name)
+        if kind is not None and (not isinstance(value, kind) or isinstance(value, bool) is not (kind == (bool,))):
+            yield f"{name} is {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def as_record(finding: Finding) -> Record:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
+from .escape import visible
 from .records import Note
 from .store import Seen
 
@@ -52,9 +53,11 @@ class Report:
         known = sum(item.count for item in self.seen if item.finding.known and item.finding.allowed is None)
         tail = "".join(f", {count} {word}" for count, word in ((known, "known"), (allowed, "allowed")) if count)
         if not shown:
+            if self.failures():
+                return f"sessionwatch: incomplete, because not everything could be watched{tail}"
             nowhere = " (no process imported sqlalchemy.orm)" if self.notes == [] else ""
             return f"sessionwatch: no findings{tail}{nowhere}"
-        found = Counter(item.finding.rule for item in shown)
+        found = Counter(visible(item.finding.rule) for item in shown)
         rules = ", ".join(f"{number} {rule}" for rule, number in found.most_common())
         times = sum(item.count for item in shown)
         again = f", {times} times in all" if times > len(shown) else ""
@@ -63,8 +66,10 @@ class Report:
 
 def failures(notes: Iterable[Note]) -> list[str]:
     """What kept processes from being watched, one line an error."""
-    errors = Counter(str(note.get("error")) for note in notes if note.get("event") == "failed")
-    return [f"sessionwatch: {plural(count, 'process', 'es')} not watched: {error}" for error, count in errors.items()]
+    errors = Counter(visible(str(note.get("error"))) for note in notes if note.get("event") == "failed")
+    lines = [f"sessionwatch: {plural(count, 'process', 'es')} not watched: {error}" for error, count in errors.items()]
+    lost = dict.fromkeys(visible(str(note.get("error"))) for note in notes if note.get("event") == "lost")
+    return lines + [f"sessionwatch: findings could not be written: {error}" for error in lost]
 
 
 def wants_colour(stream: IO[str] | None, environ: Mapping[str, str] | None = None) -> bool:

@@ -12,6 +12,7 @@ from ..model import ConfigError, Finding, exportable
 from .files import OpenFile
 from .files import appending as appending
 from .messages import render
+from .safe import write_whole
 from .store import Seen, Store
 
 Sink = Callable[[Finding, bool], None]  # the finding, and whether it is the first of its kind
@@ -53,11 +54,13 @@ class JsonLines:
     """Appends findings to a file, one JSON object a line, each line written at once.
 
     A finding is written when it is first met and, if its count or its story grew, once more by `close`. Several
-    processes may append to one file. Raises `sessionwatch.ConfigError` if it can't be opened.
+    processes may append to one file. Raises `sessionwatch.ConfigError` if it can't be opened. ``failure`` says why a
+    line could not be written, which is logged once; the file is tried again with the next one.
     """
 
     def __init__(self, path: str, store: Store | None = None) -> None:
         self.path = os.path.abspath(path)
+        self.failure: str | None = None
         self._store = Store() if store is None else store
         self._file: OpenFile | None = OpenFile(self.path, os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -91,9 +94,23 @@ class JsonLines:
                 self._file = None
 
     def _write(self, seen: Seen) -> None:
-        self._written[seen] = _extent(seen)
-        if self._file is not None:
-            os.write(self._file.number(), json.dumps(seen.record()).encode("ascii") + b"\n")
+        if self._file is None:
+            return
+        extent = _extent(seen)
+        try:
+            write_whole(self._file.number(), json.dumps(seen.record()).encode("ascii") + b"\n")
+            self._written[seen] = extent
+        except OSError as error:
+            self._written[seen] = _NOTHING  # so that `close` tries again
+            self._fail(error.strerror or str(error))
+
+    def _fail(self, why: str) -> None:
+        first, self.failure = self.failure is None, why
+        if first:
+            logger.error("sessionwatch: output %s can't be written, and lacks findings: %s", self.path, why)
+
+
+_NOTHING = (0, 0)
 
 
 def _extent(seen: Seen) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from . import messages
+from .escape import visible
 from .records import Note
 from .report import Report, plural
 from .store import Seen
@@ -34,7 +35,7 @@ def _rule_block(rule: str, group: list[Seen], colour: bool) -> str:
     for item in group:
         places.setdefault((item.finding.path, item.finding.line), []).append(item)
     severity = group[0].finding.severity
-    head = f"{rule} ({severity}): {plural(len(group), 'finding')} at {plural(len(places), 'place')}"
+    head = f"{visible(rule)} ({visible(severity)}): {plural(len(group), 'finding')} at {plural(len(places), 'place')}"
     stories = [_story(item, colour) for items in places.values() for item in items]
     return "\n\n".join([_bold(head, colour), *stories]) + "\n"
 
@@ -50,7 +51,7 @@ def _unused(seen: Sequence[Seen], notes: Iterable[Note]) -> list[str]:
     """Allowances that covered nothing in any process (each one knows only its own findings)."""
     used = {(item.finding.rule, item.finding.allowed) for item in seen if item.finding.allowed is not None}
     unused = {
-        item["text"]: None  # a dictionary keeps the order
+        visible(item["text"]): None  # a dictionary keeps the order
         for note in notes
         for item in note.get("unused", ())
         if not any((rule, item["reason"]) in used for rule in item["rules"])

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from ..model import Finding
+from ..output.escape import visible
 from ..output.messages import render
 from .blame import Late
 
@@ -30,7 +31,7 @@ def story(findings: list[Finding], where: str) -> str:
     """The text of a report; pytest repeats its first line at the end."""
     count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
     kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))
-    return "\n\n".join([f"sessionwatch: {count} {where}: {kinds}", *(render(finding) for finding in findings)])
+    return "\n\n".join([f"sessionwatch: {count} {where}: {visible(kinds)}", *(render(finding) for finding in findings)])
 
 
 def log_reports(config: pytest.Config, late: Iterable[LateReport]) -> None:

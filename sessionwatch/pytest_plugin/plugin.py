@@ -14,6 +14,7 @@ import pytest
 from ..watch import orm  # noqa: F401 (before the others)
 
 # isort: split
+from ..output.escape import visible
 from .blame import Blame, Owner
 from .late import LateReport, Terminal, log_reports, reports, story
 from .marker import parsed, place
@@ -333,7 +334,7 @@ class Plugin:
         for line in sorted(map(_summary, found)):
             terminalreporter.line(line)
         for item in unused:
-            terminalreporter.line(f"unused: {item}")
+            terminalreporter.line(visible(f"unused: {item}"))
         told = f", {known} known" if known else ""
         total = sum(seen.count for seen in found)
         terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}{told}, {allowed} allowed")
@@ -365,7 +366,7 @@ def _summary(seen: Seen) -> str:
     finding = seen.finding
     place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
     times = f" ({seen.count} times)" if seen.count > 1 else ""
-    return f"{finding.rule}: {place}{times}: {finding.message}"
+    return visible(f"{finding.rule}: {place}{times}: {finding.message}")
 
 
 def collect(watch: Watch) -> None:

@@ -160,7 +160,8 @@ class Watchdog:
 
     def _run(self, mine: Bell) -> None:
         self._green = tasks.in_greenlet()
-        if hasattr(signal, "pthread_sigmask") and not self._green:  # signals are for the program's own threads
+        # signals are for the program's own threads
+        if sys.platform != "win32" and hasattr(signal, "pthread_sigmask") and not self._green:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         wait: float | None = self._step
         while self._bell is mine:

@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import rules
 from ..model import MODES, ConfigError, Finding, Level, Mode
+from ..output.safe import read_regular, replace_file
 
 FIELDS = ("fingerprint", "rule", "subject", "path", "function", "caller", "unit")
 DEFAULT = "sessionwatch-baseline.json"
@@ -77,12 +78,12 @@ def read(path: str) -> dict[str, Entry]:
     Raises `sessionwatch.ConfigError` if it can't be read or is no baseline.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            data: Any = json.load(file)
+        data: Any = json.loads(read_regular(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"baseline {path} can't be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"baseline {path} can't be read: {why}") from error
     items = data.get("findings") if isinstance(data, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) and "fingerprint" in item for item in items):
         raise ConfigError(f"baseline {path} can't be read: it is not a baseline of sessionwatch")
@@ -170,11 +171,8 @@ def write(path: str, entries: Iterable[Mapping[str, Any]]) -> int:
     order = sorted(unique.values(), key=lambda item: [str(item.get(name)) for name in ("rule", "path", "fingerprint")])
     lines = ",\n".join("  " + json.dumps(item) for item in order)
     text = f'{{"schema": 2, "findings": [\n{lines}\n]}}\n' if lines else '{"schema": 2, "findings": []}\n'
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
+        replace_file(path, text)
     except OSError as error:
         raise ConfigError(f"baseline {path} can't be written: {error.strerror}") from error
     return len(order)

@@ -9,7 +9,7 @@ function verdict() {
   if (faults) parts.push(h("span", { class: "fault" }, plural(faults, "fault")));
   if (faults && advice) parts.push(" and ");
   if (advice) parts.push(h("span", { class: "advice" }, advice === 1 ? "1 piece of advice" : `${grouped(advice)} pieces of advice`));
-  if (!causes.length) parts.push(h("span", { class: "ok" }, "No findings"));
+  if (!causes.length) parts.push(R.run.incomplete ? h("span", { class: "fault" }, "Incomplete") : h("span", { class: "ok" }, "No findings"));
   else {
     const edits = causes.length === 1 ? "one edit ends" : `${inWords(causes.length)} edits end`;
     parts.push(`: ${edits} ${open.length === 1 ? "the finding" : open.length === 2 ? "both findings" : `all ${inWords(open.length)} findings`}`);
