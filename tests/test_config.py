@@ -227,12 +227,12 @@ def test_planned_rules_are_accepted(tmp_path: Path) -> None:
         ({"settings": {"history.session": 5}}, r"unknown setting 'history.session'.*'history.sessions'"),
         (
             {"settings": {"history.sessions": "many"}},
-            r"setting 'history.sessions' takes int of at least 1, not 'many' \(install\(\)\)",
+            r"setting 'history.sessions' takes int of at least 1 and at most 1000000, not 'many' \(install\(\)\)",
         ),
-        ({"settings": {"history.sessions": True}}, r"takes int of at least 1, not True"),
+        ({"settings": {"history.sessions": True}}, r"takes int of at least 1 and at most 1000000, not True"),
         (
             {"settings": {"history.findings": 0}},
-            r"setting 'history.findings' takes int of at least 1, not 0 \(install\(\)\)",
+            r"setting 'history.findings' takes int of at least 1 and at most 1000000, not 0 \(install\(\)\)",
         ),
         ({"settings": {"n-plus-one.threshold": -1}}, r"takes int of at least 0, not -1"),
         ({"settings": {"n-plus-one.threshold": 2.5}}, r"takes int of at least 0, not 2.5"),
@@ -254,7 +254,10 @@ def test_wrong_keywords(keywords: dict[str, Any], message: str, tmp_path: Path) 
         ({"SESSIONWATCH_MODE": "tests"}, r"unknown mode 'tests' \(environment\)"),
         ({"SESSIONWATCH_RULES": "lost-writes"}, r"SESSIONWATCH_RULES: expected NAME=VALUE, got 'lost-writes'"),
         ({"SESSIONWATCH_RULES": "lost-writes="}, r"expected NAME=VALUE"),
-        ({"SESSIONWATCH_SETTINGS": "history.loads=x"}, r"takes int of at least 1, not 'x' \(environment\)"),
+        (
+            {"SESSIONWATCH_SETTINGS": "history.loads=x"},
+            r"takes int of at least 1 and at most 1000000, not 'x' \(environment\)",
+        ),
     ],
 )
 def test_wrong_environment(environ: dict[str, str], message: str, tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ def refused(place: Place, *argv: object, **options: object) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--mode", "strikt"], "unknown mode 'strikt' (--mode): choose one of log, strict, telemetry. Did you mean 's"),
+        (["--mode", "strikt"], "unknown mode 'strikt' (--mode): choose one of log, strict, telemetry, off. Did you mean 's"),
         (["--rules", "lost-write=off"], "unknown rule 'lost-write' (--rules). Did you mean 'lost-writes'?"),
         (["--rules", "lost-writes=of"], "rule 'lost-writes' can't be set to 'of' (--rules): choose one of off, log, r"),
         (["--rules", "lost-writes"], "--rules: expected NAME=VALUE, got 'lost-writes'"),
-        (["--format", "yaml"], "argument --format: invalid choice: 'yaml'"),
+        (["--format", "yaml"], "unknown format 'yaml'"),
         (["--output", "no/such/folder/file"], "can't write no/such/folder/file: No such file or directory"),
         (["--output", "."], "can't write .: Is a directory"),
         (["--unknown"], "unrecognized arguments: --unknown"),
@@ -99,7 +99,7 @@ def test_isolated_interpreter(job: Place, option: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mode = 'loud'", "unknown mode 'loud' ({path}): choose one of log, strict, telemetry."),
+        ("mode = 'loud'", "unknown mode 'loud' ({path}): choose one of log, strict, telemetry, off."),
         ("rule = {}", "unknown setting 'rule' in [tool.sessionwatch] of {path}. Did you mean 'rules'?"),
         ("mode =", "{path} can't be read: "),
     ],
@@ -113,7 +113,7 @@ def test_configuration(job: Place, text: str, message: str) -> None:
 
 def test_environment(job: Place) -> None:
     """A mistake in the environment is told as one."""
-    message = "unknown mode 'loud' (environment): choose one of log, strict, telemetry."
+    message = "unknown mode 'loud' (environment): choose one of log, strict, telemetry, off."
     assert refused(job, "run", "job.py", env={"SESSIONWATCH_MODE": "loud"}).startswith(message)
 
 

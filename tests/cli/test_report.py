@@ -396,7 +396,7 @@ def test_interpreter_that_cannot_be_watched(place: Place) -> None:
     assert (outcome.status, outcome.out) == (0, "done\n")
     assert outcome.err.splitlines() == [
         "sessionwatch: 1 process not watched: ImportError: this wrapt is broken",
-        "sessionwatch: no findings",
+        "sessionwatch: incomplete, because not everything could be watched",
     ]
 
 
