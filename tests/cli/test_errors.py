@@ -29,7 +29,7 @@ def refused(place: Place, *argv: object, **options: object) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--mode", "strikt"], "unknown mode 'strikt' (--mode): choose one of log, strict, telemetry, off. Did you mean 's"),
+        (["--mode", "strikt"], "unknown mode 'strikt' (--mode): choose one of log, strict, telemetry, off. Did"),
         (["--rules", "lost-write=off"], "unknown rule 'lost-write' (--rules). Did you mean 'lost-writes'?"),
         (["--rules", "lost-writes=of"], "rule 'lost-writes' can't be set to 'of' (--rules): choose one of off, log, r"),
         (["--rules", "lost-writes"], "--rules: expected NAME=VALUE, got 'lost-writes'"),
