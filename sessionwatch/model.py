@@ -243,7 +243,7 @@ class Finding:
 
 
 def _digest(*parts: str, length: int) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:length]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
 def _name(site: Site | None) -> str:
