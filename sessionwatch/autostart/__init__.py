@@ -1,4 +1,4 @@
-"""Inside a watched process: ``sessionwatch.install()`` as soon as SQLAlchemy's ORM is imported.
+"""Inside a watched process: ``sessionwatch.install()`` as soon as SQLAlchemy's ORM is imported, or an engine is made.
 
 ``sitecustomize.py`` beside this file runs when a process starts, and loads this module by its path (the
 package may not be importable there) when the process imports SQLAlchemy. No error of ours may reach the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -34,6 +35,7 @@ def start(raw: str) -> None:
     arranged = Installation(json.loads(raw))
     for name in ("sqlalchemy.orm", *_FIRST):
         wrapt.register_post_import_hook(arranged, name)
+    wrapt.register_post_import_hook(arranged.without_orm, "sqlalchemy.engine.base")
 
 
 class Installation:
@@ -51,6 +53,21 @@ class Installation:
             _install(self._settings)
         except Exception as error:
             _note(self._settings["folder"], event="failed", error=f"{type(error).__name__}: {error}")
+
+    def without_orm(self, module: Any) -> None:
+        """A program may never import the ORM: then the first engine is the sign."""
+        engine = module.Engine
+        original = engine.__init__
+
+        @functools.wraps(original)
+        def __init__(this: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            if vars(engine).get("__init__") is __init__:
+                engine.__init__ = original
+            with contextlib.suppress(ImportError):
+                importlib.import_module("sqlalchemy.orm")  # of which we hear
+            original(this, *args, **kwargs)
+
+        engine.__init__ = __init__
 
 
 def _halfway(name: str, loaded: object) -> bool:

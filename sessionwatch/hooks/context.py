@@ -12,9 +12,12 @@ from ..record.events import Event
 from ..record.tracker import Tracker
 from ..record.watchdog import Watchdog
 from .changes import PendingWrites
+from .connections import Connections
 from .crossing import Crossing
+from .loops import Loops
 from .pools import Pools
 from .settings import Settings
+from .sharing import Sharing
 
 Kinds = tuple[type[Event], ...]
 
@@ -58,6 +61,9 @@ class Context:
     pending: PendingWrites
     pools: Pools
     settings: Settings
+    loops: Loops
+    connections: Connections
+    sharing: Sharing
     sites: bool  # whether places of loads and statements are worth their cost
     limits: Limits
     watchdog: Watchdog

@@ -19,7 +19,7 @@ from ..frames import callsite
 from ..frames.catching import Catch, caught
 from ..frames.chain import called
 from ..model import FindingError, Mark, RawSite
-from ..record.events import ErrorSwallowed
+from ..record.events import ErrorSwallowed, Write
 from ..record.ledger import SessionRecord
 from ..record.sql import summary, text_write
 from ..record.tracker import KEY, Tracker
@@ -37,7 +37,10 @@ __tracebackhide__ = True  # pytest: the story is in the message
 class Failure:
     """A database error that its session has not been rolled back for."""
 
-    __slots__ = ("changes", "classes", "error", "final", "kind", "mark", "places", "savepoint", "statement", "told")
+    __slots__ = (
+        "changes", "classes", "error", "final", "kind", "mark", "pending", "places", "savepoint", "statement",
+        "subject", "told",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,6 +63,8 @@ class Failure:
         self.final = final  # a flush or a commit: SQLAlchemy has ended the transaction, but not the session's part
         self.savepoint = weakref.ref(savepoint) if savepoint is not None else None  # the session's, of a flush
         self.told = False
+        self.pending: tuple[Write, ...] = ()  # what was added and not flushed when it failed, see hooks.discards
+        self.subject: str | None = None  # the class of the row whose flush failed
 
     @property
     def over(self) -> bool:
@@ -146,6 +151,8 @@ def tell(
     if failure.told:
         return None
     failure.told = True
+    if record.unit is not None:
+        record.unit.late.pop(record.number, None)  # one fault, one finding: see hooks.answers
     event = ErrorSwallowed(record, failure.statement, failure.kind, failure.mark, did, later, error)
     return tracker.emit(event, record.allowances)
 
@@ -230,6 +237,11 @@ def is_handled(failure: Failure) -> bool:
         return False
     handled = (reference() for reference in _handled.get())
     return any(error is one for one in (*chain(sys.exception()), *handled))
+
+
+def handled_around() -> bool:
+    """Whether a coroutine is handling an exception while its connection works in a greenlet."""
+    return any(reference() is not None for reference in _handled.get())
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

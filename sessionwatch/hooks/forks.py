@@ -46,8 +46,17 @@ def _in_memory(connection: Any) -> bool:
     )
 
 
-def patch_connect(tracker: Tracker) -> Callable[[Any], Any]:
-    """``_ConnectionRecord.__connect``: where a pool's connection was opened. A call a connection.
+def noted(tracker: Tracker) -> Callable[[Any, FrameType], None]:
+    """Where a pool's connection was opened."""
+
+    def note(pooled: Any, frame: FrameType) -> None:
+        tracker.connected[pooled] = callsite.mark(frame)
+
+    return note
+
+
+def patch_connect(tracker: Tracker, opened: tuple[Callable[[Any, FrameType], None], ...]) -> Callable[[Any], Any]:
+    """``_ConnectionRecord.__connect``: a pool has opened a connection. ``opened`` hears of its record.
 
     Private: the public event would make every checkout look for listeners.
     """
@@ -60,10 +69,11 @@ def patch_connect(tracker: Tracker) -> Callable[[Any], Any]:
                 unseen(error)
                 raise
             if tracker.active:
-                try:
-                    tracker.connected[self] = callsite.mark(sys._getframe(1))
-                except Exception:
-                    tracker.failed("_ConnectionRecord.__connect")
+                for listener in opened:
+                    try:
+                        listener(self, sys._getframe(1))
+                    except Exception:
+                        tracker.failed("_ConnectionRecord.__connect")
 
         return connect
 

@@ -28,6 +28,7 @@ from ..record.events import (
     RepeatedLoad,
     SessionEnded,
     SessionReused,
+    SharedConnection,
     SplitCommit,
     TransactionOverdue,
     UnloadedRead,
@@ -237,7 +238,16 @@ BUFFER = _private(
 
 # -- pools ---------------------------------------------------------------------------------------------
 
-DIALECT = _private(f"{POOL}:Pool", "_dialect", "whose one connection it is", Misconfigured)
+POOL_OF = _private(
+    f"{POOL}.base:_ConnectionRecord", "_ConnectionRecord__pool", "whether it lends to several", SharedConnection
+)
+DIALECT = _private(
+    f"{POOL}:Pool",
+    "_dialect",
+    "whose one connection it is, and who ends its transactions",
+    Misconfigured,
+    SharedConnection,
+)
 DO_GET = _private(f"{POOL}:QueuePool", "_do_get", "on the stack: a pool ran dry; else nobody says who holds it")
 QUEUE = _private(f"{POOL}:QueuePool", "_pool", "connections that wait; what is public takes its lock")
 IS_ASYNC = _private(f"{POOL}:QueuePool", "_is_asyncio", "which kind of queue")

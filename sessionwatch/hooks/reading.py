@@ -107,6 +107,7 @@ class Read:
         self.buffer = reader((), attrgetter, names.BUFFER)
 
     def _of_pools(self, reader: Callable[..., Reader]) -> None:
+        self.pool = reader(None, attrgetter, names.POOL_OF)  # of its record of a connection
         self.dialect = reader(None, attrgetter, names.DIALECT)
         self.queue = reader((None, False), attrgetter, names.QUEUE, names.IS_ASYNC)
         self.waiting = reader((), _attribute, names.WAITING)

@@ -22,6 +22,7 @@ from ..record.events import SessionReused
 from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
+from .discards import origin
 from .patch import unseen
 from .reading import read
 from .registries import lent_again
@@ -84,7 +85,7 @@ def patch_enter(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def patch_add(tracker: Tracker) -> Callable[[Any], Any]:
+def patch_add(tracker: Tracker, originating: bool = False) -> Callable[[Any], Any]:
     """``Session.add``: the place of a transaction's first add, for objects that never get flushed."""
 
     def make(original: Any) -> Any:
@@ -98,6 +99,8 @@ def patch_add(tracker: Tracker) -> Callable[[Any], Any]:
             if record is not None and record.added is None and record.closed_how is None:
                 try:
                     record.added = called(callsite.mark(sys._getframe(1)))
+                    if originating and record.origin is None:
+                        record.origin = origin(sys._getframe(1))
                 except Exception:
                     tracker.failed("Session.add")
 

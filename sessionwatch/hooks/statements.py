@@ -15,9 +15,13 @@ from ..record.events import Blocked
 from ..record.ledger import SessionRecord
 from ..record.sql import summary
 from ..record.tracker import KEY, Tracker
+from .answers import commit_failed
+from .connections import Connections
+from .discards import origin, unflushed
 from .failures import before_statement, failed
 from .failures import refused as refused_after_failure
 from .forks import inherited
+from .loops import Loops
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
 from .patch import unseen
@@ -29,12 +33,20 @@ __tracebackhide__ = True  # pytest: the story is in the message
 
 
 def patch_execute(
-    tracker: Tracker, *, sites: bool, entering: bool, blocking: bool, forking: bool
+    tracker: Tracker,
+    *,
+    sites: bool,
+    entering: bool,
+    blocking: bool,
+    forking: bool,
+    originating: bool,
+    core: Connections | None,
 ) -> Callable[[Any], Any]:
     """``Connection._exec_single_context`` and ``_exec_insertmany_context``: one call a cursor statement.
 
     ``sites``: places are worth their cost; ``entering``: whether somebody is inside matters; ``blocking``, ``forking``:
-    so does an event loop that waits, and a connection of the parent process.
+    so does an event loop that waits, and a connection of the parent process; ``originating``: so does who writes
+    first in a transaction. ``core``: where connections without a session matter.
 
     Private: any listener on Connection events costs every statement of the program 5 to 20 %.
     """
@@ -77,8 +89,12 @@ def patch_execute(
                             tracker.recent = get_ident(), place
                     if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
                         note(self, record, context, result, place or sys._getframe(1))
+                        if originating and record.origin is None and record.levels:
+                            record.origin = origin(sys._getframe(1))
                 except Exception:
                     tracker.failed("Connection._exec_context")
+            elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
+                _core(tracker, core, self, context, result, sys._getframe(1))
             if started:
                 _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
             return result
@@ -87,6 +103,15 @@ def patch_execute(
         return execute
 
     return make
+
+
+def _core(tracker: Tracker, core: Connections, connection: Any, context: Any, result: Any, frame: FrameType) -> None:
+    """The same for a connection without a session."""
+    try:
+        if tracker.active and tracker.wants is None:
+            core.note(connection, context, result, frame)
+    except Exception:
+        tracker.failed("Connection._exec_context")
 
 
 def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Any:
@@ -150,34 +175,48 @@ def _holds_up(connection: Any, frame: FrameType) -> bool:
     return not any(name.startswith(_NOTEBOOKS) for name in names)
 
 
-def patch_error(tracker: Tracker, *, overlaps: bool, failures: bool) -> Callable[[Any], Any]:
+def patch_error(
+    tracker: Tracker, *, overlaps: bool, failures: bool, late: bool, loops: Loops | None
+) -> Callable[[Any], Any]:
     """``Connection._handle_dbapi_exception``: every error of the driver, also while rows are fetched.
 
-    Private: the public event is an event of the dialect, which pays for it with each statement.
+    Private: the public event is an event of the dialect, which pays for it with each statement. ``loops``: those of
+    the pools' connections, where somebody asks.
     """
 
     def make(original: Any) -> Any:
         def _handle_dbapi_exception(self: Any, *args: Any, **kwargs: Any) -> Any:
+            pooled = None
+            if loops is not None:
+                with tracker.guarded("Connection._handle_dbapi_exception"):
+                    pooled = loops.holds(self)
             try:
                 return original(self, *args, **kwargs)
             except BaseException as error:
                 with tracker.guarded("Connection._handle_dbapi_exception"):
-                    noted(self, args, error, sys._getframe(1))
+                    noted(self, args, error, sys._getframe(1), pooled)
                 unseen(error)
                 raise
 
         return _handle_dbapi_exception
 
-    def noted(connection: Any, args: tuple[Any, ...], error: BaseException, frame: FrameType) -> None:
+    def noted(connection: Any, args: tuple[Any, ...], error: BaseException, frame: FrameType, pooled: Any) -> None:
         reference = connection.__dict__.get(KEY)
         record = reference() if reference is not None else None
+        driver_error, statement, *_, context = args[:5]
+        if loops is not None and pooled is not None:
+            what = summary(statement) if isinstance(statement, str) else None
+            loops.failed(pooled, record, what or "", error, frame)
         if record is None or not tracker.active:
             return
         if overlaps:
             driver_refused(tracker, connection, record, error, frame)
+        if late:
+            commit_failed(record, error, frame)
         if failures:
-            driver_error, *_, context = args[:5]
             failed(connection, record, driver_error, context, error, frame)
+            if record.origin is not None and record.failure is not None:
+                unflushed(record, record.failure, context)
 
     return make
 

@@ -11,15 +11,19 @@ from ..record.events import (
     Blocked,
     ChangedInPlace,
     ChangedTwice,
+    ConnectionEnded,
     Counted,
     DetachedRead,
     DetachedTouch,
     DetachedWrite,
+    DiscardedWrites,
     ErrorSwallowed,
+    ForeignLoop,
     GivenAway,
     ImplicitRead,
     InheritedConnection,
     InstanceEvent,
+    LateCommit,
     Misconfigured,
     Overlap,
     Reattached,
@@ -28,19 +32,24 @@ from ..record.events import (
     SessionEnded,
     SessionEvent,
     SessionReused,
+    SharedConnection,
     SplitCommit,
 )
 from ..record.watchdog import KINDS
 from . import (
     aio,
+    answers,
     changes,
     closing,
+    connections,
     crossing,
+    discards,
     failures,
     forks,
     holding,
     implicit,
     loads,
+    loops,
     mutation,
     ownership,
     pools,
@@ -67,12 +76,18 @@ LOADS: Kinds = (ImplicitRead, RepeatedLoad)
 REPEATED: Kinds = (RepeatedLoad, RepeatedGet)
 OWNED: Kinds = (InstanceEvent, Reattached, GivenAway, ChangedTwice, ChangedInPlace)  # an instance: where from?
 TAKEN: Kinds = (SessionReused, SessionEnded)
-FAILED: Kinds = (ErrorSwallowed,)
+FAILED: Kinds = (ErrorSwallowed, DiscardedWrites)
 REFUSED: Kinds = (Overlap, ErrorSwallowed)
-STATEMENTS: Kinds = (SessionEnded, *KINDS, *REFUSED, Blocked, InheritedConnection, SplitCommit)
+DISCARDED: Kinds = (DiscardedWrites,)
+LATE: Kinds = (LateCommit,)
+CORE: Kinds = (ConnectionEnded,)
+WROTE: Kinds = (SessionEnded, SplitCommit, SharedConnection, *LATE, *DISCARDED, *CORE)
+CONNECTED: Kinds = (InheritedConnection, ForeignLoop, SharedConnection)
+STATEMENTS: Kinds = (*WROTE, *KINDS, *REFUSED, Blocked, InheritedConnection)
 SETTINGS: Kinds = (Misconfigured,)
 
 ORM, AIO, ERRORS = "sqlalchemy.orm.session", "sqlalchemy.ext.asyncio.session", "sqlalchemy.exc"
+ASYNC_ENGINE = "sqlalchemy.ext.asyncio.engine"
 REGISTRY = "sqlalchemy.util._collections"
 POOL, CURSOR = "sqlalchemy.pool.base", "sqlalchemy.engine.cursor"
 ENGINE, ATTRIBUTES, COLLECTIONS = "sqlalchemy.engine.base", "sqlalchemy.orm.attributes", "sqlalchemy.orm.collections"
@@ -90,7 +105,8 @@ def _begin(context: Context) -> Callable[[Any], Any]:
 def _begun(context: Context) -> Callable[..., None]:
     watchdog = context.watchdog if context.wants(*KINDS) else None
     context.watchdog.describe = holding.describe
-    return transactions.after_begin(context.tracker, context.wants(Reattached, ChangedTwice), watchdog)
+    sharing = context.sharing if context.wants(SharedConnection) else None
+    return transactions.after_begin(context.tracker, context.wants(Reattached, ChangedTwice), watchdog, sharing)
 
 
 def _close(context: Context) -> Callable[[Any], Any]:
@@ -116,12 +132,35 @@ def _execute(context: Context) -> Callable[[Any], Any]:
         entering=context.wants(Overlap, *KINDS),
         blocking=context.wants(Blocked),
         forking=context.wants(InheritedConnection),
+        originating=context.wants(*DISCARDED),
+        core=context.connections if context.wants(*CORE) else None,
     )
 
 
 def _driver_error(context: Context) -> Callable[[Any], Any]:
-    overlaps, failures = context.wants(Overlap), context.wants(ErrorSwallowed)
-    return statements.patch_error(context.tracker, overlaps=overlaps, failures=failures)
+    return statements.patch_error(
+        context.tracker,
+        overlaps=context.wants(Overlap),
+        failures=context.wants(*FAILED),
+        late=context.wants(*LATE),
+        loops=context.loops if context.wants(ForeignLoop) else None,
+    )
+
+
+def _add(context: Context) -> Callable[[Any], Any]:
+    return sessions.patch_add(context.tracker, originating=context.wants(*DISCARDED))
+
+
+def _aexit(context: Context) -> Callable[[Any], Any]:
+    return connections.patch_aexit(context.connections)
+
+
+def _autobegin(context: Context) -> Callable[[Any], Any]:
+    return connections.patch_autobegin(context.connections)
+
+
+def _ping(context: Context) -> Callable[[Any], Any]:
+    return loops.patch_ping(context.loops)
 
 
 def _refusal(context: Context) -> Callable[[Any], Any]:
@@ -143,7 +182,10 @@ def _by_key(context: Context) -> Callable[[Any], Any]:
 
 
 def _connect(context: Context) -> Callable[[Any], Any]:
-    return forks.patch_connect(context.tracker)
+    opened = [forks.noted(context.tracker)] if context.wants(InheritedConnection) else []
+    opened += [context.loops.connected] if context.wants(ForeignLoop) else []
+    opened += [context.sharing.connected] if context.wants(SharedConnection) else []
+    return forks.patch_connect(context.tracker, tuple(opened))
 
 
 def _spawn(context: Context) -> Callable[[Any], Any]:
@@ -205,7 +247,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(ORM, "Session", "__enter__", (SessionReused,), lambda c: sessions.patch_enter(c.tracker)),
     Hook(REGISTRY, "ScopedRegistry", "__call__", TAKEN, lambda c: registries.patch_ask(c.tracker)),
     Hook(REGISTRY, "ThreadLocalRegistry", "__call__", TAKEN, lambda c: registries.patch_ask(c.tracker)),
-    Hook(ORM, "Session", "add", (SessionEnded,), lambda c: sessions.patch_add(c.tracker), takes="instance, _warn"),
+    Hook(ORM, "Session", "add", (SessionEnded, *DISCARDED), _add, takes="instance, _warn"),
     Hook(ORM, "Session", "expunge_all", GONE, _expunge_all),
     Hook(ORM, "Session", "_expunge_states", GONE, _expunge, takes="states, to_transient"),
     Hook(ORM, "Session", "_remove_newly_deleted", GONE, _deleted, takes="states"),
@@ -224,11 +266,14 @@ HOOKS: tuple[Hook, ...] = (
         optional=True,
     ),
     Hook(ENGINE, "Engine", "raw_connection", COUNTED, lambda c: pools.patch_raw_connection(c.pools)),
-    Hook(ENGINE, "Connection", "_handle_dbapi_exception", REFUSED, _driver_error),
+    Hook(ENGINE, "Connection", "_handle_dbapi_exception", (*REFUSED, *FAILED, *LATE, ForeignLoop), _driver_error),
+    Hook(ENGINE, "Connection", "_autobegin", CORE, _autobegin),
+    Hook(ASYNC_ENGINE, "AsyncConnection", "__aexit__", CORE, _aexit, optional=True),
+    Hook("sqlalchemy.engine.default", "DefaultDialect", "_do_ping_w_event", (ForeignLoop,), _ping, optional=True),
     Hook(ERRORS, "InvalidRequestError", "__init__", (*REFUSED, GivenAway), _refusal),
-    Hook(POOL, "_ConnectionRecord", "_ConnectionRecord__connect", (InheritedConnection,), _connect, optional=True),
+    Hook(POOL, "_ConnectionRecord", "_ConnectionRecord__connect", CONNECTED, _connect, optional=True),
     Hook(AIO, "", "greenlet_spawn", FAILED, _spawn, optional=True),
-    Hook("sqlalchemy.ext.asyncio.engine", "", "greenlet_spawn", FAILED, _spawn, optional=True),
+    Hook(ASYNC_ENGINE, "", "greenlet_spawn", (*FAILED, *CORE), _spawn, optional=True),
     Hook(ORM, "Session", "connection", KINDS, lambda c: holding.patch_connection(c.tracker)),
     Hook(CURSOR, "CursorFetchStrategy", "fetchmany", KINDS, _fetch, optional=True),
     Hook(CURSOR, "BufferedRowCursorFetchStrategy", "fetchmany", KINDS, _fetch, optional=True),
@@ -287,14 +332,19 @@ HOOKS: tuple[Hook, ...] = (
 # One row an event for all rules, where several need it: see `transactions`.
 LISTENERS: tuple[Listener, ...] = (
     Listener("after_begin", EVERY, _begun),
-    Listener("after_transaction_end", EVERY, lambda c: transactions.after_transaction_end(c.crossing.ended)),
+    Listener("after_transaction_end", EVERY, lambda c: transactions.after_transaction_end(c.tracker, c.crossing.ended)),
     Listener("before_flush", (ChangedTwice,), lambda c: crossing.before_flush(c.tracker, c.crossing)),
     Listener("after_flush", EVERY, lambda c: sessions.flushed),
     Listener("after_flush", SETTINGS, lambda c: settings.after_flush(c.settings)),
     Listener("before_commit", REFUSED, lambda c: transactions.before_commit(c.tracker)),
+    Listener("after_commit", DISCARDED, lambda c: discards.after_commit(c.tracker)),
+    Listener("after_commit", LATE, lambda c: answers.after_commit),  # before what was written is let go
     Listener("after_commit", EVERY, lambda c: transactions.after_commit(c.tracker, c.wants(SplitCommit))),
     Listener("after_commit", SETTINGS, lambda c: settings.after_commit(c.settings)),
+    Listener("after_rollback", DISCARDED, lambda c: discards.after_rollback),
     Listener("after_rollback", EVERY, lambda c: transactions.after_rollback(c.tracker)),
+    Listener("after_soft_rollback", DISCARDED, lambda c: discards.after_soft_rollback(c.tracker)),
+    Listener("after_soft_rollback", LATE, lambda c: answers.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", FAILED, lambda c: failures.after_soft_rollback(c.tracker)),
     # raw: without a function around it that makes the instance of the state, for each one that is added
     Listener("after_attach", CHANGED, lambda c: changes.attached(c.pending), {"raw": True}),
@@ -302,5 +352,8 @@ LISTENERS: tuple[Listener, ...] = (
 
 FOLLOWERS: tuple[Follower, ...] = (
     Follower((ChangedInPlace,), lambda c: mutation.follow(c.tracker)),
+    Follower(LATE, lambda c: answers.follow(c.tracker)),
+    Follower(CORE, lambda c: c.connections.forget),
+    Follower((SharedConnection,), lambda c: c.sharing.forget),
     Follower(COUNTED, lambda c: pools.follow(c.pools)),
 )

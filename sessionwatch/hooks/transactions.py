@@ -16,16 +16,20 @@ from .holding import begun
 from .overlaps import before_commit as somebody_inside
 from .reading import read
 from .reattach import note_database
+from .sharing import POOLS, Sharing
+from .sharing import ended as not_committed
 from .units import committed
 from .writes import owns
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
-def after_begin(tracker: Tracker, databases: bool, watchdog: Watchdog | None) -> Callable[[Any, Any, Any], None]:
+def after_begin(
+    tracker: Tracker, databases: bool, watchdog: Watchdog | None, sharing: Sharing | None
+) -> Callable[[Any, Any, Any], None]:
     """A transaction, or a savepoint, took a connection.
 
-    ``databases``: it matters which one it is of; ``watchdog``: where somebody wants its events.
+    ``databases``: it matters which one it is of; ``watchdog``, ``sharing``: where somebody wants their events.
     """
 
     def listener(session: Any, transaction: Any, connection: Any) -> None:
@@ -48,6 +52,9 @@ def after_begin(tracker: Tracker, databases: bool, watchdog: Watchdog | None) ->
             record.owned = (*record.owned, id(connection))
         else:
             record.external = True
+        if sharing is not None and type(connection.engine.pool) in POOLS:
+            with tracker.guarded("after_begin"):
+                sharing.watch(connection.engine.dialect)
         if watchdog is not None and record.owned:
             try:
                 begun(record, reference, watchdog, connection)
@@ -57,7 +64,7 @@ def after_begin(tracker: Tracker, databases: bool, watchdog: Watchdog | None) ->
     return listener
 
 
-def after_transaction_end(ended: Callable[[Any], None]) -> Callable[[Any, Any], None]:
+def after_transaction_end(tracker: Tracker, ended: Callable[[Any], None]) -> Callable[[Any, Any], None]:
     """A transaction or savepoint is over, one way or another. ``ended`` hears of a record at work."""
 
     def listener(session: Any, transaction: Any) -> None:
@@ -69,6 +76,8 @@ def after_transaction_end(ended: Callable[[Any], None]) -> Callable[[Any, Any], 
                 ended(record)
             if record.closed_how is None:
                 record.end_transaction()
+            if record.published is not None:
+                not_committed(tracker, record)
         elif transaction.nested and record.closed_how is None:
             record.end_savepoint()
 
@@ -106,6 +115,7 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
             if splitting and any(record.levels):
                 committed(tracker, session, record, sys._getframe(1), mark)
             record.committed = True
+            record.published = None
             record.ended_by = "committed"
             record.levels = ()
             if mark is not None:

@@ -149,12 +149,13 @@ def _live_connections(session: Any, record: SessionRecord) -> set[int]:
     return {
         id(entry[0])
         for entry in entries(session)
-        if entry[1].is_active and not driver_commits(entry[0]) and not _is_over(entry[0], record)
+        if entry[1].is_active and not driver_commits(entry[0]) and not is_over(entry[0], record.told_of_transaction)
     }
 
 
-def _is_over(connection: Any, record: SessionRecord) -> bool:
-    if connection.dialect.name in _IMPLICIT and not record.told_of_transaction:
+def is_over(connection: Any, told: bool) -> bool:
+    """Whether the driver has committed or rolled back behind SQLAlchemy's back, as its connection tells."""
+    if connection.dialect.name in _IMPLICIT and not told:
         return False
     return driver_is_idle(connection)
 

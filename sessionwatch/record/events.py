@@ -348,5 +348,74 @@ class TransactionOverdue(SessionEvent):
     limit: float
 
 
+@dataclass(slots=True, eq=False, repr=False)
+class ForeignLoop(SessionEvent):
+    """A pool's connection that was opened on one event loop failed on another one.
+
+    ``closed``: the loop that it was opened on has been closed meanwhile. ``task``: the name of the task that opened it.
+    """
+
+    record: Any | None  # ledger.SessionRecord; None for a connection without a session
+    statement: str  # operation and table; empty where the connection failed without a statement
+    used: Mark
+    connected: Mark
+    closed: bool
+    error: BaseException | None = None  # the driver's
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class LateCommit(SessionEvent):
+    """A response had been sent, and then the commit of what had been written before it failed."""
+
+    record: Any  # ledger.SessionRecord
+    status: int  # of the response
+    kind: str  # the exception's class
+    committed: Mark
+    in_framework: bool  # the caller of commit() is library code, not the user's
+    writes: tuple[Write, ...]  # newest last
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ConnectionEnded(Event):
+    """A Core connection was closed, collected, or is still open at exit, with writes that nobody committed."""
+
+    how: Literal["closed", "collected", "exit"]
+    ended: Mark | None
+    in_framework: bool  # the caller of close() is library code, not the user's
+    writes: tuple[Write, ...]  # newest last
+    kind: Literal["sync", "async"]
+    unit: str | None
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class SharedConnection(SessionEvent):
+    """Two worked on one connection of the driver's, and the second ended the first one's transaction.
+
+    ``kind``: undone (the second rolled back what the first had written), published (the second committed it, and the
+    first then did not).
+    """
+
+    kind: Literal["undone", "published"]
+    record: Any  # ledger.SessionRecord, of the first
+    other: Any | None  # of the second; None for a connection without a session
+    did: Literal["rolled back", "closed", "committed"]  # the second
+    mark: Mark  # where it did
+    writes: tuple[Write, ...]  # of the first, newest last
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DiscardedWrites(SessionEvent):
+    """A function rolled back after an error, and with its own work that of its caller, which then committed."""
+
+    record: Any  # ledger.SessionRecord
+    function: str  # that rolled back
+    statement: str  # that failed: operation and table
+    rolled_back: Mark
+    failed: Mark
+    first: Mark | None  # the caller's first write
+    committed: Mark
+    writes: tuple[Write, ...]
+
+
 # What may come after the session of an instance, or the scope of a session, has ended.
 LATE = (InstanceEvent, SessionReused, Reattached)

@@ -131,6 +131,11 @@ class SessionRecord(_Life):
     added: Mark | None = None  # the transaction's first add()
     pending: Any = ()  # the session's own collections of new, deleted and modified states
     expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
+    origin: Any = None  # who wrote first in its transaction, see hooks.discards
+    dropped: Any = ()  # what was written before the rollback that is under way
+    discarded: Any = None  # what a rollback took along of a caller
+    published: Any = None  # what somebody else committed on its connection, see hooks.sharing
+    promised = False  # it had written when its request was answered
     expiries = 0  # how often that happened
     loads: Any = _NOTHING  # by place and attribute, see hooks.loads
     gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper

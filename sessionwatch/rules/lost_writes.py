@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..frames.callsite import is_user
-from ..model import Evidence, Finding, Rule, Setting, Site
-from ..record.events import SessionEnded, Write
+from ..model import Evidence, Finding, Mark, Rule, Setting, Site
+from ..record.events import ConnectionEnded, SessionEnded, Write
 from ..record.story import counted, listed, opened, seen, session_json
 
 PAGE = """
@@ -15,6 +15,9 @@ PAGE = """
 A session was closed, reset, invalidated or collected, or was still open when the program ended, while it
 held new, changed or deleted objects, or rows written by a flush or a statement, that were neither
 committed nor explicitly rolled back. The database has discarded them.
+
+So is a Core connection (`engine.connect()`) that wrote and was closed, collected or left open at exit without a commit
+or rollback. What was written inside of `engine.begin()` or `connection.begin()` is not reported, whoever called that.
 
 A session that joined a transaction which somebody else began is left alone, as in the recipe for tests: what
 becomes of it is decided outside of the session.
@@ -49,6 +52,11 @@ HOW = {
     "collected": "the session was dropped and collected without a commit",
     "exit": "the program ended without a commit",
 }
+CONNECTION = {
+    "closed": "the connection was closed without a commit",
+    "collected": "the connection was dropped and collected without a commit",
+    "exit": "the program ended without a commit",
+}
 
 FIX = {
     "sync": "commit before the session ends: session.commit(), or `with Session(engine) as session, session.begin():`;"
@@ -60,8 +68,20 @@ FIX = {
 }
 
 
-def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
-    """One finding a session that ended with uncommitted writes."""
+CONNECTION_FIX = {
+    "sync": "commit before the block ends: connection.commit(), or `with engine.begin() as connection:`;\n"
+    "to discard on purpose: connection.rollback()",
+    "async": "commit before the block ends: await connection.commit(), or\n"
+    "`async with engine.begin() as connection:`;\n"
+    "to discard on purpose: await connection.rollback()",
+}
+
+
+def check(event: SessionEnded | ConnectionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
+    """One finding for each session or Core connection that ended with uncommitted writes."""
+    if isinstance(event, ConnectionEnded):
+        yield from _of_connection(event, [write for write in event.writes if not _ignored(write, settings)])
+        return
     writes = [write for write in event.writes if not _ignored(write, settings)]
     how = f"{event.scope} ended without a commit" if event.how == "scope" else HOW.get(event.how)
     if how is None or not writes:
@@ -71,12 +91,36 @@ def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
         rule="lost-writes",
         severity="fault",
         subject=listed(dict.fromkeys(write.subject for write in writes)),
-        message=f"{_what(writes)}, but {how}",
+        message=f"{_what(writes)}, but {how}{_answered(record)}",
         site=_place(event, writes),
         evidence=tuple(_evidence(event, writes)),
         fix=FIX[record.kind],
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
+    )
+
+
+def _answered(record: Any) -> str:
+    """What the client was told before: it believes what is not stored."""
+    if not record.promised or record.unit is None:
+        return ""
+    return f", after {record.unit.name} had answered {record.unit.answer}"
+
+
+def _of_connection(event: ConnectionEnded, writes: list[Write]) -> Iterator[Finding]:
+    if not writes:
+        return
+    ended = [seen("closed", event.ended)] if event.ended is not None else []
+    yield Finding(
+        rule="lost-writes",
+        severity="fault",
+        subject=listed(dict.fromkeys(write.subject for write in writes)),
+        message=f"{_what(writes)}, but {CONNECTION[event.how]}",
+        site=_place_of(event.ended, event.in_framework, writes),
+        evidence=(*ended, *(seen("written", write.mark, note=_written(write)) for write in reversed(writes))),
+        fix=CONNECTION_FIX[event.kind],
+        session=None,
+        unit=event.unit,
     )
 
 
@@ -109,13 +153,16 @@ def _be(parts: list[Write]) -> str:
 
 def _place(event: SessionEnded, writes: list[Write]) -> Site | None:
     """The call that discards; the last write where that is inside a framework, or there is none."""
-    ended = event.ended
-    if ended is not None and ended.site is not None and not event.in_framework and is_user(ended.site):
+    return _place_of(event.ended, event.in_framework, writes, event.record.opened)
+
+
+def _place_of(ended: Mark | None, in_framework: bool, writes: list[Write], opening: Mark | None = None) -> Site | None:
+    if ended is not None and ended.site is not None and not in_framework and is_user(ended.site):
         return ended.site.resolve()
     for write in reversed(writes):
         if write.mark is not None and write.mark.site is not None and is_user(write.mark.site):
             return write.mark.site.resolve()
-    for mark in (event.record.opened, ended):
+    for mark in (opening, ended):
         if mark is not None and mark.site is not None:
             return mark.site.resolve()
     return None
@@ -146,7 +193,7 @@ RULE = Rule(
     summary="A session ended with writes that were neither committed nor rolled back.",
     page=PAGE,
     on_in=frozenset({"log", "strict", "telemetry"}),
-    events=(SessionEnded,),
+    events=(SessionEnded, ConnectionEnded),
     parts=(Write,),
     loses_data=True,
     check=check,

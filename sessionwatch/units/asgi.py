@@ -10,7 +10,7 @@ from typing import Any
 
 from ..patching import unseen
 from .naming import NO_ROUTE, asgi_handler, asgi_route, method_of
-from .scope import FrameworkUnit, Sessions, failed, process_ends
+from .scope import FrameworkUnit, Sessions, Unit, are_answers_heard, failed, process_ends
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Scope = MutableMapping[str, Any]
@@ -40,7 +40,7 @@ class UnitOfWorkMiddleware:
         unit = request(scope, self.route)
         try:
             with unit:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, _answering(unit.unit, send))
         except BaseException as error:
             unseen(error)
             raise
@@ -57,6 +57,31 @@ def _lifespan(scope: Scope, send: Any) -> Any:
         if message.get("type") in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
             process_ends(over=False)
         await send(message)
+
+    return sending
+
+
+def _answering(unit: Unit | None, send: Any) -> Any:
+    """``send`` that tells the unit when the last part of a response has been sent."""
+    if unit is None or not are_answers_heard():
+        return send
+    status = 0
+
+    async def sending(message: Any) -> None:
+        nonlocal status
+        try:
+            await send(message)
+        except BaseException as error:
+            unseen(error)
+            raise
+        try:
+            kind = message["type"]
+            if kind == "http.response.start":
+                status = int(message["status"])
+            elif (kind == "http.response.body" and not message.get("more_body")) or kind == "http.response.pathsend":
+                unit.sent(status)
+        except Exception:
+            failed("the answer of a request")
 
     return sending
 
@@ -86,7 +111,7 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
             unit = request(scope)
             try:
                 with unit:
-                    await original(self, scope, receive, send)
+                    await original(self, scope, receive, _answering(unit.unit, send))
             except BaseException as error:
                 unseen(error)
                 raise

@@ -22,6 +22,7 @@ _current: ContextVar[Unit | None] = ContextVar("sessionwatch_unit", default=None
 _listeners: list[Callable[[Unit], Exception | None]] = []
 _reporters: list[Callable[[str], None]] = []
 _enders: list[Callable[[bool], None]] = []
+_answerers: list[Callable[[Unit], None]] = []
 
 
 class Unit:
@@ -38,9 +39,11 @@ class Unit:
         "_name",
         "_namers",
         "_records",
+        "answer",
         "answered",
         "commits",
         "ended",
+        "late",
         "lodges",
         "number",
         "outer",
@@ -59,6 +62,8 @@ class Unit:
         self.number = next(_numbers)
         self.ended = self.lodges = self.answered = False
         self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.units
+        self.answer = 0  # the status below 400 of a response that was sent in full
+        self.late: dict[int, Any] = {}  # commits that failed after it, by the session's number: see hooks.answers
         self._records: list[weakref.ref[Any]] = []
 
     @property
@@ -101,6 +106,13 @@ class Unit:
     def opened(self, record: Any) -> None:
         """Note the record of a session that was opened in this unit."""
         self._records.append(weakref.ref(record))
+
+    def sent(self, status: int) -> None:
+        """The client has the response: what a session of the unit has written by now is promised."""
+        if 0 < status < 400 and not self.answer:
+            self.answer = status
+            for listener in list(_answerers):
+                listener(self)
 
     def records(self) -> list[Any]:
         """The records of its sessions that still exist."""
@@ -260,6 +272,21 @@ def on_unit_end(
         _listeners.remove(listener)
         for told in reporters:
             _reporters.remove(told)
+
+
+@contextlib.contextmanager
+def on_answer(listener: Callable[[Unit], None]) -> Iterator[None]:
+    """Call ``listener`` when a request's response has been sent, for as long as the block lasts."""
+    _answerers.append(listener)
+    try:
+        yield
+    finally:
+        _answerers.remove(listener)
+
+
+def are_answers_heard() -> bool:
+    """Whether anybody wants to know when a response has been sent."""
+    return bool(_answerers)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..patching import unseen
 from .naming import NO_ROUTE, method_of
-from .scope import FrameworkUnit, current_unit, failed
+from .scope import FrameworkUnit, Unit, are_answers_heard, current_unit, failed
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Environ = dict[str, Any]
@@ -34,11 +34,42 @@ class UnitOfWorkMiddleware:
         return serve(self.app, environ, start_response, self.route)
 
 
+class Status:
+    """The status of a response, as the application gave it to the server; 0 where nobody wants to know it."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def noting(self, start_response: Any) -> Any:
+        """``start_response`` that notes the status on its way."""
+        if not are_answers_heard():
+            return start_response
+
+        def noted(status: str, *args: Any, **kwargs: Any) -> Any:
+            try:
+                self.code = int(status[:3])
+            except Exception:
+                failed("the answer of a request")
+            return start_response(status, *args, **kwargs)
+
+        return noted
+
+    def taken(self, unit: Unit | None) -> None:
+        """The server has a part of the body: the client will have the status."""
+        code, self.code = self.code, 0
+        try:
+            if unit is not None:
+                unit.sent(code)
+        except Exception:
+            failed("the answer of a request")
+
+
 class Body:
     """A response's body that ends its unit where it ends itself. The unit is current while its parts are made."""
 
-    def __init__(self, unit: FrameworkUnit, body: Iterable[bytes]) -> None:
+    def __init__(self, unit: FrameworkUnit, body: Iterable[bytes], status: Status) -> None:
         self._unit = unit
+        self._status = status
         self._body = body
         self._parts = iter(body)
 
@@ -48,11 +79,14 @@ class Body:
     def __next__(self) -> bytes:
         try:
             with self._unit:
-                return next(self._parts)
+                part = next(self._parts)
         except BaseException as error:
             self._unit.end()
             unseen(error)
             raise
+        if part and self._status.code:
+            self._status.taken(self._unit.unit)
+        return part
 
     def close(self) -> None:
         try:
@@ -84,12 +118,12 @@ def serve(
 
     key = ("wsgi", id(environ.get("wsgi.input")))  # middlewares copy the environ; the input stays the same object
     unit = FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key)
-    mine = unit.unit
+    mine, status = unit.unit, Status()
     if mine is not None:
         mine.lodges = lodges
     try:
         with unit:
-            body = app(environ, start_response)
+            body = app(environ, start_response if mine is None else status.noting(start_response))
     except BaseException as error:
         unit.end()
         unseen(error)
@@ -101,7 +135,7 @@ def serve(
         unit.end()
         return body
     try:
-        return Body(unit, body)
+        return Body(unit, body, status)
     except Exception:  # nothing that can be iterated: the server's error
         unit.end()
         return body

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Self
 from .. import config, rules
 from ..frames import callsite, chain
 from ..hooks import changes, closing, installing, ownership, recorded
+from ..hooks.connections import Connections
 from ..hooks.context import Context
 from ..hooks.errors import RAISED
+from ..hooks.loops import Loops
 from ..hooks.pools import Pools
 from ..hooks.private import VERSION
 from ..hooks.reading import live_sessions, read
 from ..hooks.settings import Settings
+from ..hooks.sharing import Sharing
 from ..model import Evidence, Finding, FindingError, Limits, Mode, Ownership, Rule, project_root
 from ..output import sinks
 from ..output.messages import holders, render
@@ -80,6 +83,9 @@ class Watch:
         self.tracker.when_pool_ran_dry = self._pool_ran_dry
         self._pending = changes.PendingWrites(self.tracker)
         self._pools = Pools(self.tracker)
+        self._sharing = Sharing(self.tracker)
+        self._connections = Connections(self.tracker)
+        self._loops = Loops(self.tracker)
         self._settings = Settings(self.tracker)  # what was told of them is told, whatever mode is switched to
         self.watchdog = Watchdog(self.tracker.emit, self._taken_back, self.tracker.failed, self._limits())
         self.watchdog.attend = self.tracker.notes.say
@@ -160,6 +166,9 @@ class Watch:
             self._pending,
             self._pools,
             self._settings,
+            self._loops,
+            self._connections,
+            self._sharing,
             sites=not counting,
             limits=self._limits(),
             watchdog=self.watchdog,
@@ -606,6 +615,7 @@ class Watch:
                     if self.recording is not None:
                         self.recording.left_open(record)
                     record.muted = True
+            self._connections.at_exit()
             if self.signals is not None:
                 self.signals.flush()
             if self.recording is not None:

@@ -16,10 +16,11 @@ from tests.programs import every_use
 GONE = "_called_something_else"
 MODES: tuple[Any, ...] = ("log", "strict", "telemetry")
 # What a name that other names can't stand in for takes with it; worked out by hand, not from the list.
+WRITTEN = {"lost-writes", "shared-connection", "late-commit", "discarded-writes"}  # what tells of writes
 TAKES = {
-    "Session._new": {"lost-writes", "config"},
-    "Session._deleted": {"lost-writes", "config", "cross-session"},
-    "WeakInstanceDict._modified": {"lost-writes", "config", "cross-session"},
+    "Session._new": {*WRITTEN, "config"},
+    "Session._deleted": {*WRITTEN, "config", "cross-session"},
+    "WeakInstanceDict._modified": {*WRITTEN, "config", "cross-session"},
     "Session._flushing": {"swallowed-error", "config"},
     "_sessions": {"detached-write", "cross-session", "swallowed-error"},
     "Session._before_attach": {"cross-session"},
@@ -27,11 +28,11 @@ TAKES = {
     "Session._merge._recursive": {"reattach"},
     "load_on_pk_identity.refresh_state": {"n-plus-one"},
     "SessionTransaction._connections": {
-        "lost-writes", "session-leak", "long-session", "split-unit-of-work", "swallowed-error", "config",
+        *WRITTEN, "session-leak", "long-session", "split-unit-of-work", "swallowed-error", "config",
     },
     "InstanceState._instance_dict": {"detached-access", "detached-touch", "detached-write", "reattach"},
     "InstanceState.runid": {"n-plus-one", "reattach", "cross-session"},
-    "Connection._dbapi_connection": {"lost-writes", "long-session", "cross-process"},
+    "Connection._dbapi_connection": {*WRITTEN, "long-session", "cross-process"},
     "Connection._has_events": set(),
     "_all_registries": {"untracked-mutation"},
 }  # fmt: skip

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, NullPool, create_engine, select
+from sqlalchemy import Engine, NullPool, StaticPool, create_engine, select
 from sqlalchemy.exc import MissingGreenlet, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, joinedload, selectinload, undefer
@@ -23,6 +23,7 @@ from sessionwatch.watch.watch import Watch
 from tests.backends import enforce_foreign_keys
 from tests.rules import models
 from tests.rules.clock import Clock
+from tests.services import POSTGRESQL
 
 
 def example(slug: str, section: str) -> str:
@@ -40,6 +41,12 @@ def run(source: str, path: Path, engine: Engine, watch: Watch) -> None:
     prelude |= {"selectinload": selectinload, "joinedload": joinedload, "undefer": undefer, "__file__": str(path)}
     prelude |= {"asyncio": asyncio, "AsyncSession": AsyncSession, "async_engine": asynchronous(path, source)}
     prelude["sleep"] = Clock(watch).sleep
+    if "TestClient" in source:
+        prelude["engine"] = in_a_file(path)
+    if "memory_engine" in source:
+        prelude["memory_engine"] = in_memory()
+    if "asyncpg_url" in source:
+        prelude["asyncpg_url"] = POSTGRESQL.url().set(drivername="postgresql+asyncpg")
     process = os.getpid()
     try:
         with suppress(DetachedInstanceError, MissingGreenlet, StatementError):
@@ -49,6 +56,22 @@ def run(source: str, path: Path, engine: Engine, watch: Watch) -> None:
             os._exit(0)
     prelude.clear()
     gc.collect()
+
+
+def in_memory() -> Engine:
+    """A database in memory, whose one connection all sessions share."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    enforce_foreign_keys(engine)
+    models.seed(engine)
+    return engine
+
+
+def in_a_file(path: Path) -> Engine:
+    """A database of its own for an example that answers requests, which run in threads."""
+    engine = create_engine(f"sqlite:///{path.with_suffix('.db')}")
+    enforce_foreign_keys(engine)
+    models.seed(engine)
+    return engine
 
 
 def asynchronous(path: Path, source: str) -> AsyncEngine | None:

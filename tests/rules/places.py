@@ -8,7 +8,8 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessionwatch import Finding
+from sessionwatch import Finding, rules
+from sessionwatch.model import Level
 from sessionwatch.watch.watch import Watch
 
 
@@ -44,3 +45,8 @@ def is_idle(engine: Engine | AsyncEngine) -> bool:
     pool = engine.pool if isinstance(engine, Engine) else engine.sync_engine.pool
     checked_out = getattr(pool, "checkedout", None)
     return checked_out is None or checked_out() == 0
+
+
+def alone(slug: str, level: Level = "log") -> dict[str, Level]:
+    """Levels with one rule on and every other one off."""
+    return {rule.slug: level if rule.slug == slug else "off" for rule in rules.ALL}

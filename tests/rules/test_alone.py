@@ -45,6 +45,13 @@ PROGRAMS: dict[str, dict[str, list[str]]] = {
         ]
     },
     "lost-writes": {
+        "ConnectionEnded": [
+            """
+            from sqlalchemy import text
+            with engine.connect() as connection:
+                connection.execute(text("UPDATE orders SET status = 'paid'"))
+            """,
+        ],
         "SessionEnded": [
             """
             session = Session(engine)
@@ -62,7 +69,7 @@ PROGRAMS: dict[str, dict[str, list[str]]] = {
             with Session(engine) as session:
                 session.execute(delete(Item))
             """,
-        ]
+        ],
     },
     "session-leak": {
         "SessionEnded": [

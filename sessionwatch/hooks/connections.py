@@ -1,0 +1,189 @@
+"""Core connections (``engine.connect()``) that wrote in a transaction which SQLAlchemy began by itself.
+
+A connection that never writes so is left as it is. The first such write gives it a ``close`` of its own, which
+says what the close discards; a session's connections, and what runs inside ``begin()``, are never touched.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ..frames import callsite
+from ..frames.callsite import Caller, looked_at
+from ..record.events import ConnectionEnded
+from ..record.ledger import Entry, SessionRecord, recognised
+from ..record.tracker import Tracker
+from ..units.scope import current_unit
+from .failures import handled_around
+from .patch import unseen
+from .writes import driver_commits, is_over, note, summarised
+
+__tracebackhide__ = True  # pytest: the story is in the message
+BEGAN, HELD = "_sessionwatch_began", "_sessionwatch_held"  # on a connection
+
+
+class Held:
+    """What one connection wrote in one transaction. It has of a session's record what notes writes."""
+
+    session_id = 0
+    told_of_transaction = False
+    kind = "sync"
+    wrote, count_rows, end_writes = SessionRecord.wrote, SessionRecord.count_rows, SessionRecord.end_writes
+
+    def __init__(self, connection: Any, transaction: Any) -> None:
+        self.owned = (id(connection),)
+        self.levels: tuple[dict[Any, Entry], ...] = ()
+        self.written: Any = {}
+        self.temporary: frozenset[str] = frozenset()
+        self.over = False
+        self.exiting: tuple[Caller, BaseException | None] | None = None  # taken before close() moved to another task
+        self.connection = weakref.ref(connection)
+        self.transaction = weakref.ref(transaction, self._ended)
+        unit = current_unit()
+        self.unit = unit.name if unit is not None else None
+        error = sys.exception()
+        self.errors = (recognised(error),) if error is not None else ()
+        if connection.dialect.is_async:
+            self.kind = "async"
+
+    def _ended(self, _: object) -> None:
+        if self.connection() is not None:  # else both were collected at once
+            self.over = True
+
+    def writes(self) -> Any:
+        """What is lost if the connection goes now."""
+        transaction = self.transaction()
+        if self.over or (transaction is not None and not transaction.is_active):
+            return ()
+        return tuple(summarised((entry for level in self.levels for entry in level.values()), self.temporary))
+
+
+class Connections:
+    """The Core connections of one installation that wrote and are not closed."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self._open: dict[int, tuple[weakref.ref[Any], Held]] = {}  # by the id() of the connection
+
+    def note(self, connection: Any, context: Any, result: Any, frame: FrameType) -> None:
+        """A statement was run on a connection that belongs to no session."""
+        transaction = connection.get_transaction()
+        began = connection.__dict__.get(BEGAN)
+        if began is None or began() is not transaction or connection.in_nested_transaction():
+            return
+        held = connection.__dict__.get(HELD)
+        if held is None or held.transaction() is not transaction:
+            held = Held(connection, transaction)
+        note(connection, held, context, result, frame)
+        if any(held.levels) and held is not connection.__dict__.get(HELD):
+            self._keep(connection, held)
+
+    def _keep(self, connection: Any, held: Held) -> None:
+        number, reference = id(connection), weakref.ref(connection, lambda _: self._collected(number))
+        self._open[number] = reference, held
+        connection.__dict__[HELD] = held
+        connection.__dict__["close"] = lambda: self._close(reference)
+
+    def _close(self, reference: weakref.ref[Any]) -> None:
+        connection: Any = reference()
+        if connection is None:  # somebody kept the method alone
+            return
+        who = event = None
+        leaving = False
+        try:
+            held = self._let_go(connection)
+            if held is not None and self.tracker.active:
+                who, error = held.exiting or (callsite.caller(sys._getframe(1)), sys.exception())
+                leaving = bool(error is not None and recognised(error) not in held.errors) or bool(handled_around())
+                if not leaving and not driver_commits(connection) and not is_over(connection, held.told_of_transaction):
+                    event = _event(held, "closed", who)
+        except Exception:
+            self.tracker.failed("Connection.close")
+        try:
+            type(connection).close(connection)
+        except BaseException as failure:
+            unseen(failure)
+            raise
+        raised = self.tracker.emit(event) if event is not None else None
+        if raised is not None:
+            raise raised
+
+    def _let_go(self, connection: Any) -> Held | None:
+        connection.__dict__.pop("close", None)
+        held: Held | None = connection.__dict__.pop(HELD, None)
+        self._open.pop(id(connection), None)
+        return held
+
+    def _collected(self, number: int) -> None:
+        found = self._open.pop(number, None)
+        if found is not None and self.tracker.active and not sys.is_finalizing():
+            with self.tracker.by_collector("collected"):
+                event = _event(found[1], "collected", None)
+                if event is not None:
+                    self.tracker.emit(event)
+
+    def at_exit(self) -> None:
+        """Report those that are open when the program ends."""
+        for reference, held in list(self._open.values()):
+            connection = reference()
+            event = _event(held, "exit", None) if connection is not None else None
+            if event is not None:
+                self.tracker.emit(event)
+
+    def forget(self) -> None:
+        """Give every connection its own ``close`` back."""
+        for reference, _ in list(self._open.values()):
+            connection = reference()
+            if connection is not None:
+                self._let_go(connection)
+        self._open.clear()
+
+
+def _event(held: Held, how: Any, who: Caller | None) -> ConnectionEnded | None:
+    writes = held.writes()
+    if not writes:
+        return None
+    ended = looked_at(who[0]) if who is not None else None
+    return ConnectionEnded(how, ended, who is None or who[1], writes, held.kind, held.unit)  # type: ignore[arg-type]
+
+
+def patch_autobegin(connections: Connections) -> Callable[[Any], Any]:
+    """``Connection._autobegin``: the transactions that nobody asked for. A session begins its own.
+
+    Private: a transaction does not say who began it.
+    """
+
+    def make(original: Any) -> Any:
+        def _autobegin(self: Any) -> None:
+            original(self)
+            transaction = self.get_transaction()
+            if transaction is not None:
+                self.__dict__[BEGAN] = weakref.ref(transaction)
+
+        return _autobegin
+
+    return make
+
+
+def patch_aexit(connections: Connections) -> Callable[[Any], Any]:
+    """``AsyncConnection.__aexit__``: it closes in a task of its own, which has neither the frame nor the exception."""
+
+    def make(original: Any) -> Any:
+        async def __aexit__(self: Any, type_: Any, value: Any, traceback: Any) -> Any:  # noqa: N807
+            with connections.tracker.guarded("AsyncConnection.__aexit__"):
+                held = getattr(self.sync_connection, "__dict__", {}).get(HELD)
+                if held is not None:
+                    held.exiting = callsite.caller(sys._getframe(1)), value
+            try:
+                return await original(self, type_, value, traceback)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return __aexit__
+
+    return make
