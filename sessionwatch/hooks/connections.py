@@ -121,10 +121,11 @@ class Connections:
     def _collected(self, number: int) -> None:
         found = self._open.pop(number, None)
         if found is not None and self.tracker.active and not sys.is_finalizing():
-            with self.tracker.by_collector("collected"):
+            notes = self.tracker.notes
+            with notes.by_collector("collected"):
                 event = _event(found[1], "collected", None)
                 if event is not None:
-                    self.tracker.emit(event)
+                    notes.note(lambda: self.tracker.emit(event))
 
     def at_exit(self) -> None:
         """Report those that are open when the program ends."""

@@ -419,3 +419,6 @@ class DiscardedWrites(SessionEvent):
 
 # What may come after the session of an instance, or the scope of a session, has ended.
 LATE = (InstanceEvent, SessionReused, Reattached)
+
+
+ENDS = (SessionEnded, ConnectionEnded)  # what may happen while the collector runs

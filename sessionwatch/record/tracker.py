@@ -22,7 +22,7 @@ from ..model import Mark
 from ..saying import say
 from ..units.scope import Unit, current_unit
 from .allowances import Allowance, active_allowances
-from .events import Event, SessionEnded
+from .events import ENDS, Event
 from .ledger import Ledger, SessionRecord, recognised
 from .notes import Notes, in_finalizer
 
@@ -209,10 +209,10 @@ class Tracker:
     def emit(self, event: Event, allowances: tuple[Allowance, ...] = ()) -> Exception | None:
         """Hand an event to the rules; what comes back is to be raised at a safe point."""
         if getattr(self._busy, "depth", 0):
-            if isinstance(event, SessionEnded):  # the collector ran the program's own finalizers inside of our work
+            if isinstance(event, ENDS):  # the collector ran the program's own finalizers inside of our work
                 self._busy.later.append((event, (*allowances, *active_allowances())))
             return None
-        if isinstance(event, SessionEnded) and not self.notes.collecting and in_finalizer():
+        if isinstance(event, ENDS) and not self.notes.collecting and in_finalizer():
             allowances = (*allowances, *active_allowances())
             self.notes.note(lambda: self.emit(event, allowances))
             return None
