@@ -108,7 +108,7 @@ def timeline(lines: Iterable[Json], findings: Sequence[Json]) -> Timeline | None
 class _Builder:
     def __init__(self, findings: Sequence[Json]) -> None:
         self._findings = findings
-        self._by_print = {(text(one, "fingerprint"), number(one, "line")): n for n, one in enumerate(findings)}
+        self._by_print = {_key(one, _is_covered(one)): n for n, one in enumerate(findings)}
         self._made = Timeline()
         self._lanes: dict[tuple[str, str], int] = {}
         self._several = False  # processes
@@ -189,7 +189,7 @@ class _Builder:
         times: list[list[float | None]] = [[None] * len(items(one, "evidence")) for one in self._findings]
         count: dict[int, int] = {}
         for line in occurrences:
-            index = self._by_print.get((text(line, "fingerprint"), number(line, "line")))
+            index = self._by_print.get(_key(line, line.get("covered") is True))
             pid = int(number(line, "pid"))
             session = places.get((pid, text(line, "session")))
             if index is None or session is None:
@@ -276,6 +276,15 @@ def items(line: Json, name: str) -> Sequence[object]:
 def mapping(value: object) -> Json | None:
     """An object of JSON; None for anything else."""
     return value if isinstance(value, dict) else None
+
+
+def _key(line: Json, covered: bool) -> tuple[str, float, bool]:
+    """What tells a finding from others, as `Finding.key` does."""
+    return text(line, "fingerprint"), number(line, "line"), covered
+
+
+def _is_covered(finding: Json) -> bool:
+    return finding.get("allowed") is not None or bool(finding.get("known"))
 
 
 def _optional(value: object) -> float | None:

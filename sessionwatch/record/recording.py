@@ -157,6 +157,7 @@ class Recording:
                 "pid": self._pid,
                 "fingerprint": finding.fingerprint,
                 "line": finding.line,
+                "covered": finding.key[-1],
                 "session": label,
                 "t": self._time(when),
                 "late": isinstance(event, LATE),

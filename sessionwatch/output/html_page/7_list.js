@@ -74,7 +74,7 @@ function story(finding, cause) {
   const allow = `# sessionwatch: allow ${finding.rule} -- reason`, line = R.sites[finding.site]?.[1];
   const where = { new: "new: not in the baseline", known: "known: in the baseline", allowed: `allowed: ${finding.allowed}` }[stateOf(finding)];
   const told = finding.unit ? ` in ${finding.unit}` : "";
-  const chain = finding.chain.slice(1);
+  const here = finding.chain.indexOf(finding.site), chain = finding.chain.slice(here + 1);
   return h("article", { class: `find ${finding.severity}`, id: `f-${finding.id}`, "aria-labelledby": `h-${finding.id}` },
     h("h3", { id: `h-${finding.id}` }, finding.message),
     h("p", { class: "w" }, h("code", {}, finding.rule), ` ${finding.subject}${told}, seen ${plural(finding.count, "time")}, ${where}`, P && sceneOf(finding) ? h("button", { class: "btn", type: "button", "data-show": finding.index }, "Show in the time line") : null),
@@ -82,6 +82,7 @@ function story(finding, cause) {
     h("div", { class: "two" },
       h("div", {}, h("h4", {}, siteIn(finding.site)), sourceOf(finding), h("div", { class: "block" }, h("h4", {}, "Evidence, newest first"), evidenceOf(finding))),
       h("div", {}, fixOf(finding, cause),
+        here > 0 ? listed("Through, innermost first", finding.chain.slice(0, here).map(siteIn), here) : null,
         h("div", { class: "block" }, h("h4", {}, "Called from"),
           h("ol", { class: "chain" }, chain.map((site) => h("li", {}, siteIn(site))), h("li", { class: "end" }, finding.unit || (chain.length ? "no unit of work" : "not known: no caller in another file, no unit of work")))),
         listed("Units", finding.units.filter((unit) => unit !== finding.unit), finding.unitsTotal - (finding.unit ? 1 : 0)),
