@@ -141,6 +141,13 @@ def _run_parser() -> Parser:
     _add_formats(parser)
     parser.add_argument("--output", metavar="FILE", help="where the report goes (default: stderr)")
     parser.add_argument(
+        "--report",
+        metavar="FORMAT:FILE",
+        action="append",
+        default=[],
+        help="another report of the same run, into a file (several times)",
+    )
+    parser.add_argument(
         "--fail",
         action="store_true",
         help="exit status 1 instead of 0 where there is a finding, 2 where a process could not be watched",
@@ -163,6 +170,7 @@ def _run(arguments: list[str]) -> int:
             output=options.output,
             fail=options.fail,
             unused_allows=options.unused_allows,
+            reports=tuple(options.report),
         ),
         kind,
         program,

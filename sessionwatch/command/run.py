@@ -47,6 +47,12 @@ class Options:
     output: str | None = None
     fail: bool = False
     unused_allows: bool = False
+    reports: tuple[str, ...] = ()  # FORMAT:FILE, beside the one above
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """All that are asked for."""
+        return frozenset((self.format, *(formats.split(one)[0] for one in self.reports)))
 
 
 class Command(NamedTuple):
@@ -86,6 +92,8 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     if missing:
         _say(f"sessionwatch: {missing}")
     command = find_command(kind, program)
+    for one in options.reports:
+        formats.write(formats.split(one)[1], "")  # a mistake is told before the program starts
     with kept_waiting() as signals, _opened(options.output) as target, _private_folder() as folder:
         files = _files(options, folder)
         status = supervise(command.argv, _environment(options, files), command.executable) if not signals else 0
@@ -152,7 +160,7 @@ def _files(options: Options, folder: str) -> Files:
     findings = os.path.join(folder, "findings.jsonl")
     if options.format == "json" and options.output and os.path.isfile(options.output):
         findings = os.path.realpath(options.output)
-    recording = os.path.join(folder, "recording.jsonl") if options.format in formats.RECORDED else None
+    recording = os.path.join(folder, "recording.jsonl") if options.formats & formats.RECORDED else None
     files = Files(folder, findings, recording)
     try:
         for path in (files.findings, files.notes):
@@ -245,6 +253,8 @@ def _afterwards(options: Options, files: Files, target: IO[str] | None, command:
             about=about(command),
         )
         told = _tell(options, files, target, made)
+        for name, file in map(formats.split, options.reports):
+            formats.write(file, formats.find(name)(made))
         return 1 if made.shown else NOT_WATCHED if made.failures() or not told else 0
     except Exception as error:
         _say(f"sessionwatch: the report can't be made: {type(error).__name__}: {error}")

@@ -218,7 +218,7 @@ def test_keeps_all_with_a_finding() -> None:
     """Of ten thousand sessions a sample stays, but every one with a finding."""
     recorded = [session(number, number / 100, number / 100 + 0.005) for number in range(1, 10_001)]
     recorded += [occurrence(number, number / 100 + 0.006) for number in range(1, 500)]
-    made = timeline(recorded, list(crowd(500)))
+    made = timeline(recorded, [finding(number) for number in range(1, 501)])
     assert made is not None
     assert len(made.sessions) < 4_000
     assert sum(bool(one.findings) for one in made.sessions) == 499
