@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,7 +115,8 @@ def _demonstrate(url: str | None, keep: bool) -> int:
         for name, title in HALVES.items():
             with prepared(url or f"sqlite:///{folder}/{name}.db", keep) as database:
                 _say(title)
-                problems += _half(name, database, folder / f"{name}.jsonl")
+                page = _page() if name == "faulty" else None
+                problems += _half(name, database, folder / f"{name}.jsonl", page)
         if keep:
             _say(f"\nKept: {'the tables sessionwatch_demo_* of the repaired service' if url else folder}")
     if problems:
@@ -124,18 +126,26 @@ def _demonstrate(url: str | None, keep: bool) -> int:
     return 0
 
 
-def _half(name: str, database: Database, findings: Path) -> list[str]:
+def _page() -> Path:
+    """Where the faulty half's report goes, to be looked at afterwards."""
+    return Path(tempfile.mkdtemp(prefix="sessionwatch-report-")) / "report.html"
+
+
+def _half(name: str, database: Database, findings: Path, page: Path | None) -> list[str]:
     """Run one half and show what it says and what is in its tables; return what was not as it should be."""
-    _say(f"$ sessionwatch run -m {name}.main")
-    problems = _run(name, database, findings)
+    options = ["--report", f"html:{page}"] if page is not None else []
+    _say(f"$ {' '.join(['sessionwatch', 'run', *options, '-m', f'{name}.main'])}")
+    problems = _run(name, database, findings, options)
+    if page is not None:
+        _say(f"\nThe same as a page, with a picture of what every session did: {page}")
     problems += _compare_rows(name, database.orders())
     if database.async_url is None and name == "faulty":
         _say("The asyncio part is skipped: it needs greenlet and an asyncio driver such as aiosqlite.")
     return problems + _compare(marked(name, database.async_url is not None), _found(findings))
 
 
-def _run(name: str, database: Database, findings: Path) -> list[str]:
-    command = [sys.executable, "-m", "sessionwatch", "run", "-m", f"{name}.main"]
+def _run(name: str, database: Database, findings: Path, options: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-m", "sessionwatch", "run", *options, "-m", f"{name}.main"]
     try:
         ended = subprocess.run(
             command,

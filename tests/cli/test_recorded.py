@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from tests.cli.programs import LOST_LINE, Place
 
 LOSE = "import shop\nengine = shop.make_engine()\nshop.lose(engine)\n"
@@ -68,7 +70,7 @@ def test_children(place: Place) -> None:
     data = run(place, "job.py")
     assert [session["end"] for session in data["picture"]["sessions"]] == ["lost"] * 3
     assert len({lane["name"] for lane in data["picture"]["lanes"]}) == 3
-    assert data["findings"][0]["count"] == 3
+    assert sum(finding["count"] for finding in data["findings"]) == 3
 
 
 def test_killed(place: Place) -> None:
@@ -103,6 +105,24 @@ def test_other_formats_record_nothing(place: Place) -> None:
     """The text's run makes no recording."""
     place.write("job.py", LOSE + "from sessionwatch.watch.installation import current\nprint(current().recording)\n")
     assert place.sessionwatch("run", "job.py").out == "None\n"
+
+
+def test_several_reports(place: Place) -> None:
+    """One run makes as many reports as are asked for, beside the text on stderr."""
+    place.write("job.py", LOSE)
+    outcome = place.sessionwatch("run", "--report", "html:report.html", "--report", "json:found.jsonl", "job.py")
+    assert "lost-writes" in outcome.err
+    assert page_data(place)["picture"] is not None
+    assert len(place.findings("found.jsonl")) == 1
+
+
+@pytest.mark.parametrize("wrong", ["html", "htm:report.html", "html:nowhere/report.html"])
+def test_report_that_cant_be_made(place: Place, wrong: str) -> None:
+    """A mistake in --report is told before the program starts."""
+    place.write("job.py", "print('started')")
+    outcome = place.sessionwatch("run", "--report", wrong, "job.py")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("sessionwatch: error: ")
 
 
 def test_from_findings_alone(place: Place) -> None:

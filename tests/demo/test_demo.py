@@ -113,6 +113,15 @@ def test_the_demo_shows_the_loss_the_report_and_the_repair() -> None:
     assert positions == sorted(positions), ended.stdout
 
 
+def test_the_demo_makes_a_page(tmp_path: Path) -> None:
+    """The faulty half's report is a page too, with the picture; the output says where."""
+    ended = command(TMPDIR=str(tmp_path))
+    line = next(line for line in ended.stdout.splitlines() if line.startswith("The same as a page"))
+    page = Path(line.rpartition(": ")[2]).read_text()
+    assert '"picture":{' in page
+    assert "faulty/orders.py" in page
+
+
 def test_the_demo_succeeds_on_another_database_and_leaves_no_table_in_it(url: URL) -> None:
     """Its tables are dropped at the end."""
     ended = command("--database-url", url.render_as_string(hide_password=False))

@@ -14,7 +14,7 @@ from sessionwatch.output.html import page
 from sessionwatch.output.html_data import Data, dumped, letters
 from sessionwatch.output.sources import Sources
 from sessionwatch.output.timeline import timeline
-from tests.output.sample import BEGAN, HOSTILE, crowd, finding, hostile, occurrence, session, shop
+from tests.output.sample import BEGAN, HOSTILE, finding, hostile, occurrence, session, shop
 
 
 def data_of(text: str) -> dict[str, Any]:
