@@ -65,7 +65,7 @@ def test_nothing_is_recorded_for_others(project: Project) -> None:
         from sessionwatch.watch.installation import current
 
         def test_it():
-            assert current().recording is None
+            assert current().audience.recording is None
         """
     )
     project.run("--sessionwatch-report", "text:report.txt").assert_outcomes(passed=1)

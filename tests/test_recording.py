@@ -169,9 +169,9 @@ def test_change_that_is_told_later(recorded: Recorded, shop: Engine) -> None:
     with unit_of_work("nightly"):
         order = detached(shop)
         order.status = "shipped"
-        before = recorded.watch.recording.clock() if recorded.watch.recording else 0.0
+        before = recorded.watch.audience.recording.clock() if recorded.watch.audience.recording else 0.0
     (line,) = recorded.lines("finding")
-    recording = recorded.watch.recording
+    recording = recorded.watch.audience.recording
     assert recording is not None
     assert line["t"] <= recording._epoch + before
     assert line["unit_name"] == "nightly"
@@ -246,7 +246,7 @@ def test_findings_are_bounded(monkeypatch: pytest.MonkeyPatch, recorded: Recorde
     monkeypatch.setattr(module, "MOST_FOUND", 3)
     for _ in range(5):
         lose(shop)
-    recorded.watch._at_exit()
+    recorded.watch.ends.at_exit()
     assert len(recorded.lines("finding")) == 3
     assert recorded.lines("totals")[0]["unnoted"] == 2
 
@@ -315,7 +315,7 @@ def test_own_installation_goes_on_recording(tmp_path: Path, shop: Engine) -> Non
 
 def test_file_that_is_gone(recorded: Recorded, shop: Engine, tmp_path: Path) -> None:
     """Where nothing can be written any more, the program goes on."""
-    recording = recorded.watch.recording
+    recording = recorded.watch.audience.recording
     assert isinstance(recording, Recording)
 
     def write(line: bytes) -> None:

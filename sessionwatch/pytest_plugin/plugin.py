@@ -279,8 +279,8 @@ class Plugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.watch.recording is not None:
-            self.watch.recording.finish()
+        if self.watch.audience.recording is not None:
+            self.watch.audience.recording.finish()
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output["sessionwatch"] = [seen.record() for seen in self.store]

@@ -75,7 +75,7 @@ def test_it_is_a_leak_at_the_end_of_the_program(shop: Engine, watch: Watch, cloc
     kept: list[Session] = []
     in_thread(lambda: open_and_forget(shop, kept))
     wait(clock)
-    watch._at_exit()
+    watch.ends.at_exit()
     assert [finding.rule for finding in watch.findings] == ["long-session", "session-leak"]
     assert watch.findings[1].line == line("left-open")
     kept[0].close()

@@ -101,8 +101,8 @@ def test_scope(otel: Otel, installed: Watch, shop: Engine) -> None:
 def test_repeated_finding_is_logged_again_after_an_hour(otel: Otel, installed: Watch, shop: Engine) -> None:
     """The first occurrence is logged, then one an hour, with the count so far, for a log that is kept for a week."""
     now = [0.0]
-    assert installed.signals is not None
-    installed.signals.logs = Logs(otel.logger_provider, clock=lambda: now[0])
+    assert installed.audience.signals is not None
+    installed.audience.signals.logs = Logs(otel.logger_provider, clock=lambda: now[0])
     for moment in (0.0, 1.0, REPEAT - 1, REPEAT, REPEAT + 1, 2 * REPEAT):
         now[0] = moment
         lose(shop)
@@ -327,7 +327,7 @@ def test_errors_of_ours_quote_nothing(
 
     with install(otel.providers, on_finding=callback):
         lose(shop)
-    assert "sessionwatch failed in sink Watch._call_back" in caplog.text
+    assert "sessionwatch failed in sink Audience._call_back" in caplog.text
     assert "ValueError\n" in caplog.text
     assert f"{__file__}:{callback.__code__.co_firstlineno + 1} in callback" in caplog.text
     assert "secret" not in caplog.text

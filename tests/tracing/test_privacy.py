@@ -389,7 +389,7 @@ def test_internal_errors_quote_nothing(
 
     with install(otel.providers, on_finding=callback) as watch:
         lost_writes(zoo, 0)
-        assert watch.status()["internal_errors"] == {"sink Watch._call_back": 1}
+        assert watch.status()["internal_errors"] == {"sink Audience._call_back": 1}
     assert "ValueError" in caplog.text
     assert CORE not in caplog.text
 
