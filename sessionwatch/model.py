@@ -258,6 +258,9 @@ def _stacktrace(chain: tuple[Site, ...]) -> str:
 # -- ownership -------------------------------------------------------------------------------------
 
 
+UNPICKLED = "it was unpickled or copied; no session has held this one"  # what is missing of an `Ownership`
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ownership:
     """Who owned an instance. Sites are None where the history is missing; ``missing`` says why.

@@ -7,14 +7,16 @@ import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from time import perf_counter
 from types import FrameType
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session, scoped_session
 
 from ..frames import callsite
-from ..frames.callsite import Caller, Wanted, looked_at
+from ..frames.callsite import Caller, Wanted, is_user, looked_at
 from ..frames.chain import with_callers
+from ..frames.handed import awaited_at
 from ..model import RawSite
 from ..record.allowances import Allowance
 from ..record.events import Overlap, SessionEnded, Write
@@ -28,6 +30,7 @@ from .overlaps import tell as tell_overlap
 from .patch import unseen
 from .reading import read
 from .sessions import REGISTRY, WITH, adopted, opener
+from .units import undone
 from .writes import left_behind, uncommitted
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -117,7 +120,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
             who = end = None
             try:
                 frame = sys._getframe(1)
-                who = _leaver(codes, record, frame)
+                who = _leaver(codes, record, frame, self)
                 end = _ending(tracker, self, record, who, frame, how)
             except Exception:
                 tracker.failed("Session._close_impl")
@@ -155,14 +158,24 @@ def _ended(tracker: Tracker, record: SessionRecord, how: str, who: Caller | None
         tracker.when_ended(record, outcome)
 
 
-def _leaver(codes: Wanted, record: SessionRecord, frame: FrameType) -> Caller:
+def handed(session: Any, who: Caller) -> Caller:
+    """Who closes the session where its method was handed to a worker thread: who awaits that."""
+    code = who[0][0]
+    found = awaited_at(session) if code is None or (who[1] and not is_user(RawSite(code, who[0][1]))) else None
+    if found is None:
+        return who
+    (code, lasti), task = found
+    return (code, lasti, who[0][2], task), False, None, who[3]
+
+
+def _leaver(codes: Wanted, record: SessionRecord, frame: FrameType, session: Any = None) -> Caller:
     """Who closes the session, and the end of what scope that is."""
     exit_ = record.exiting
     if exit_ is not None:
         who: Caller = exit_.caller
         record.closed_scope = exit_.scope or scope_of(who, record)
     else:
-        who = callsite.caller(frame, codes)
+        who = handed(session, callsite.caller(frame, codes))
         record.closed_scope = scope_of(who, record)
     if who[2] is not None:
         record.closer = who[2]
@@ -186,10 +199,13 @@ def _ending(
     leaving = on_its_way(error, record)
     writes = () if leaving else uncommitted(session, record)
     swallowed = not leaving and record.failure is not None and record.failure.wrote and how != "invalidated"
+    if (leaving or writes) and any(record.levels):
+        undone(tracker, session, record, frame)
     if writes or swallowed:
         writes, swallowed = _unanswered(record, frame, writes, swallowed)
         leaving = not (writes or swallowed)
     if leaving and record.began is not None:
+        record.failed_at = perf_counter()
         record.rolled_back, record.ended_by = True, "rolled_back"
     overlap = overlap_with(tracker, record, looked_at(who[0]), frame) if record.inside is not None else None
     if overlap is not None:

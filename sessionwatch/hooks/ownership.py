@@ -11,7 +11,7 @@ from sqlalchemy import Column
 from sqlalchemy.orm.attributes import instance_state
 
 from ..frames import callsite
-from ..model import Mark, Ownership, RawSite, Site
+from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
 from ..record.allowances import Allowance
 from ..record.ledger import Known
 from ..record.tracker import KEY, Tracker
@@ -79,7 +79,7 @@ def owner(tracker: Tracker, state: Any) -> Owner:
         return tracker.ledger.owner(reference), expunged[0] if expunged else None, missing
     if noted is not None:
         return noted[0], noted[1], None
-    return None, None, "no session is known to have held it"
+    return None, None, UNPICKLED if read.unpickled(state) is not None else "no session is known to have held it"
 
 
 def foreign(tracker: Tracker, state: Any) -> bool:

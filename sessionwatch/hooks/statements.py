@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 from ..frames import callsite, whereabouts
+from ..frames.handed import awaited_at
+from ..model import RawSite
 from ..record.events import Blocked
 from ..record.ledger import SessionRecord
 from ..record.sql import summary
@@ -25,7 +27,7 @@ from .loops import Loops
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
 from .patch import unseen
-from .reading import in_greenlet, read
+from .reading import in_greenlet, read, session_of
 from .writes import note
 
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
@@ -50,6 +52,8 @@ def patch_execute(
 
     Private: any listener on Connection events costs every statement of the program 5 to 20 %.
     """
+
+    known = callsite.known_users()
 
     def make(original: Any) -> Any:
         def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
@@ -84,7 +88,10 @@ def patch_execute(
                     record.statements += 1
                     record.last = context.statement
                     if sites:  # walked to once a statement: for the session, for what it wrote and for what it loads
-                        place = record.last_site = place or callsite.site(sys._getframe(1))
+                        place = place or callsite.site(sys._getframe(1))
+                        if place is None or record.exiting is not None or place.code.co_filename not in known:
+                            place = ran_at(record, place)
+                        record.last_site = place
                         if not any(read.has_events(self)):
                             tracker.recent = get_ident(), place
                     if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
@@ -114,10 +121,22 @@ def _core(tracker: Tracker, core: Connections, connection: Any, context: Any, re
         tracker.failed("Connection._exec_context")
 
 
+def ran_at(record: SessionRecord, place: RawSite | None) -> RawSite | None:
+    """Where a statement was run, where the stack does not tell: by a block's end, or by a method in a worker thread."""
+    if callsite.is_user(place):
+        return place
+    if record.exiting is not None:
+        code, lasti, _, _ = record.exiting.caller[0]
+        return RawSite(code, lasti) if code is not None else place
+    session = session_of(record)
+    found = awaited_at(session) if session is not None else None
+    return found[0] if found is not None else place
+
+
 def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Any:
     """The place of the transaction's first statement, which may run for long, or fail."""
     try:
-        return record.begins_at(callsite.site(frame))
+        return record.begins_at(ran_at(record, callsite.site(frame)))
     except Exception:
         tracker.failed("Connection._exec_context")
 

@@ -342,7 +342,7 @@ LISTENERS: tuple[Listener, ...] = (
     Listener("after_commit", EVERY, lambda c: transactions.after_commit(c.tracker, c.wants(SplitCommit))),
     Listener("after_commit", SETTINGS, lambda c: settings.after_commit(c.settings)),
     Listener("after_rollback", DISCARDED, lambda c: discards.after_rollback),
-    Listener("after_rollback", EVERY, lambda c: transactions.after_rollback(c.tracker)),
+    Listener("after_rollback", EVERY, lambda c: transactions.after_rollback(c.tracker, c.wants(SplitCommit))),
     Listener("after_soft_rollback", DISCARDED, lambda c: discards.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", LATE, lambda c: answers.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", FAILED, lambda c: failures.after_soft_rollback(c.tracker)),

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from time import perf_counter
+from types import FrameType
 from typing import Any
 
 from ..frames import callsite
+from ..model import Mark
+from ..record.ledger import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from .crossing import drop
@@ -18,7 +22,8 @@ from .reading import read
 from .reattach import note_database
 from .sharing import POOLS, Sharing
 from .sharing import ended as not_committed
-from .units import committed
+from .statements import ran_at
+from .units import committed, undone
 from .writes import owns
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -111,14 +116,15 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
         if record.changes:
             record.changes = ()  # what was changed stands
         try:
-            mark = callsite.mark(sys._getframe(1)) if session.expire_on_commit else None
-            if splitting and any(record.levels):
+            written = splitting and any(record.levels)
+            mark = commit_mark(record, sys._getframe(1)) if written or session.expire_on_commit else None
+            if written and mark is not None:
                 committed(tracker, session, record, sys._getframe(1), mark)
             record.committed = True
             record.published = None
             record.ended_by = "committed"
             record.levels = ()
-            if mark is not None:
+            if mark is not None and session.expire_on_commit:
                 record.expired(mark, "by commit()")
             if record.failure is not None and record.failure.told:
                 record.failure = None  # the transaction is over, and with it an error that was told
@@ -128,8 +134,18 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
     return listener
 
 
-def after_rollback(tracker: Tracker) -> Callable[[Any], None]:
-    """An explicit rollback, of the transaction or of the innermost savepoint."""
+def commit_mark(record: SessionRecord, frame: FrameType) -> Mark:
+    """Where a commit is made: by a line, or by the end of a block, which SQLAlchemy may run in a task of its own."""
+    mark = callsite.mark(frame)
+    place = ran_at(record, mark.site)
+    if place is mark.site:
+        return mark
+    task = record.exiting.caller[0][3] if record.exiting is not None else mark.task
+    return Mark(place, mark.thread, task)
+
+
+def after_rollback(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
+    """An explicit rollback, of the transaction or of the innermost savepoint. ``splitting``: its unit matters."""
 
     def listener(session: Any) -> None:
         record = getattr(session, KEY, None)
@@ -137,9 +153,15 @@ def after_rollback(tracker: Tracker) -> Callable[[Any], None]:
             return
         if record.changes:
             drop(record)
+        try:
+            if splitting and any(record.levels) and not session.in_nested_transaction():
+                undone(tracker, session, record, sys._getframe(1))
+        except Exception:
+            tracker.failed("after_rollback")
         record.drop_writes()
         if not session.in_nested_transaction():
             record.rolled_back = True
+            record.failed_at = perf_counter()
             record.ended_by = "rolled_back"
             try:
                 record.expired(callsite.mark(sys._getframe(1)), "by rollback()")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -19,12 +21,18 @@ from .writes import is_temporary
 __tracebackhide__ = True  # pytest: the story is in the message
 
 # A commit that nobody has looked at yet, in a plain tuple: URL and id() of the pool by id() of the connection, what was
-# written, temporary tables, session, its number, where it was opened, and where it was committed.
-Unread = tuple[dict[int, tuple[Any, int]], tuple[Any, ...], frozenset[str], int, int, Raw | None, Mark]
+# written, temporary tables, session, its number, where it was opened, where it was committed, and what was around that.
+Unread = tuple[
+    dict[int, tuple[Any, int]], tuple[Any, ...], frozenset[str], int, int, Raw | None, Mark, tuple[RawSite, ...]
+]
+_OUTWARDS = 8  # places of the user's around a commit that tell one line from another
+_serials = itertools.count(1)
+# The commits that were made before in this task, or before it was begun: a task that is begun later inherits them.
+_before: ContextVar[tuple[int, ...]] = ContextVar("sessionwatch_commits", default=())
 
 
-def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> None:
-    """A commit of a transaction that wrote, at ``mark`` if that is known already.
+def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark) -> None:
+    """A commit of a transaction that wrote, at ``mark``.
 
     What is to be raised waits until the session has let go of everything.
     """
@@ -33,35 +41,86 @@ def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: Fram
         record.waiting = tracker.emit(event, record.allowances) or record.waiting
 
 
-def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> SplitCommit | None:
-    """The event of a commit that is not the first one of its unit, by another session, to one database."""
+def undone(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
+    """A transaction that wrote is rolled back: is another session's part of the unit stored?"""
+    unit = record.unit
+    if unit is not None and not unit.ended and unit.sessions == "one" and unit.commits:
+        mark = looked_at(record.exiting.caller[0]) if record.exiting is not None else callsite.mark(frame)
+        event = split(session, record, frame, mark, stored=False)
+        if event is not None:
+            unit.half = event, record.allowances  # told at its end: the session may try again
+
+
+def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark, stored: bool = True) -> SplitCommit | None:
+    """The event of a commit that is not the first one of its unit, by another session, to one database.
+
+    Not ``stored``: of a rollback.
+    """
     unit = record.unit
     if unit is None:
-        return _split_of_a_call(session, record, frame, mark)
+        return _split_of_a_call(session, record, frame, mark) if stored else None
     if unit.ended or unit.sessions == "many":
         return None
-    unread = _unread(session, record, mark or callsite.mark(frame))
+    unread = _unread(session, record, mark, _around(record, frame))
     commits = unit.commits
     if not commits:
-        unit.commits = unread  # read only if there is another one, which few units have
+        unit.commits = (unread, _numbered())  # read only if there is another one, which few units have
         return None
     if type(commits) is tuple:
-        commits = unit.commits = list(_read(commits))
+        commits = unit.commits = [(*one, commits[0][-1], commits[1]) for one in _read(commits[0])]
     found = None
     for database, commit in _read(unread):
-        first = _earlier(commits, database, commit)
-        if first is not None:
-            found = SplitCommit(record, first, commit, unit.name, None)
+        first = _earlier(commits, database, commit, unread[-1], record) if stored else _first(commits, database)
+        if first is not None and first[1].session != commit.session and not _is_another_unit(first, unread, record):
+            found = SplitCommit(record, first[1], commit, unit.name, None, stored)
+    if found is not None and stored:
+        unit.half = None
     return found
 
 
-def _split_of_a_call(session: Any, record: SessionRecord, frame: FrameType, mark: Mark | None) -> SplitCommit | None:
+def _numbered() -> int:
+    serial = next(_serials)
+    _before.set((*_before.get(), serial))
+    return serial
+
+
+def _around(record: SessionRecord, frame: FrameType) -> tuple[RawSite, ...]:
+    if record.exiting is not None:
+        code, lasti, _, _ = record.exiting.caller[0]
+        return (*((RawSite(code, lasti),) if code is not None else ()), *record.exiting.around[:_OUTWARDS])
+    return callsite.users(frame, _OUTWARDS)
+
+
+def _first(commits: list[Any], database: Any) -> Any:
+    return next((kept for kept in commits if kept[0] == database), None)
+
+
+def _is_another_unit(first: Any, unread: Unread, record: SessionRecord) -> bool:
+    """Whether the second session does work of its own.
+
+    In a task that was begun when the first one had committed; opened when the first one had failed, for a record of
+    that; or by the very line that opened the first one, again and again.
+    """
+    _, commit, around, serial = first
+    mark, mine = unread[-2], unread[-1]
+    if commit.committed is not None and mark.task != commit.committed.task and serial in _before.get():
+        return True
+    if around and around == mine:
+        return True
+    unit = record.unit
+    others = (one for one in unit.records() if one.session_id == commit.session) if unit is not None else ()
+    return bool(record.errors_at_open) or any(
+        one.failed_at is not None and one.failed_at <= record.started for one in others
+    )
+
+
+def _split_of_a_call(session: Any, record: SessionRecord, frame: FrameType, mark: Mark) -> SplitCommit | None:
     """The same where no unit is declared: it is the call that asked for both sessions."""
     asking = activation.asking(frame, record.callers)
     if not asking:
         return None
     found = None
-    for database, commit in _read(_unread(session, record, mark or callsite.mark(frame))):
+    for database, commit in _read(_unread(session, record, mark)):
         pair = activation.together(asking, database, record.session_id, commit)
         if pair is not None:
             function = RawSite(pair[0].code, -1).resolve().function
@@ -69,29 +128,30 @@ def _split_of_a_call(session: Any, record: SessionRecord, frame: FrameType, mark
     return found
 
 
-def _earlier(commits: list[Any], database: Any, commit: Commit) -> Commit | None:
+def _earlier(commits: list[Any], database: Any, commit: Commit, around: Any, record: SessionRecord) -> Any:
     """Note a commit in its unit; another session's first one to the same database, at the first time only."""
     kept = [other for other in commits if other[0] == database]
     if not kept:
-        commits.append((database, commit))
+        commits.append((database, commit, around, _numbered()))
     elif len(kept) == 1 and kept[0][1].session != commit.session:
-        commits.append((database, commit))
-        return kept[0][1]  # type: ignore[no-any-return]
+        if not _is_another_unit(kept[0], (*(None,) * 6, commit.committed, around), record):  # type: ignore[arg-type]
+            commits.append((database, commit, around, _numbered()))
+        return kept[0]
     return None
 
 
-def _unread(session: Any, record: SessionRecord, mark: Mark) -> Unread:
+def _unread(session: Any, record: SessionRecord, mark: Mark, around: tuple[RawSite, ...] = ()) -> Unread:
     """What there is to know of a commit, while its transaction is still there; neither session nor engine is kept."""
     databases = {}
     for kept in entries(session):
         engine = kept[0].engine
         databases[id(kept[0])] = engine.url, id(engine.pool)
-    return databases, record.levels, record.temporary, record.session_id, record.number, record.opening, mark
+    return databases, record.levels, record.temporary, record.session_id, record.number, record.opening, mark, around
 
 
 def _read(unread: Unread) -> Iterator[tuple[Any, Commit]]:
     """Each database that was written to, and the commit of it. Temporary tables don't count."""
-    databases, levels, temporary, session, number, opening, mark = unread
+    databases, levels, temporary, session, number, opening, mark, _ = unread
     opened = looked_at(opening) if opening is not None else None
     first: dict[Any, Any] = {}
     for level in levels:

@@ -337,6 +337,7 @@ class SplitCommit(SessionEvent):
     second: Commit
     unit: str | None
     function: str | None
+    stored: bool = True  # the second one's writes; else they were rolled back or lost
 
 
 @dataclass(slots=True, eq=False, repr=False)

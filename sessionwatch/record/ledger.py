@@ -141,6 +141,7 @@ class SessionRecord(_Life):
     gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper
     roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
     committed = rolled_back = False
+    failed_at: float | None = None  # when its transaction was last rolled back
     failure: Any  # a database error that was not rolled back, see hooks.failures
     inside: FrameType | None  # our own frame around the statement that is being run, for as long as it runs
     overlapped: str | None = None  # the story of two that were inside at the same time, once it has been told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..model import Finding, Ownership, Rule
+from ..model import UNPICKLED, Finding, Ownership, Rule
 from ..record.events import DetachedRead
 from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
@@ -48,7 +48,7 @@ def check(event: DetachedRead, settings: dict[str, Any]) -> Iterator[Finding]:
         rule="detached-access",
         severity="fault",
         subject=subject,
-        message=f"{subject} was read after its session had ended; {WHAT[event.kind]} needs a session",
+        message=_message(event, subject),
         site=primary(event.mark, owner.loaded if owner else None, owner.opened if owner else None),
         evidence=(seen("touched", event.mark), *history(owner)),
         fix=_fix(event, owner),
@@ -57,9 +57,19 @@ def check(event: DetachedRead, settings: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
+def _message(event: DetachedRead, subject: str) -> str:
+    owner, what = event.ownership, WHAT[event.kind]
+    if owner is not None and owner.missing == UNPICKLED:
+        return f"{subject} was read on an unpickled or copied {event.model}, which has no session; {what} needs one"
+    return f"{subject} was read after its session had ended; {what} needs a session"
+
+
 def _fix(event: DetachedRead, owner: Ownership | None) -> str:
     emptied = expired_by_commit(owner)
     asked = option(event) if needs_option(event) else ""
+    if owner is not None and owner.missing == UNPICKLED and not asked:
+        name = event.model.lower()
+        return f"merge it into a session first, and read it from what comes back: {name} = session.merge({name})"
     if not asked:
         if emptied:
             return "read it before the commit, or make the sessions with expire_on_commit=False"

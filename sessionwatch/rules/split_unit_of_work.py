@@ -12,7 +12,10 @@ from ..record.story import BEFORE_INSTALL, primary, seen, session_json
 PAGE = """
 ## What it reports
 Two sessions committed writes to the same database within one unit of work: a request (ASGI, WSGI), a task
-(Celery, a background task), a `unit_of_work()`. It points at the second session's first write, once a unit.
+(Celery, a background task), a `unit_of_work()`. It points at the second session's first write, once per unit. Worse,
+and said so: one session committed, and another one's writes were rolled back or lost, so that half of the unit is
+stored. A task that was begun after the commit is a unit of its own, and so is a session that was opened after the
+other one had failed, or that one line opens again and again.
 
 Without any of these the unit is one call of the function that asked for both sessions from different lines:
 itself, through a provider, or by calling two functions with a session of their own. A module's own code is
@@ -60,9 +63,11 @@ def check(event: SplitCommit, settings: dict[str, Any]) -> Iterator[Finding]:
         rule="split-unit-of-work",
         severity="advice",
         subject=event.unit if event.unit is not None else str(event.function),
-        message=f"{what} committed its writes in two sessions: the first ones stay where the second ones fail",
+        message=f"{what} committed its writes in two sessions: the first ones stay where the second ones fail"
+        if event.stored
+        else f"half of {what} is stored: one session committed, and another one's writes were rolled back",
         site=primary(event.second.written),
-        evidence=(*_evidence(event.second), *_evidence(event.first)),
+        evidence=(*_evidence(event.second, "committed" if event.stored else "undone"), *_evidence(event.first)),
         fix="use one session and one commit for all of it: hand the first session on; where it is meant,\n"
         'say so: `with unit_of_work("…", sessions="many"):`',
         session=session_json(event.record),
@@ -70,8 +75,8 @@ def check(event: SplitCommit, settings: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _evidence(commit: Commit) -> Iterator[Evidence]:
-    yield seen("committed", commit.committed, commit.label)
+def _evidence(commit: Commit, end: str = "committed") -> Iterator[Evidence]:
+    yield seen(end, commit.committed, commit.label)
     yield seen("written", commit.written, commit.label)
     yield seen("opened", commit.opened, commit.label, BEFORE_INSTALL if commit.opened is None else "")
 

@@ -43,6 +43,7 @@ class Unit:
         "answered",
         "commits",
         "ended",
+        "half",
         "late",
         "lodges",
         "number",
@@ -61,6 +62,7 @@ class Unit:
         self.request: tuple[str, int] | None = None
         self.number = next(_numbers)
         self.ended = self.lodges = self.answered = False
+        self.half: Any = None  # a part that was rolled back while another one is stored: see hooks.units
         self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.units
         self.answer = 0  # the status below 400 of a response that was sent in full
         self.late: dict[int, Any] = {}  # commits that failed after it, by the session's number: see hooks.answers

@@ -48,6 +48,9 @@ class Ends:
         """A unit is over; returns what is to be raised."""
         self._tracker.notes.say()
         raised = self._pending.report(unit) if self._pending.waiting else []
+        if unit.half is not None:
+            (event, allowances), unit.half = unit.half, None
+            self._tracker.emit(event, allowances)  # advice: nothing to be raised over an exception on its way
         still_open = [record for record in unit.records() if record.closed_how is None]
         if unit.lodges:
             for record in still_open:

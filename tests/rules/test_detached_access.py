@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import logging
+import pickle
 import threading
 import traceback
 import types
@@ -727,3 +729,31 @@ async def test_strict_under_asyncio(strict: Watch, async_shop: AsyncEngine) -> N
         order = (await session.scalars(select(Order))).one()
     assert isinstance(read(order, "notes"), FindingError)
     assert is_idle(async_shop)
+
+
+# -- unpickled and copied -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [lambda order: pickle.loads(pickle.dumps(order)), copy.deepcopy])
+def test_names_an_unpickled_or_copied_instance_as_that(shop: Engine, watch: Watch, copied: Any) -> None:
+    """No session of it has ended: it never had one."""
+    with Session(shop) as session:
+        order = copied(session.get_one(Order, 1))
+    with pytest.raises(DetachedInstanceError):
+        assert order.items
+    finding = only(watch, "detached-access")
+    assert finding.message == (
+        "Order.items was read on an unpickled or copied Order, which has no session; a lazy load needs one"
+    )
+    assert finding.evidence[-1].note == "it was unpickled or copied; no session has held this one"
+
+
+def test_names_the_session_of_an_unpickled_instance_that_got_one(shop: Engine, watch: Watch) -> None:
+    """Once a session has held it, that session's end is the story."""
+    with Session(shop) as session:
+        order = pickle.loads(pickle.dumps(session.get_one(Order, 1)))
+    with Session(shop) as session:
+        session.add(order)
+    with pytest.raises(DetachedInstanceError):
+        assert order.items
+    assert only(watch, "detached-access").message.startswith("Order.items was read after its session had ended")
