@@ -25,12 +25,12 @@ STATEMENT = "Connection._exec_single_context"
 def _places() -> Iterator[tuple[str, Any, str]]:
     for hook in HOOKS:
         try:
-            module = importlib.import_module(hook.module)
+            module = importlib.import_module(hook.place.spelled()[0])
         except ImportError:
             continue
-        owner = getattr(module, hook.owner, None) if hook.owner else module
+        owner = getattr(module, hook.place.spelled()[1], None) if hook.place.spelled()[1] else module
         if owner is not None:
-            yield f"{hook.owner}.{hook.name}", owner, hook.name
+            yield f"{hook.place.spelled()[1]}.{hook.place.spelled()[2]}", owner, hook.place.spelled()[2]
 
 
 def _listeners() -> dict[str, int]:
@@ -63,7 +63,9 @@ def makes_for(row: Any, rule: Rule) -> bool:
 def test_a_rule_installs_what_its_events_need_and_nothing_else(rule: Rule) -> None:
     """Alone, a rule replaces the attributes that make its events, and listens to what does."""
     replaced, listened = installed("log", rule.slug)
-    assert replaced <= {f"{hook.owner}.{hook.name}" for hook in HOOKS if makes_for(hook, rule)}
+    assert replaced <= {
+        f"{hook.place.spelled()[1]}.{hook.place.spelled()[2]}" for hook in HOOKS if makes_for(hook, rule)
+    }
     assert listened == {row.name for row in LISTENERS if makes_for(row, rule)}
 
 

@@ -43,9 +43,18 @@ OFF: dict[str, Level] = {rule.slug: "off" for rule in rules.ALL}
 EVENTS = [name for name in dir(SessionEvents) if hasattr(Session.dispatch, name) and not name.startswith("_")]
 
 
-def needing(hook: Hook) -> set[str]:
+SPELLED = [hook.place.spelled() for hook in HOOKS]
+
+
+def served(hook: Hook) -> set[str]:
     """The rules that handle an event which the hook makes."""
     return {rule.slug for rule in rules.ALL if any(issubclass(kind, hook.makes) for kind in rule.events)}
+
+
+def needing(hook: Hook) -> set[str]:
+    """The rules that handle an event which the hook makes, or that need what it replaces for another reason."""
+    kinds = (*hook.makes, *getattr(hook.place, "needs", ()))
+    return {rule.slug for rule in rules.ALL if any(issubclass(kind, kinds) for kind in rule.events)}
 
 
 class Custom(Session):
@@ -55,9 +64,9 @@ class Custom(Session):
 def owners() -> dict[str, Any]:
     """Every class and module that a hook names."""
     found = {}
-    for hook in HOOKS:
-        module = importlib.import_module(hook.module)
-        found[f"{hook.module}.{hook.owner}"] = getattr(module, hook.owner) if hook.owner else module
+    for module_name, owner, _ in SPELLED:
+        module = importlib.import_module(module_name)
+        found[f"{module_name}.{owner}"] = getattr(module, owner) if owner else module
     return found
 
 
@@ -335,37 +344,39 @@ def test_wrapper_beneath_ours_comes_back(shop: Engine) -> None:
     [
         (hook, needing(hook))
         for hook in HOOKS
-        if not hook.optional and hook.name.startswith("_") and not hook.name.startswith("__")
+        if not hook.optional
+        and hook.place.spelled()[2].startswith("_")
+        and not hook.place.spelled()[2].startswith("__")
     ],
-    ids=lambda value: getattr(value, "name", ""),
+    ids=lambda value: str(getattr(value, "place", "")),
 )
 def test_missing_private_name_turns_off_what_needs_it(
     hook: Hook, lost: set[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A private name that a SQLAlchemy is without turns off exactly the rules that need it, in one warning."""
-    module = importlib.import_module(hook.module)
-    owner = getattr(module, hook.owner) if hook.owner else module
+    module_name, owner_name, name = hook.place.spelled()
+    module = importlib.import_module(module_name)
     with monkeypatch.context() as patched:
-        patched.delattr(owner, hook.name)
+        patched.delattr(getattr(module, owner_name) if owner_name else module, name)
         before = snapshot()
         with sessionwatch.watching(mode="strict", log=False) as watch:
             assert {slug for slug, level in watch.config.levels.items() if level == "off"} == lost
             status = watch.status()["rules"]
-            assert all(hook.name in status[slug]["from"] for slug in lost)
+            assert all(str(hook.place) in status[slug]["from"] for slug in lost)
         assert_same(before, snapshot())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert all(slug in record.getMessage() for slug in lost)
-    assert hook.name in record.getMessage()
+    assert str(hook.place) in record.getMessage()
 
 
-@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook.takes], ids=lambda hook: hook.name)
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook.place.takes], ids=lambda hook: hook.place.spelled()[2])
 def test_unknown_parameters_turn_off_what_needs_them(
     hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shop: Engine
 ) -> None:
     """A SQLAlchemy whose function takes something else is left alone, and works as it does."""
-    owner = getattr(importlib.import_module(hook.module), hook.owner)
-    original = vars(owner)[hook.name]
+    owner = getattr(importlib.import_module(hook.place.spelled()[0]), hook.place.spelled()[1])
+    original = vars(owner)[hook.place.spelled()[2]]
 
     def changed(*args: Any, **kwargs: Any) -> Any:
         return original(*args, **kwargs)
@@ -374,15 +385,15 @@ def test_unknown_parameters_turn_off_what_needs_them(
     more = inspect.Parameter("more", inspect.Parameter.KEYWORD_ONLY, default=None)
     changed.__signature__ = signature.replace(parameters=[*signature.parameters.values(), more])  # type: ignore[attr-defined]
     with monkeypatch.context() as patched:
-        patched.setattr(owner, hook.name, changed)
+        patched.setattr(owner, hook.place.spelled()[2], changed)
         with sessionwatch.watching(mode="strict", log=False) as watch:
             assert {slug for slug, level in watch.config.levels.items() if level == "off"} >= needing(hook)
-            assert vars(owner)[hook.name] is changed
+            assert vars(owner)[hook.place.spelled()[2]] is changed
             with Session(shop) as session:
                 session.add(Order(status="new"))
                 session.commit()
                 session.expunge_all()
-    assert hook.name in caplog.records[0].getMessage()
+    assert hook.place.spelled()[2] in caplog.records[0].getMessage()
 
 
 def test_missing_name_of_a_rule_that_is_off_is_no_news(
@@ -393,7 +404,7 @@ def test_missing_name_of_a_rule_that_is_off_is_no_news(
 
     with monkeypatch.context() as patched:
         patched.delattr(loading, "_new_runid")
-        off = {slug: OFF[slug] for hook in HOOKS if hook.name == "_new_runid" for slug in needing(hook)}
+        off = {slug: OFF[slug] for hook in HOOKS if "_new_runid" in str(hook.place) for slug in needing(hook)}
         with sessionwatch.watching(log=False, rules=off) as watch:
             assert watch.config.levels["lost-writes"] == "log"
     assert caplog.records == []
@@ -402,14 +413,14 @@ def test_missing_name_of_a_rule_that_is_off_is_no_news(
 def patched() -> set[str]:
     """The names that are ours now."""
     found = set()
-    for hook in HOOKS:
-        module = importlib.import_module(hook.module)
-        owner = getattr(module, hook.owner) if hook.owner else module
-        value = vars(owner).get(hook.name)
+    for module_name, owner_name, name in SPELLED:
+        module = importlib.import_module(module_name)
+        owner = getattr(module, owner_name) if owner_name else module
+        value = vars(owner).get(name)
         getter = getattr(value, "fget", None)  # of a property; a context manager's is wrapped once more
         value = inspect.unwrap(getter) if getter is not None else getattr(value, "__func__", value)
         if "sessionwatch" in getattr(getattr(value, "__code__", None), "co_filename", ""):
-            found.add(f"{hook.owner}.{hook.name}")
+            found.add(f"{owner_name}.{name}")
     return found
 
 
@@ -426,7 +437,7 @@ def test_all_rules_off_installs_nothing() -> None:
 @pytest.mark.parametrize("slug", OFF)
 def test_one_rule_installs_only_what_it_needs(slug: str) -> None:
     """With one rule on, the hooks are exactly those that name it in the table."""
-    wanted = {f"{hook.owner}.{hook.name}" for hook in HOOKS if slug in needing(hook)}
+    wanted = {f"{owner}.{name}" for (_, owner, name), hook in zip(SPELLED, HOOKS, strict=True) if slug in served(hook)}
     with sessionwatch.watching(log=False, rules={**OFF, slug: "log"}):
         assert patched() == wanted
     assert patched() == set()

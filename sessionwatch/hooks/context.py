@@ -17,6 +17,7 @@ from .crossing import Crossing
 from .loops import Loops
 from .pools import Pools
 from .settings import Settings
+from .shapes import Place
 from .sharing import Sharing
 
 Kinds = tuple[type[Event], ...]
@@ -26,13 +27,10 @@ Kinds = tuple[type[Event], ...]
 class Hook:
     """One attribute that is replaced. ``makes``: the types of event that can't be made without it, or their bases."""
 
-    module: str
-    owner: str  # a class in the module; empty for the module itself
-    name: str
+    place: Place  # a private one is in the list of `private`
     makes: Kinds
     make: Callable[[Context], Callable[[Any], Any]]
-    optional: bool = False  # absent in some supported versions or set-ups: no rule is lost
-    takes: str = ""  # the parameters after ``self``, where the replacement names them: with others it is not installed
+    optional: bool = False  # absent in some supported versions or set-ups, or what it makes is seen without it, too
 
 
 @dataclass(slots=True, eq=False, repr=False)

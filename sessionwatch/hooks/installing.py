@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import inspect
 from collections.abc import Iterable
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from . import private
-from .context import Context, Hook
+from .context import Context
 from .patch import listen, patch
 from .reading import read
+from .shapes import module_of
 from .table import FOLLOWERS, HOOKS, LISTENERS
 
 
 def import_all() -> None:
     """Import every module that a hook may go into, where it is there; its package too, which may not be complete."""
-    for name in dict.fromkeys(hook.module for hook in HOOKS):
-        _module(name.rpartition(".")[0])
-        _module(name)
+    for name in dict.fromkeys(hook.place.spelled()[0] for hook in HOOKS):
+        module_of(name.rpartition(".")[0])
+        module_of(name)
 
 
 def missing(kinds: Iterable[type]) -> dict[type, str]:
@@ -32,8 +30,8 @@ def missing(kinds: Iterable[type]) -> dict[type, str]:
     read.settle(names)
     lacks: list[tuple[str, tuple[type, ...]]] = [(str(name), name.needs) for name in names]
     for hook in HOOKS:
-        if not hook.optional and _owner(hook) is None:
-            lacks.append((f"{hook.owner}.{hook.name}" if hook.owner else hook.name, hook.makes))
+        if not hook.optional and hook.place.owner() is None:
+            lacks.append((str(hook.place), hook.makes))
     lost: dict[type, str] = {}
     for kind in kinds:
         for name, makes in lacks:
@@ -50,10 +48,10 @@ def install(context: Context) -> contextlib.ExitStack:
     with contextlib.ExitStack() as stack:
         stack.callback(context.settings.close)
         for hook in HOOKS:
-            wanted = context.wants(*hook.makes) and (context.sites or hook.name != "_new_runid")
-            owner = _owner(hook) if wanted else None
+            wanted = context.wants(*hook.makes) and (context.sites or hook.place is not private.NEW_RUN)
+            owner = hook.place.owner() if wanted else None
             if owner is not None:
-                stack.callback(patch(owner, hook.name, hook.make(context)))
+                stack.callback(patch(owner, hook.place.spelled()[2], hook.make(context)))
         for listener in LISTENERS:
             if context.wants(*listener.makes):
                 stack.callback(listen(Session, listener.name, listener.make(context), **listener.options))
@@ -62,28 +60,3 @@ def install(context: Context) -> contextlib.ExitStack:
                 stack.callback(follower.install(context))
         return stack.pop_all()
     raise AssertionError("unreachable")
-
-
-def _module(name: str) -> Any:
-    try:
-        if name.startswith("sqlalchemy.ext.asyncio"):
-            importlib.import_module("greenlet")  # asyncio's modules refuse without it, but not a second time
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-def _owner(hook: Hook) -> Any:
-    """The object whose attribute is replaced; None where this SQLAlchemy, or greenlet, is without it."""
-    module = _module(hook.module)
-    owner = getattr(module, hook.owner, None) if hook.owner else module
-    return owner if owner is not None and _takes_what_is_known(hook, getattr(owner, hook.name, None)) else None
-
-
-def _takes_what_is_known(hook: Hook, target: Any) -> bool:
-    """Whether it is there, with the parameters that its replacement passes on."""
-    if target is None or not hook.takes:
-        return target is not None
-    taken = tuple(inspect.signature(target).parameters.values())[1:]
-    open_ended = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in taken)  # somebody else's wrapper
-    return open_ended or ", ".join(one.name for one in taken) == hook.takes

@@ -8,6 +8,7 @@ are listed where SQLAlchemy's documentation does not have them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy
 
@@ -52,29 +53,42 @@ GREENLETS = "sqlalchemy.util._concurrency_py3k|sqlalchemy.util.concurrency:_conc
 
 
 @dataclass(slots=True, eq=False)
-class Private:
+class Private(shapes.Place):
     """One name. ``where`` and ``name`` are as in `shapes.has`; ``needs``: the events that can't be made without it."""
 
-    where: str
-    name: str
-    why: str
+    why: str = ""
     needs: tuple[type, ...] = ()
     package: str = ""  # that SQLAlchemy needs for it: without that the name is not missed
 
     def is_missing(self) -> bool:
-        return not (self.package and not shapes.is_there(self.package)) and not shapes.has(self.where, self.name)
+        return not self._is_there() and not (self.package and shapes.module_of(self.package) is None)
 
-    def __str__(self) -> str:
-        _, _, path = self.where.split("|")[0].partition(":")
-        return f"{path}.{self.name.split('|')[0]}" if path else self.name
+    def _is_there(self) -> bool:
+        return shapes.has(self.where, self.name)
+
+
+class Replaced(Private):
+    """One that a hook replaces. ``needs``: what else can't be made without it than what the hook makes."""
+
+    def _is_there(self) -> bool:
+        return self.owner() is not None
+
+    def owner(self) -> Any:
+        found = super().owner()
+        return found if found is not None and self.spelled()[2] in vars(found) else None  # not a base's
 
 
 NAMES: list[Private] = []
 
 
 def _private(where: str, name: str, why: str, *needs: type, package: str = "") -> Private:
-    NAMES.append(Private(where, name, why, needs, package))
+    NAMES.append(Private(where, name, "", why, needs, package))
     return NAMES[-1]
+
+
+def _replaced(where: str, name: str, why: str, *needs: type, takes: str = "", package: str = "") -> Replaced:
+    NAMES.append(replaced := Replaced(where, name, takes, why, needs, package))
+    return replaced
 
 
 # -- sessions ------------------------------------------------------------------------------------------
@@ -105,9 +119,7 @@ BINDS = _private(SESSION, "binds|_Session__binds", "target=engine: sessions that
 BEFORE_ATTACH = _private(SESSION, "_before_attach", "where a second session is refused", GivenAway)
 ATTACHED = _private(f"{SESSION}._before_attach", "self, state", "which session, and which instance", GivenAway)
 GET_IMPL = _private(SESSION, "_get_impl", "on the stack: a get(), not a lazy load", RepeatedGet)
-MERGE = _private(SESSION, "_merge", "on the stack: a merge asks, not the program", RepeatedGet, Reattached)
 RECURSIVE = _private(f"{SESSION}._merge", "_recursive", "what a merge made of what it was given", Reattached)
-CLOSE_IMPL = _private(SESSION, "_close_impl", "on the stack: a close was refused")
 STATE_SESSION = _private(
     f"{SESSIONS}:make_transient",
     "_state_session",
@@ -172,7 +184,6 @@ _BETWEEN = "on the stack, between the read of an attribute and its query"
 BETWEEN = tuple(
     _private(where, name, _BETWEEN, RepeatedLoad)
     for where, name in (
-        (LAZY, "_emit_lazyload"),
         (LAZY, "_generate_lazy_clause"),
         (LAZY, "_get_ident_for_use_get"),
         (LAZY, "_load_for_state"),
@@ -258,6 +269,64 @@ WAITING_ASYNC = _private(
 OVERFLOW = _private(f"{POOL}:QueuePool", "_max_overflow", "how many there may be")
 THREADS = _private(f"{POOL}:SingletonThreadPool", "_all_conns", "connections of all threads")
 ONLY_ONE = _private(f"{POOL}:AssertionPool", "_conn", "its one connection")
+
+
+# -- replaced ------------------------------------------------------------------------------------------
+
+CLOSE_IMPL = _replaced(
+    SESSION, "_close_impl", "the one way out of close, reset, invalidate and `with`", takes="invalidate, is_reset"
+)
+EXPUNGE = _replaced(SESSION, "_expunge_states", "states forget their session", takes="states, to_transient")
+REMOVE_DELETED = _replaced(SESSION, "_remove_newly_deleted", "they forget it, deleted, too", takes="states")
+MERGE = _replaced(SESSION, "_merge", "each instance of a merge; on the stack: a merge asks", RepeatedGet)
+UPDATE_IMPL = _replaced(SESSION, "_update_impl", "an instance with an identity enters a session")
+AUTOFLUSH = _replaced(SESSION, "_autoflush", "an ORM query begins")
+PREPARE = _replaced(TRANSACTION, "_prepare_impl", "a commit has flushed and was not sent yet")
+FIND_SESSION = _replaced(SESSIONS, "_state_session", "where make_transient() asks, which programs have by its name")
+EXECUTE = _replaced(CONNECTION, "_exec_single_context", "a listener costs each statement of the program 5 to 20 %")
+EXECUTE_MANY = _replaced(CONNECTION, "_exec_insertmany_context", "the same of many rows at a time")
+AUTOBEGIN = _replaced(CONNECTION, "_autobegin", "a Connection's own transaction begins, without a listener")
+PING = _replaced(
+    "sqlalchemy.engine.default:DefaultDialect", "_do_ping_w_event", "a pool tests a connection, perhaps on another loop"
+)
+SETUP_RESULT = _replaced(
+    "sqlalchemy.engine.default:DefaultExecutionContext", "_setup_dml_or_text_result",
+    "the count of an INSERT; else it is the number of rows given",
+)  # fmt: skip
+HANDLE_ERROR = _replaced(CONNECTION, "_handle_dbapi_exception", "the driver's errors; an event costs each statement")
+CONNECT = _replaced(
+    f"{POOL}.base:_ConnectionRecord",
+    "_ConnectionRecord__connect",
+    "where a connection was opened; else not told",
+)
+SPAWN, SPAWN_ENGINE = (
+    _replaced(
+        f"sqlalchemy.ext.asyncio.{module}",
+        "greenlet_spawn",
+        "what the coroutine handles",
+        ErrorSwallowed,
+        package="greenlet",
+    )
+    for module in ("session", "engine")
+)
+LEAVE_BEGIN = _replaced(
+    "sqlalchemy.ext.asyncio.session:_AsyncSessionContextManager", "__aexit__", "closes in another task",
+    SessionEnded, package="greenlet",
+)  # fmt: skip
+BUFFER_ROWS = _replaced(
+    "sqlalchemy.engine.cursor:BufferedRowCursorFetchStrategy", "_buffer_rows", "a streamed result goes on"
+)
+FETCH, FETCH_BUFFERED = (
+    _replaced(f"sqlalchemy.engine.cursor:{name}CursorFetchStrategy", "fetchmany", "the same")
+    for name in ("", "BufferedRow")
+)
+EMIT_LAZYLOAD = _replaced(LAZY, "_emit_lazyload", "each lazy load; attributes hold on to what calls it")
+LOAD_BY_KEY = _replaced(LOADING, "load_on_pk_identity|_load_on_pk_identity", "each column or get() that is loaded")
+NEW_RUN = _replaced(LOADING, "_new_runid", "numbers a query; else nobody knows where", UnloadedRead, ChangedTwice)
+WRITER = "sqlalchemy.orm.writeonly:AbstractCollectionWriter|sqlalchemy.orm.writeonly:_AbstractCollectionWriter"
+ADD_ALL = _replaced(WRITER, "_add_all_impl", "what the five public methods of two classes come to")
+REMOVE = _replaced(WRITER, "_remove_impl", "the same")
+STATIC_GET = _replaced(f"{POOL}:StaticPool", "_do_get", "who uses the one connection")
 
 
 # -- the probe -----------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ class Read:
         self.parents = reader({}, attrgetter, names.PARENTS)  # of a mutable value
         registries = reader(lambda: (), attrgetter, names.ALL_REGISTRIES)(sys.modules[names.MAPPERS])
         self.registries: Callable[[], Iterable[Any]] = registries
-        self.between = frozenset(one for name in names.BETWEEN for one in name.name.split("|")) | {"__call__", "get"}
+        self.between = frozenset(one for name in (names.EMIT_LAZYLOAD, *names.BETWEEN) for one in name.name.split("|"))
+        self.between |= {"__call__", "get"}
 
     def _of_statements(self, reader: Callable[..., Reader]) -> None:
         self.autocommits = reader(False, methodcaller, names.AUTOCOMMITS)

@@ -10,10 +10,49 @@ import importlib
 import inspect
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import CodeType, ModuleType
 from typing import Any
 
 _known: set[tuple[str, str]] = set()  # what was found
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """An attribute of a module or a class, where each of both may have alternatives; see `has`."""
+
+    where: str
+    name: str
+    takes: str = ""  # its parameters after ``self``; with others it is another thing
+
+    def __str__(self) -> str:
+        _, _, path = self.where.split("|")[0].partition(":")
+        name = self.name.split("|")[0]
+        return f"{path}.{name}" if path else name
+
+    def spelled(self) -> tuple[str, str, str]:
+        """Module, class (empty for the module itself) and name, as this SQLAlchemy spells them; else as the first."""
+        every = [(place, name) for place in self.where.split("|") for name in self.name.split("|")]
+        where, name = next((one for one in every if hasattr(_resolved(one[0]), one[1])), every[0])
+        module, _, owner = where.partition(":")
+        return module, owner, name
+
+    def owner(self) -> Any:
+        """What has it, with the parameters that are known; None where this SQLAlchemy, or greenlet, is without it."""
+        module, owner, name = self.spelled()
+        found = _resolved(f"{module}:{owner}")
+        return found if _takes(getattr(found, name, None), self.takes) else None
+
+
+def _takes(target: Any, known: str) -> bool:
+    if target is None or not known:
+        return target is not None
+    try:
+        taken = tuple(inspect.signature(target).parameters.values())[1:]
+    except (TypeError, ValueError):  # a wrapper that says nothing of what it takes
+        return True
+    open_ended = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in taken)  # somebody else's wrapper
+    return open_ended or ", ".join(one.name for one in taken) == known
 
 
 def has(where: str, name: str) -> bool:
@@ -31,20 +70,19 @@ def has(where: str, name: str) -> bool:
     return found
 
 
-def is_there(module: str) -> bool:
-    """Whether a package or module can be imported, or has been."""
+def module_of(name: str) -> ModuleType | None:
+    """The module, imported if need be; None where it, or what it needs, is not installed."""
     try:
-        importlib.import_module(module)
+        if name.startswith("sqlalchemy.ext.asyncio"):
+            importlib.import_module("greenlet")  # asyncio's modules refuse without it, but not a second time
+        return importlib.import_module(name)
     except ImportError:
-        return False
-    return True
+        return None
 
 
 def _resolved(where: str) -> Any:
     module, _, path = where.partition(":")
-    if not is_there(module):
-        return None
-    found: Any = importlib.import_module(module)
+    found: Any = module_of(module)
     for part in path.split(".") if path else ():
         found = getattr(found, part, None)
     return found

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.orm import loading, strategies, writeonly
-
 from ..record.events import (
     Blocked,
     ChangedInPlace,
@@ -53,6 +51,7 @@ from . import (
     mutation,
     ownership,
     pools,
+    private,
     reads,
     reattach,
     registries,
@@ -64,6 +63,7 @@ from . import (
 )
 from .context import Context, Follower, Hook, Kinds, Listener
 from .errors import DetachedFindingError, ImplicitFindingError, StatementFindingError
+from .shapes import Place
 
 # What hooks make together.
 EVERY: Kinds = (SessionEvent,)  # whatever is about a session
@@ -89,13 +89,11 @@ SETTINGS: Kinds = (Misconfigured,)
 ORM, AIO, ERRORS = "sqlalchemy.orm.session", "sqlalchemy.ext.asyncio.session", "sqlalchemy.exc"
 ASYNC_ENGINE = "sqlalchemy.ext.asyncio.engine"
 REGISTRY = "sqlalchemy.util._collections"
-POOL, CURSOR = "sqlalchemy.pool.base", "sqlalchemy.engine.cursor"
 ENGINE, ATTRIBUTES, COLLECTIONS = "sqlalchemy.engine.base", "sqlalchemy.orm.attributes", "sqlalchemy.orm.collections"
-COLLECTION_WRITER = "_AbstractCollectionWriter"  # with the underscore since 2.1
-if not hasattr(writeonly, COLLECTION_WRITER):
-    COLLECTION_WRITER = "AbstractCollectionWriter"
-LAZY = "_LazyLoader" if hasattr(strategies, "_LazyLoader") else "LazyLoader"
-BY_KEY = "_load_on_pk_identity" if hasattr(loading, "_load_on_pk_identity") else "load_on_pk_identity"
+
+
+def _public(module: str, owner: str, name: str, takes: str = "") -> Place:
+    return Place(f"{module}:{owner}", name, takes)
 
 
 def _begin(context: Context) -> Callable[[Any], Any]:
@@ -241,88 +239,102 @@ def _writer(verb: str) -> Callable[[Context], Callable[[Any], Any]]:
 
 
 HOOKS: tuple[Hook, ...] = (
-    Hook(ORM, "Session", "__init__", EVERY, lambda c: sessions.patch_init(c.tracker)),
-    Hook(ORM, "Session", "_close_impl", EVERY, _close, takes="invalidate, is_reset"),
-    Hook(ORM, "SessionTransaction", "__init__", EVERY, _begin, takes="session, origin, parent"),
-    Hook(ORM, "Session", "__enter__", (SessionReused,), lambda c: sessions.patch_enter(c.tracker)),
-    Hook(REGISTRY, "ScopedRegistry", "__call__", TAKEN, lambda c: registries.patch_ask(c.tracker)),
-    Hook(REGISTRY, "ThreadLocalRegistry", "__call__", TAKEN, lambda c: registries.patch_ask(c.tracker)),
-    Hook(ORM, "Session", "add", (SessionEnded, *DISCARDED), _add, takes="instance, _warn"),
-    Hook(ORM, "Session", "expunge_all", GONE, _expunge_all),
-    Hook(ORM, "Session", "_expunge_states", GONE, _expunge, takes="states, to_transient"),
-    Hook(ORM, "Session", "_remove_newly_deleted", GONE, _deleted, takes="states"),
-    Hook(ORM, "Session", "_merge", (*CHANGED, *REATTACHED), _merge),
-    Hook(ORM, "Session", "_update_impl", REATTACHED, lambda c: reattach.patch_update(c.tracker)),
-    Hook(ORM, "SessionTransaction", "_prepare_impl", (ChangedInPlace,), lambda c: mutation.patch_prepare(c.tracker)),
-    Hook("sqlalchemy.orm.exc", "StaleDataError", "__init__", REATTACHED, lambda c: reattach.patch_stale(c.tracker)),
-    Hook(ENGINE, "Connection", "_exec_single_context", (*STATEMENTS, *COUNTED), _execute),
-    Hook(ENGINE, "Connection", "_exec_insertmany_context", (*STATEMENTS, *COUNTED), _execute),
+    Hook(_public(ORM, "Session", "__init__"), EVERY, lambda c: sessions.patch_init(c.tracker)),
+    Hook(private.CLOSE_IMPL, EVERY, _close),
+    Hook(_public(ORM, "SessionTransaction", "__init__", "session, origin, parent"), EVERY, _begin),
+    Hook(_public(ORM, "Session", "__enter__"), (SessionReused,), lambda c: sessions.patch_enter(c.tracker)),
+    Hook(_public(REGISTRY, "ScopedRegistry", "__call__"), TAKEN, lambda c: registries.patch_ask(c.tracker)),
+    Hook(_public(REGISTRY, "ThreadLocalRegistry", "__call__"), TAKEN, lambda c: registries.patch_ask(c.tracker)),
+    Hook(_public(ORM, "Session", "add", "instance, _warn"), (SessionEnded, *DISCARDED), _add),
+    Hook(_public(ORM, "Session", "expunge_all"), GONE, _expunge_all),
+    Hook(private.EXPUNGE, GONE, _expunge),
+    Hook(private.REMOVE_DELETED, GONE, _deleted),
+    Hook(private.MERGE, (*CHANGED, *REATTACHED), _merge),
+    Hook(private.UPDATE_IMPL, REATTACHED, lambda c: reattach.patch_update(c.tracker)),
+    Hook(private.PREPARE, (ChangedInPlace,), lambda c: mutation.patch_prepare(c.tracker)),
     Hook(
-        "sqlalchemy.engine.default",
-        "DefaultExecutionContext",
-        "_setup_dml_or_text_result",
+        _public("sqlalchemy.orm.exc", "StaleDataError", "__init__"),
+        REATTACHED,
+        lambda c: reattach.patch_stale(c.tracker),
+    ),
+    Hook(private.EXECUTE, (*STATEMENTS, *COUNTED), _execute),
+    Hook(private.EXECUTE_MANY, (*STATEMENTS, *COUNTED), _execute),
+    Hook(
+        private.SETUP_RESULT,
         (SessionEnded,),
         lambda c: rows.patch_result,
         optional=True,
     ),
-    Hook(ENGINE, "Engine", "raw_connection", COUNTED, lambda c: pools.patch_raw_connection(c.pools)),
-    Hook(ENGINE, "Connection", "_handle_dbapi_exception", (*REFUSED, *FAILED, *LATE, ForeignLoop), _driver_error),
-    Hook(ENGINE, "Connection", "_autobegin", CORE, _autobegin),
-    Hook(ASYNC_ENGINE, "AsyncConnection", "__aexit__", CORE, _aexit, optional=True),
-    Hook("sqlalchemy.engine.default", "DefaultDialect", "_do_ping_w_event", (ForeignLoop,), _ping, optional=True),
-    Hook(ERRORS, "InvalidRequestError", "__init__", (*REFUSED, GivenAway), _refusal),
-    Hook(POOL, "_ConnectionRecord", "_ConnectionRecord__connect", CONNECTED, _connect, optional=True),
-    Hook(AIO, "", "greenlet_spawn", FAILED, _spawn, optional=True),
-    Hook(ASYNC_ENGINE, "", "greenlet_spawn", (*FAILED, *CORE), _spawn, optional=True),
-    Hook(ORM, "Session", "connection", KINDS, lambda c: holding.patch_connection(c.tracker)),
-    Hook(CURSOR, "CursorFetchStrategy", "fetchmany", KINDS, _fetch, optional=True),
-    Hook(CURSOR, "BufferedRowCursorFetchStrategy", "fetchmany", KINDS, _fetch, optional=True),
-    Hook(CURSOR, "BufferedRowCursorFetchStrategy", "_buffer_rows", KINDS, _fetch, optional=True),
-    Hook(ERRORS, "TimeoutError", "__init__", KINDS, lambda c: holding.patch_timeout(c.tracker), optional=True),
+    Hook(_public(ENGINE, "Engine", "raw_connection"), COUNTED, lambda c: pools.patch_raw_connection(c.pools)),
+    Hook(private.HANDLE_ERROR, (*REFUSED, *FAILED, *LATE, ForeignLoop), _driver_error),
+    Hook(private.AUTOBEGIN, CORE, _autobegin),
+    Hook(_public(ASYNC_ENGINE, "AsyncConnection", "__aexit__"), CORE, _aexit, optional=True),
+    Hook(private.PING, (ForeignLoop,), _ping),
+    Hook(_public(ERRORS, "InvalidRequestError", "__init__"), (*REFUSED, GivenAway), _refusal),
+    Hook(private.CONNECT, CONNECTED, _connect, optional=True),
+    Hook(private.SPAWN, FAILED, _spawn, optional=True),
+    Hook(private.SPAWN_ENGINE, (*FAILED, *CORE), _spawn, optional=True),
+    Hook(_public(ORM, "Session", "connection"), KINDS, lambda c: holding.patch_connection(c.tracker)),
+    Hook(private.FETCH, KINDS, _fetch),
+    Hook(private.FETCH_BUFFERED, KINDS, _fetch),
+    Hook(private.BUFFER_ROWS, KINDS, _fetch),
+    Hook(_public(ERRORS, "TimeoutError", "__init__"), KINDS, lambda c: holding.patch_timeout(c.tracker), optional=True),
     Hook(
-        "sqlalchemy.orm.exc",
-        "DetachedInstanceError",
-        "__init__",
+        _public("sqlalchemy.orm.exc", "DetachedInstanceError", "__init__"),
         (DetachedRead,),
         lambda c: reads.patch_refusal(c.tracker, DetachedFindingError),
     ),
-    Hook(ERRORS, "MissingGreenlet", "__init__", (ImplicitRead,), _missing),
-    Hook(ERRORS, "StatementError", "__init__", (ImplicitRead,), _wrapped),
-    Hook("sqlalchemy.orm.strategies", LAZY, "_emit_lazyload", (*REPEATED, *COUNTED), _lazy),
-    Hook("sqlalchemy.orm.loading", "", BY_KEY, (*REPEATED, *COUNTED), _by_key),
-    Hook(ORM, "Session", "expire", LOADS, lambda c: ownership.patch_expire(c.tracker)),
-    Hook(ORM, "Session", "expire_all", LOADS, lambda c: ownership.patch_expire_all(c.tracker)),
-    Hook("sqlalchemy.orm.loading", "", "_new_runid", OWNED, lambda c: ownership.patch_runid(c.tracker)),
-    Hook(ATTRIBUTES, "InstrumentedAttribute", "__get__", (DetachedTouch,), lambda c: reads.patch_get(c.tracker)),
-    Hook(ATTRIBUTES, "InstrumentedAttribute", "__set__", CHANGED, lambda c: changes.patch_set(c.pending)),
-    Hook(ATTRIBUTES, "InstrumentedAttribute", "__delete__", CHANGED, lambda c: changes.patch_delete(c.pending)),
-    Hook(COLLECTIONS, "CollectionAdapter", "fire_append_event", CHANGED, _collection("appended to", 1)),
-    Hook(COLLECTIONS, "CollectionAdapter", "fire_remove_event", CHANGED, _collection("removed from", 1)),
-    Hook(COLLECTIONS, "CollectionAdapter", "fire_pre_remove_event", CHANGED, _collection("removed from", 0)),
-    Hook(writeonly.__name__, COLLECTION_WRITER, "_add_all_impl", CHANGED, _writer("appended to"), optional=True),
-    Hook(writeonly.__name__, COLLECTION_WRITER, "_remove_impl", CHANGED, _writer("removed from"), optional=True),
-    Hook(ORM, "Session", "bulk_save_objects", CHANGED, lambda c: changes.patch_bulk_save(c.pending), optional=True),
-    Hook(ORM, "", "_state_session", CHANGED, lambda c: changes.patch_state_session(c.pending), optional=True),
-    Hook("sqlalchemy.ext.mutable", "Mutable", "changed", CHANGED, lambda c: changes.patch_mutable(c.pending)),
+    Hook(_public(ERRORS, "MissingGreenlet", "__init__"), (ImplicitRead,), _missing),
+    Hook(_public(ERRORS, "StatementError", "__init__"), (ImplicitRead,), _wrapped),
+    Hook(private.EMIT_LAZYLOAD, (*REPEATED, *COUNTED), _lazy),
+    Hook(private.LOAD_BY_KEY, (*REPEATED, *COUNTED), _by_key),
+    Hook(_public(ORM, "Session", "expire"), LOADS, lambda c: ownership.patch_expire(c.tracker)),
+    Hook(_public(ORM, "Session", "expire_all"), LOADS, lambda c: ownership.patch_expire_all(c.tracker)),
+    Hook(private.NEW_RUN, OWNED, lambda c: ownership.patch_runid(c.tracker), optional=True),
     Hook(
-        ORM, "sessionmaker", "__init__", SETTINGS, lambda c: settings.patch_made(c.settings, lambda maker: maker.class_)
+        _public(ATTRIBUTES, "InstrumentedAttribute", "__get__"), (DetachedTouch,), lambda c: reads.patch_get(c.tracker)
     ),
-    Hook("sqlalchemy.engine.interfaces", "Dialect", "engine_created", SETTINGS, _engine),
-    Hook(ORM, "Session", "no_autoflush", SETTINGS, lambda c: settings.patch_no_autoflush(c.settings)),
-    Hook(ORM, "Session", "_autoflush", SETTINGS, lambda c: settings.patch_autoflush(c.settings), optional=True),
-    Hook("sqlalchemy.pool.impl", "StaticPool", "_do_get", SETTINGS, _static, optional=True),
-    Hook(AIO, "async_sessionmaker", "__init__", SETTINGS, _async_maker, optional=True),
-    Hook(AIO, "async_sessionmaker", "__call__", SETTINGS, _async_call, optional=True),
-    Hook(AIO, "AsyncSession", "__init__", EVERY, lambda c: aio.patch_init(c.tracker), optional=True),
-    Hook(AIO, "AsyncSession", "__aenter__", (SessionReused,), lambda c: aio.patch_aenter(c.tracker), optional=True),
-    Hook(AIO, "AsyncSession", "__aexit__", EVERY, _async("with"), optional=True),
-    Hook(AIO, "AsyncSession", "close", EVERY, _async(None), optional=True),
-    Hook(AIO, "AsyncSession", "reset", EVERY, _async(None), optional=True),
-    Hook(AIO, "AsyncSession", "invalidate", EVERY, _async(None), optional=True),
+    Hook(_public(ATTRIBUTES, "InstrumentedAttribute", "__set__"), CHANGED, lambda c: changes.patch_set(c.pending)),
     Hook(
-        AIO,
-        "_AsyncSessionContextManager",
-        "__aexit__",
+        _public(ATTRIBUTES, "InstrumentedAttribute", "__delete__"), CHANGED, lambda c: changes.patch_delete(c.pending)
+    ),
+    Hook(_public(COLLECTIONS, "CollectionAdapter", "fire_append_event"), CHANGED, _collection("appended to", 1)),
+    Hook(_public(COLLECTIONS, "CollectionAdapter", "fire_remove_event"), CHANGED, _collection("removed from", 1)),
+    Hook(_public(COLLECTIONS, "CollectionAdapter", "fire_pre_remove_event"), CHANGED, _collection("removed from", 0)),
+    Hook(private.ADD_ALL, CHANGED, _writer("appended to")),
+    Hook(private.REMOVE, CHANGED, _writer("removed from")),
+    Hook(
+        _public(ORM, "Session", "bulk_save_objects"),
+        CHANGED,
+        lambda c: changes.patch_bulk_save(c.pending),
+        optional=True,
+    ),
+    Hook(private.FIND_SESSION, CHANGED, lambda c: changes.patch_state_session(c.pending)),
+    Hook(_public("sqlalchemy.ext.mutable", "Mutable", "changed"), CHANGED, lambda c: changes.patch_mutable(c.pending)),
+    Hook(
+        _public(ORM, "sessionmaker", "__init__"),
+        SETTINGS,
+        lambda c: settings.patch_made(c.settings, lambda maker: maker.class_),
+    ),
+    Hook(_public("sqlalchemy.engine.interfaces", "Dialect", "engine_created"), SETTINGS, _engine),
+    Hook(_public(ORM, "Session", "no_autoflush"), SETTINGS, lambda c: settings.patch_no_autoflush(c.settings)),
+    Hook(private.AUTOFLUSH, SETTINGS, lambda c: settings.patch_autoflush(c.settings)),
+    Hook(private.STATIC_GET, SETTINGS, _static),
+    Hook(_public(AIO, "async_sessionmaker", "__init__"), SETTINGS, _async_maker, optional=True),
+    Hook(_public(AIO, "async_sessionmaker", "__call__"), SETTINGS, _async_call, optional=True),
+    Hook(_public(AIO, "AsyncSession", "__init__"), EVERY, lambda c: aio.patch_init(c.tracker), optional=True),
+    Hook(
+        _public(AIO, "AsyncSession", "__aenter__"),
+        (SessionReused,),
+        lambda c: aio.patch_aenter(c.tracker),
+        optional=True,
+    ),
+    Hook(_public(AIO, "AsyncSession", "__aexit__"), EVERY, _async("with"), optional=True),
+    Hook(_public(AIO, "AsyncSession", "close"), EVERY, _async(None), optional=True),
+    Hook(_public(AIO, "AsyncSession", "reset"), EVERY, _async(None), optional=True),
+    Hook(_public(AIO, "AsyncSession", "invalidate"), EVERY, _async(None), optional=True),
+    Hook(
+        private.LEAVE_BEGIN,
         EVERY,
         _async("with", lambda manager: manager.async_session.sync_session),
         optional=True,
