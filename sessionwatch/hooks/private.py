@@ -16,13 +16,17 @@ from ..record.events import (
     Blocked,
     ChangedInPlace,
     ChangedTwice,
+    ConnectionEnded,
     Counted,
     DetachedRead,
     DetachedTouch,
     DetachedWrite,
+    DiscardedWrites,
     ErrorSwallowed,
+    ForeignLoop,
     GivenAway,
     InheritedConnection,
+    LateCommit,
     Misconfigured,
     Reattached,
     RepeatedGet,
@@ -49,6 +53,9 @@ IMPL = "sqlalchemy.orm.attributes:AttributeImpl|sqlalchemy.orm.attributes:_Attri
 ADAPTED = (  # at first each driver's own
     "sqlalchemy.connectors.asyncio:AsyncAdapt_dbapi_cursor|sqlalchemy.dialects.sqlite.aiosqlite:AsyncAdapt_aiosqlite_cursor"
 )
+# What is told of rows that a session wrote, and of the connections that it owns.
+WROTE = (Write, SplitCommit, SharedConnection, LateCommit, DiscardedWrites)
+OWNED = (*WROTE, SessionEnded, ErrorSwallowed, TransactionOverdue, Misconfigured, Counted)
 GREENLETS = "sqlalchemy.util._concurrency_py3k|sqlalchemy.util.concurrency:_concurrency_shim_cls"
 
 
@@ -102,6 +109,7 @@ FLUSHING = _private(
     "a statement is the flush's; else rows are named by their table",
     ErrorSwallowed,
     Misconfigured,
+    DiscardedWrites,
 )
 NUMBER = _private(
     SESSION, "hash_key", "what its states know it by", DetachedWrite, Reattached, ChangedTwice, ErrorSwallowed
@@ -129,14 +137,10 @@ STATE_SESSION = _private(
 
 # -- transactions of sessions --------------------------------------------------------------------------
 
-CONNECTIONS = _private(
-    TRANSACTION, "_connections", "whose commit it is",
-    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured, Counted,
-)  # fmt: skip
+CONNECTIONS = _private(TRANSACTION, "_connections", "whose commit it is", *OWNED)
 ENTRY = _private(
-    f"{TRANSACTION}.close", "connection, transaction, should_commit, autoclose", "what is kept of each connection",
-    SessionEnded, Write, SplitCommit, ErrorSwallowed, TransactionOverdue, Misconfigured, Counted,
-)  # fmt: skip
+    f"{TRANSACTION}.close", "connection, transaction, should_commit, autoclose", "what is kept of each", *OWNED
+)
 ADDED = _private(TRANSACTION, "_new", "what was written and not committed", Reattached)
 DIRTY = _private(TRANSACTION, "_dirty", "the same of updates", Reattached)
 IS_OVER = _private(TRANSACTION, "_transaction_is_closed", "`is_active` is no for a failed one, too", ErrorSwallowed)
@@ -204,7 +208,13 @@ ALL_REGISTRIES = _private(
 # -- statements ----------------------------------------------------------------------------------------
 
 AUTOCOMMITS = _private(
-    CONNECTION, "_is_autocommit_isolation", "nothing can be lost", Write, ErrorSwallowed, TransactionOverdue
+    CONNECTION,
+    "_is_autocommit_isolation",
+    "nothing can be lost",
+    *WROTE,
+    ConnectionEnded,
+    ErrorSwallowed,
+    TransactionOverdue,
 )
 LENT = _private(
     CONNECTION,
@@ -213,9 +223,16 @@ LENT = _private(
     Write,
     TransactionOverdue,
     InheritedConnection,
+    ConnectionEnded,
+    SharedConnection,
+    ForeignLoop,
 )
 POOLED = _private(
-    f"{POOL}.base:_ConnectionFairy", "_connection_record", "the pool's record of a connection", InheritedConnection
+    f"{POOL}.base:_ConnectionFairy",
+    "_connection_record",
+    "the pool's record of a connection",
+    InheritedConnection,
+    ForeignLoop,
 )
 _private(f"{POOL}.base:_ConnectionRecord", "starttime", "whether it is older than the fork", InheritedConnection)
 MAY_BEGIN = _private(CONNECTION, "_allow_autobegin", "no: what an engine asks its first connection", Blocked)
@@ -297,7 +314,9 @@ HANDLE_ERROR = _replaced(CONNECTION, "_handle_dbapi_exception", "the driver's er
 CONNECT = _replaced(
     f"{POOL}.base:_ConnectionRecord",
     "_ConnectionRecord__connect",
-    "where a connection was opened; else not told",
+    "where a connection was opened, on which loop; an event makes every checkout look for listeners",
+    ForeignLoop,
+    SharedConnection,
 )
 SPAWN, SPAWN_ENGINE = (
     _replaced(

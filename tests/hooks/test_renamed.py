@@ -10,14 +10,15 @@ from sessionwatch import rules
 from tests.hooks import renamed
 from tests.programs import every_use
 
+WRITTEN = {"lost-writes", "shared-connection", "late-commit", "discarded-writes"}  # what tells of writes
 # What is off then, worked out by hand. Where it is nothing, something public is read in its place.
 RENAMED: dict[str, set[str]] = {
-    "_new": {"lost-writes", "config", "reattach"},  # of transactions, too
-    "_deleted": {"lost-writes", "config", "cross-session"},
-    "_modified": {"lost-writes", "config", "cross-session"},
+    "_new": {*WRITTEN, "config", "reattach"},  # of transactions, too
+    "_deleted": {*WRITTEN, "config", "cross-session"},
+    "_modified": {*WRITTEN, "config", "cross-session"},
     "_wr": set(),
     "_connections": {
-        "lost-writes", "session-leak", "split-unit-of-work", "long-session", "swallowed-error", "config",
+        *WRITTEN, "session-leak", "split-unit-of-work", "long-session", "swallowed-error", "config",
     },
     "_parent": set(),
     "runid": {"n-plus-one", "reattach", "cross-session"},
@@ -28,12 +29,12 @@ RENAMED: dict[str, set[str]] = {
     "_get_impl": {"n-plus-one"},
     "refresh_state": {"n-plus-one"},
     "_recursive": {"reattach"},
-    "_dbapi_connection": {"lost-writes", "long-session", "cross-process"},
-    "_flushing": {"swallowed-error", "config"},
+    "_dbapi_connection": {*WRITTEN, "long-session", "cross-process", "foreign-loop"},
+    "_flushing": {"swallowed-error", "config", "discarded-writes"},
     "_transaction": set(),
     "_close_impl": {rule.slug for rule in rules.ALL} - {"boundary", "config"},
     "_exec_single_context": {
-        "lost-writes", "session-leak", "cross-task", "blocking-io", "split-unit-of-work", "long-session",
+        *WRITTEN, "session-leak", "cross-task", "blocking-io", "split-unit-of-work", "long-session",
         "swallowed-error", "cross-process",
     },
 }  # fmt: skip
