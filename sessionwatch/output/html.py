@@ -37,21 +37,22 @@ def render(report: Report) -> str:
     failures = [line.removeprefix("sessionwatch: ") for line in report.failures()]
     facts = [*failures, *items(report.about, "facts")]
     about = {**report.about, "facts": facts, "incomplete": bool(failures)}
-    return page(found, about, report.recording, report.first)
+    return page(found, about, report.recording, report.rank)
 
 
 def page(
-    findings: Sequence[Json], about: Json, recording: Iterable[Json] | None = None, first: Sequence[str] = ()
+    findings: Sequence[Json], about: Json, recording: Iterable[Json] | None = None, rank: Sequence[str] = ()
 ) -> str:
     """The whole report as the text of one HTML file.
 
     Args:
-        findings: merged ones, as they are written to JSON Lines.
+        findings: merged ones, as they are written to JSON Lines. Besides that, ``change`` may be the place that has to
+            change, and ``diff`` a unified diff of the edit where that is certain.
         about: ``command``, ``began``, ``seconds``, ``facts`` (a list of strings) of the run; any may be missing.
         recording: the lines of the recording, where one was made.
-        first: the slugs of rules whose causes come before others of the same severity.
+        rank: the rules' slugs, most important first.
     """
-    data = Data(findings, recording, first)
+    data = Data(findings, recording, rank)
     root = data.root(about)
     faults = sum(one["severity"] == "fault" for one in data.causes)
     title = f"{faults} faults, {len(data.causes) - faults} pieces of advice: sessionwatch report"

@@ -46,9 +46,9 @@ def _seen(escape: str) -> str:
 class Data:
     """Collects the parts; ``root`` is what is written into the file."""
 
-    def __init__(self, findings: Sequence[Json], recording: Iterable[Json] | None, first: Sequence[str] = ()) -> None:
+    def __init__(self, findings: Sequence[Json], recording: Iterable[Json] | None, rank: Sequence[str] = ()) -> None:
         self._findings = findings
-        self._first = frozenset(first)
+        self._rank = {slug: place for place, slug in enumerate(rank)}
         self._line = timeline(recording, findings) if recording is not None else None
         self._unrecorded = UNRECORDED if recording is None else "No session was opened."
         self._sources = Sources(self._began())
@@ -92,23 +92,27 @@ class Data:
         ones = [self._findings[index] for index in group]
         allowed = all(one.get("allowed") is not None for one in ones)
         known = all(bool(one.get("known")) for one in ones)
-        later = text(ones[0], "rule") not in self._first
-        return allowed, text(ones[0], "severity") != "fault", known, later, -sum(number(one, "count") for one in ones)
+        rank = self._rank.get(text(ones[0], "rule"), len(self._rank))
+        return allowed, text(ones[0], "severity") != "fault", known, rank, -sum(number(one, "count") for one in ones)
 
     def _cause(self, place: int, group: list[int]) -> dict[str, object]:
-        group.sort(key=lambda index: -number(self._findings[index], "count"))
+        group.sort(
+            key=lambda index: (bool(self._findings[index].get("known")), -number(self._findings[index], "count"))
+        )
         first = self._findings[group[0]]
+        change = mapping(first.get("change")) or first
+        self._line_of(text(change, "path"), int(number(change, "line")))
         what, code = _fix(text(first, "fix"))
         return {
             "id": letters(place),
             "rule": text(first, "rule"),
             "severity": _severity(first),
             "title": text(first, "message")[:1].upper() + text(first, "message")[1:],
-            "place": self._site(first),
+            "place": self._site(change),
             "fix": what,
             "code": code,
             "findings": group,
-            "diff": None,
+            "diff": _lines_of_diff(text(first, "diff")) or None,
         }
 
     def _name(self, findings: list[dict[str, object]]) -> None:
@@ -128,7 +132,7 @@ class Data:
     def _finding(self, index: int, one: Json) -> dict[str, object]:
         site = self._site(one)
         path, line = text(one, "path"), int(number(one, "line"))
-        for near in range(line - _AROUND, line + _AROUND + 1) if path else ():
+        for near in range(line - _AROUND, line + _AROUND + 1):
             self._line_of(path, near)
         subject, unit = text(one, "subject"), one.get("unit")
         units, tests = _names(one, "units", unit), _names(one, "tests")
@@ -182,6 +186,8 @@ class Data:
         return self._sites.setdefault(site, len(self._sites))
 
     def _line_of(self, path: str, line: int) -> None:
+        if not path:
+            return
         known = self._lines.setdefault(path, {})
         if line not in known and (found := self._sources.line(path, line)) is not None:
             known[line] = found
@@ -280,6 +286,12 @@ def _fix(fix: str) -> tuple[str, str]:
         return line.rstrip(":;,"), ""
     code = quoted[1] if quoted is not None else rest.partition(", or ")[0].rstrip(";,")
     return (words if colon and "`" not in words else line.replace("`", "")).rstrip(":;,"), code
+
+
+def _lines_of_diff(diff: str) -> list[list[str]]:
+    """Sign and text of each line of a unified diff, without its heads."""
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@", "\\"))]
+    return [[line[:1], line[1:]] for line in lines]
 
 
 def _duration(seconds: float) -> str:

@@ -31,11 +31,11 @@ class Report:
     about: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def first(self) -> list[str]:
-        """The slugs of the rules that are shown first: those about data that is lost."""
+    def rank(self) -> list[str]:
+        """The rules' slugs, most important first: lost data before the others."""
         from .. import rules
 
-        return [rule.slug for rule in rules.ALL if rule.loses_data]
+        return [rule.slug for rule in sorted(rules.ALL, key=lambda rule: not rule.loses_data)]
 
     @property
     def shown(self) -> list[Seen]:

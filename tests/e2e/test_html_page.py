@@ -16,7 +16,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 playwright = pytest.importorskip("playwright.sync_api")
 
 pytestmark = pytest.mark.e2e
-FIRST = ["lost-writes", "cross-task"]
+RANK = ["lost-writes", "cross-task", "detached-access"]
 Open = Callable[..., Any]  # what is opened is a page of Playwright's
 
 
@@ -40,7 +40,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
         findings: Any, recording: Any = None, link: str = "", scheme: str = "light", width: int = 1400
     ) -> Any:
         path = tmp_path / "report.html"
-        path.write_text(page(list(findings), {"command": "pytest"}, recording, FIRST), encoding="utf-8")
+        path.write_text(page(list(findings), {"command": "pytest"}, recording, RANK), encoding="utf-8")
         made = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 1000})
         made.on("console", lambda message: complaints.append(message.text))
         made.on("pageerror", lambda error: complaints.append(str(error)))

@@ -77,23 +77,30 @@ def test_takes_any_object(tmp_path: Path) -> None:
 
 
 def test_orders_causes() -> None:
-    """Faults come before advice, new before known, lost data next, then what was seen most; what is allowed is last."""
-    found = [*shop()[0], finding(7, rule="implicit-io", count=50), finding(8, rule="session-leak", count=60)]
-    made = Data(found, None, ["cross-task", "lost-writes"])
+    """Faults come before advice, new before known, then the rules' rank; what is allowed comes last."""
+    made = Data([*shop()[0], finding(7, rule="session-leak", count=60)], None, ["cross-task", "lost-writes"])
     assert [cause["rule"] for cause in made.causes] == [
-        "lost-writes",
         "cross-task",
+        "lost-writes",
         "session-leak",
-        "implicit-io",
         "detached-access",
         "n-plus-one",
         "lost-writes",
     ]
 
 
+def test_names_what_has_to_change() -> None:
+    """Where it is known, a cause shows the place that has to change, and the edit where that is certain."""
+    change = {"path": "shop/repo.py", "line": 9, "function": "get"}
+    diff = "--- a/shop/repo.py\n+++ b/shop/repo.py\n@@ -9 +9 @@\n-old\n+new\n"
+    data = data_of(page([finding(1, change=change, diff=diff)], {}))
+    assert data["sites"][data["causes"][0]["place"]] == ["shop/repo.py", 9, "get"]
+    assert data["causes"][0]["diff"] == [["-", "old"], ["+", "new"]]
+
+
 def test_groups_by_cause() -> None:
     """Findings of one cause are one row, the most frequent first, with letters and numbers of their own."""
-    data = data_of(page(shop()[0], {}, first=["lost-writes"]))
+    data = data_of(page(shop()[0], {}, rank=["lost-writes"]))
     assert [data["findings"][index]["id"] for index in data["causes"][0]["findings"]] == ["A1", "A2"]
     assert data["causes"][0]["title"].startswith("1 Order objects were written")
 

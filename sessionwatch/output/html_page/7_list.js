@@ -58,6 +58,7 @@ function fixOf(finding, cause) {
     h("h4", {}, "The fix"),
     h("div", { class: "fix" },
       h("div", { class: "dh" }, h("span", { class: "m" }, siteText(cause.place)), finding.paste || diff ? copyButton("Copy fix", diff ? diff.filter((l) => l[0] === "+").map((l) => l[1]).join("\n") : finding.paste) : null),
+      !diff && cause.place !== finding.site && lineText(cause.place) ? h("pre", { class: "now" }, h("div", {}, lineText(cause.place))) : null,
       h("p", {}, codeIn(finding.fix || "There is no ready fix for this one.", finding.paste)),
       diff ? h("pre", { tabindex: 0, role: "region", "aria-label": `Edit for ${finding.id}` }, diff.map(([sign, text]) => h("div", { class: sign === "+" ? "a" : sign === "-" ? "d" : null }, h("span", { class: "vh" }, sign === "+" ? "add " : sign === "-" ? "remove " : ""), `${sign} ${text}`))) : null),
     diff ? h("p", { class: "w" }, "This edit is certain: ", h("code", {}, "sessionwatch report FINDINGS.jsonl --format patch")) : null,
