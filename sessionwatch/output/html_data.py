@@ -290,7 +290,7 @@ def _fix(fix: str) -> tuple[str, str]:
 
 def _lines_of_diff(diff: str) -> list[list[str]]:
     """Sign and text of each line of a unified diff, without its heads."""
-    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@", "\\"))]
+    lines = [line for line in diff.splitlines() if not line.startswith(("--- a/", "+++ b/", "@@ ", "\\"))]
     return [[line[:1], line[1:]] for line in lines]
 
 

@@ -103,7 +103,9 @@ def test_no_session(place: Place) -> None:
 
 def test_other_formats_record_nothing(place: Place) -> None:
     """The text's run makes no recording."""
-    place.write("job.py", LOSE + "from sessionwatch.watch.installation import current\nprint(current().recording)\n")
+    place.write(
+        "job.py", LOSE + "from sessionwatch.watch.installation import current\nprint(current().audience.recording)\n"
+    )
     assert place.sessionwatch("run", "job.py").out == "None\n"
 
 
