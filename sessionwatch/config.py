@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .model import LEVELS, MODES, ConfigError, Finding, Level, Mode, Rule, Setting
+from .model import LEVELS, MODES, ConfigError, Finding, Level, Mode, Options, Rule, Setting
 
 ENVIRONMENT = {
     "mode": "SESSIONWATCH_MODE",
@@ -64,10 +64,10 @@ class Config:
     root: str = ""  # the project's: fingerprints and the baseline name files as they are seen from there
     origins: dict[str, str] = field(default_factory=dict)
 
-    def rule_settings(self, slug: str) -> dict[str, Any]:
+    def rule_settings(self, slug: str) -> Options:
         """The settings of one rule, without the rule's name in front."""
         prefix = slug + "."
-        return {name[len(prefix) :]: value for name, value in self.settings.items() if name.startswith(prefix)}
+        return Options((name[len(prefix) :], value) for name, value in self.settings.items() if name.startswith(prefix))
 
 
 def load(

@@ -307,6 +307,16 @@ class Setting:
     most: int | None = None
 
 
+class Options(dict[str, bool | int | float | str]):
+    """The settings of one rule, by their names."""
+
+    def number(self, name: str) -> float:
+        """A setting that is a number, with the unit that its rule says."""
+        value = self[name]
+        assert not isinstance(value, str)
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """From where on something is worth an event; the rules set them, by their settings. Durations are in seconds."""
@@ -337,11 +347,11 @@ class Rule:
     page: str
     on_in: frozenset[Mode]
     events: tuple[type, ...]
-    check: Callable[[Any, dict[str, Any]], Iterator[Finding]]
+    check: Callable[[Any, Options], Iterator[Finding]]
     settings: dict[str, Setting] = field(default_factory=dict)
     parts: tuple[type, ...] = ()  # of its events, without which it has nothing to say
     safe_point: str = ""  # where the program is told by an exception, at ``raise``
-    limits: Callable[[Limits, dict[str, Any], Level], Limits] | None = None
+    limits: Callable[[Limits, Options, Level], Limits] | None = None
     loses_data: bool = False  # what it finds has lost or spoilt data: reports show it first
     changes: tuple[str, ...] = ()
     timed: bool = False

@@ -19,7 +19,7 @@ from ..config import nearest
 from ..hooks.patch import patch
 from ..hooks.reading import read
 from ..hooks.settings import Settings, patch_engine_created, patch_made
-from ..model import ConfigError, Finding
+from ..model import ConfigError, Finding, Options
 from ..record.events import Misconfigured
 from ..record.ledger import Ledger
 from ..record.tracker import Tracker
@@ -40,7 +40,7 @@ def check(target: str, baseline: str | None = None) -> list[Finding]:
     with _noting(settings):
         found = _imported(target)
     suppressions = Suppressions(baseline)
-    findings = [finding for event in _look(found, target, settings) for finding in rule.check(event, {})]
+    findings = [finding for event in _look(found, target, settings) for finding in rule.check(event, Options())]
     for finding in findings:
         suppressions.cover(finding, ())
     return findings

@@ -11,7 +11,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from ..frames import callsite
-from ..model import Finding, FindingError, RawSite, Site
+from ..model import Finding, FindingError, Options, RawSite, Site
 from ..output.messages import render
 from ..record.allowances import active_allowances, matching
 from ..record.events import Crossed
@@ -86,7 +86,7 @@ def assert_no_instances(value: object, name: str = "value") -> None:
     event = _crossed("value", None, ((name, value),), sys._getframe(1), watch)
     if event is None:
         return
-    (finding,) = rule.check(event, {})
+    (finding,) = rule.check(event, Options())
     error = watch.tracker.emit(event) if watch is not None else None
     if isinstance(error, FindingError):
         finding = error.finding

@@ -15,7 +15,7 @@ from typing import Any
 from ..frames import callsite
 from ..frames.callsite import looked_at
 from ..record.events import LateCommit
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import Unit, on_answer, on_unit_end
 from .reading import read, session_of

@@ -19,8 +19,9 @@ from ..frames.chain import with_callers
 from ..frames.handed import awaited_at
 from ..model import RawSite
 from ..record.allowances import Allowance
-from ..record.events import Overlap, SessionEnded, Write
-from ..record.ledger import SessionRecord, recognised
+from ..record.events import Overlap, SessionEnded
+from ..record.life import SessionRecord, recognised
+from ..record.parts import Write
 from ..record.tracker import Tracker
 from .failures import answered
 from .failures import tell as tell_failure

@@ -15,7 +15,7 @@ from typing import Any
 from ..frames import callsite
 from ..frames.callsite import Caller, looked_at
 from ..record.events import ConnectionEnded
-from ..record.ledger import Entry, SessionRecord, recognised
+from ..record.life import Entry, SessionRecord, recognised
 from ..record.tracker import Tracker
 from ..units.scope import current_unit
 from .failures import handled_around

@@ -23,7 +23,7 @@ from ..frames import callsite
 from ..frames.chain import called
 from ..model import Mark
 from ..record.events import ChangedTwice, GivenAway
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .private import BEFORE_ATTACH
 from .reading import read

@@ -16,8 +16,9 @@ from typing import Any
 
 from ..frames import callsite
 from ..model import Mark, function_of
-from ..record.events import DiscardedWrites, Write
-from ..record.ledger import SessionRecord
+from ..record.events import DiscardedWrites
+from ..record.life import SessionRecord
+from ..record.parts import Write
 from ..record.tracker import KEY, Tracker
 from .failures import Failure, is_handled
 from .reading import read, session_of

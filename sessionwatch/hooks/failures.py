@@ -19,8 +19,9 @@ from ..frames import callsite
 from ..frames.catching import Catch, caught
 from ..frames.chain import called
 from ..model import FindingError, Mark, RawSite
-from ..record.events import ErrorSwallowed, Write
-from ..record.ledger import SessionRecord
+from ..record.events import ErrorSwallowed
+from ..record.life import SessionRecord
+from ..record.parts import Write
 from ..record.sql import summary, text_write
 from ..record.tracker import KEY, Tracker
 from .private import COMMITS

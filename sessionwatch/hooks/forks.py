@@ -13,7 +13,7 @@ from typing import Any
 
 from ..frames import callsite
 from ..record.events import InheritedConnection
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.sql import summary
 from ..record.tracker import Tracker
 from .patch import unseen

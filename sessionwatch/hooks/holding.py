@@ -13,7 +13,7 @@ from typing import Any
 from ..frames import callsite
 from ..frames.tasks import current_greenlet
 from ..record.allowances import active_allowances
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from .patch import unseen

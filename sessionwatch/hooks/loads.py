@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import InstrumentedAttribute
 from ..frames import callsite
 from ..model import Finding
 from ..record.events import RepeatedGet, RepeatedLoad
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
 from .private import GET_IMPL, MERGE, READ_OF, REFRESHED

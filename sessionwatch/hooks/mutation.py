@@ -19,7 +19,7 @@ from sqlalchemy.orm.base import LoaderCallableStatus
 
 from ..frames import callsite
 from ..record.events import ChangedInPlace
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import listen, unseen
 from .private import STATE_ATTRIBUTE

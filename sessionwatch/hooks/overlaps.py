@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 from ..frames import callsite
 from ..frames.tasks import all_tasks, awaited_at, current_task, driven, outwards, suspended
 from ..model import Mark, RawSite, Site
-from ..record.events import Actor, Overlap
-from ..record.ledger import SessionRecord
+from ..record.events import Overlap
+from ..record.life import SessionRecord
+from ..record.parts import Actor
 from ..record.tracker import Tracker
 from .private import CLOSE_IMPL
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm.attributes import instance_state
 from ..frames import callsite
 from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
 from ..record.allowances import Allowance
-from ..record.ledger import Known
+from ..record.life import Known
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
 from .reading import read

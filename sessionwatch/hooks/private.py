@@ -37,8 +37,8 @@ from ..record.events import (
     SplitCommit,
     TransactionOverdue,
     UnloadedRead,
-    Write,
 )
+from ..record.parts import Write
 from . import shapes
 
 VERSION = sqlalchemy.__version__

@@ -28,7 +28,7 @@ from ..frames import callsite
 from ..frames.chain import called
 from ..model import Mark, Site
 from ..record.events import Reattached
-from ..record.ledger import Known, SessionRecord
+from ..record.life import Known, SessionRecord
 from ..record.tracker import KEY, Tracker
 from .changes import PendingWrites
 from .ownership import Owner, described, is_detached, owner

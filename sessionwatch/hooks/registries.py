@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.orm import scoped_session
 
 from ..frames import callsite
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
 from .patch import unseen

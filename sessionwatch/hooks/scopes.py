@@ -6,7 +6,7 @@ import sys
 
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .closing import still_open
 from .reading import live_sessions, session_of

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import SessionReused
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
 from .discards import origin

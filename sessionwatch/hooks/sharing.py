@@ -17,7 +17,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..frames import callsite
 from ..record.events import SharedConnection
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
 from .reading import entries, live_sessions, read

@@ -14,7 +14,7 @@ from ..frames import callsite, whereabouts
 from ..frames.handed import awaited_at
 from ..model import RawSite
 from ..record.events import Blocked
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.sql import summary
 from ..record.tracker import KEY, Tracker
 from .answers import commit_failed

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..frames import callsite
 from ..model import Mark
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from .crossing import drop

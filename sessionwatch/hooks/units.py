@@ -12,8 +12,9 @@ from typing import Any
 from ..frames import activation, callsite
 from ..frames.callsite import Raw, looked_at
 from ..model import Mark, RawSite
-from ..record.events import Commit, SplitCommit
-from ..record.ledger import SessionRecord
+from ..record.events import SplitCommit
+from ..record.life import SessionRecord
+from ..record.parts import Commit
 from ..record.tracker import Tracker
 from .reading import entries
 from .writes import is_temporary

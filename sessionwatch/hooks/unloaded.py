@@ -10,7 +10,7 @@ from typing import Any
 
 from ..frames import callsite
 from ..model import by_instruction
-from ..record.events import Step
+from ..record.parts import Step
 from ..record.tracker import Tracker
 from .ownership import described, owner
 from .reading import read

@@ -14,8 +14,8 @@ from sqlalchemy.orm.interfaces import ONETOMANY
 
 from ..frames import callsite
 from ..model import RawSite
-from ..record.events import Write
-from ..record.ledger import Entry, SessionRecord
+from ..record.life import Entry, SessionRecord
+from ..record.parts import Write
 from ..record.sql import (
     DEFINED,
     commits_implicitly,

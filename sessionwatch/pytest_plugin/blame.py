@@ -20,7 +20,7 @@ from ..frames import callsite
 from ..hooks import scopes
 from ..model import Evidence, Finding, Level
 from ..record.events import Event, SessionEnded, TransactionOverdue
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..watch.watch import Watch
 
 if TYPE_CHECKING:

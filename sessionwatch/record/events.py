@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from ..model import Finding, Mark, Ownership, Site
-
-LoadKind = Literal["relationship", "collection", "deferred", "expired", "unloaded", "inherited"]
+from ..units.scope import Unit
+from .life import Known, SessionRecord
+from .parts import Actor, Commit, Holder, LoadKind, Step, Write
 
 
 class Event:
@@ -28,69 +29,11 @@ class Counted(SessionEvent):
     __slots__ = ()
 
 
-class Step(NamedTuple):
-    """One attribute on the way from a query's class to what was read; ``kind`` says how it is loaded."""
-
-    model: str  # the class that defines it
-    attribute: str
-    kind: LoadKind
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Write:
-    """Rows that a session wrote and did not commit (or objects that it never flushed).
-
-    ``subject`` is a class name or a table name; ``what`` says which of both it is. ``count`` is the
-    number of objects or rows, None where the database did not say.
-    """
-
-    subject: str
-    what: Literal["object", "row", "definition", "pending"]
-    verb: str  # "inserted", "updated", "deleted", "added", "changed", "written", "created", "altered", "dropped"
-    count: int | None
-    mark: Mark | None
-    temporary: bool = False  # a temporary table
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Holder:
-    """Who holds a transaction: who began it, and what that thread or task does at this moment."""
-
-    record: Any  # ledger.SessionRecord
-    began: Mark
-    now: Site | None
-    gone: bool  # the thread has ended, the task is done
-    executing: bool  # in a statement of this session
-    related: bool  # still in the function that opened the session, or that ran its first or last statement
-    seconds: float  # how long the transaction has been open
-    elsewhere: str = ""  # what it waits in instead: another session, a connection without one, the pool
-
-
-class Commit(NamedTuple):
-    """Writes that a session committed to one database."""
-
-    session: int  # what tells the session from others
-    label: str
-    opened: Mark | None
-    written: Mark | None  # the first of them
-    committed: Mark | None
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Actor:
-    """A thread or an asyncio task: where it is now, and where it was made (None where that is not the user's code)."""
-
-    kind: Literal["task", "thread"]
-    name: str
-    now: Site | None
-    created: Site | None = None
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class SessionEnded(SessionEvent):
     """A session was closed, collected, or is still open when its unit or the program ends."""
 
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     how: Literal["closed", "reset", "invalidated", "collected", "unit", "scope", "exit"]
     ended: Mark | None  # the call that ended it; None for collection and exit
     in_framework: bool  # the caller of close() is library code, not the user's
@@ -105,7 +48,7 @@ class SessionEnded(SessionEvent):
 class SessionReused(SessionEvent):
     """A session began work again after the scope that owned it had ended."""
 
-    record: Any  # ledger.SessionRecord, of the life that ended
+    record: SessionRecord  # of the life that ended
     used: Mark | None
     error: BaseException | None = None  # SQLAlchemy's own, where it refuses by itself
 
@@ -129,7 +72,7 @@ class UnloadedRead(InstanceEvent):
     base: str = ""
     path: tuple[Step, ...] = ()  # from the class that the query asked for; the last one is what was read
     recursive: bool = False  # the path goes round: a tree
-    record: Any = None  # ledger.SessionRecord of the session that holds or held it
+    record: Known | None = None  # of the session that holds or held it
     queried: bool = True  # False for an object that the session made, not a query
     by_get: bool = False  # its query was a call of get() or get_one(), which take loader options by another way
 
@@ -163,7 +106,7 @@ class RepeatedLoad(UnloadedRead):
 class RepeatedGet(SessionEvent):
     """Instances of one class were fetched by their keys one after another, from one line. As `RepeatedLoad`."""
 
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     model: str
     key: str  # the attribute of the primary key; of the first column, if there are more
     mark: Mark
@@ -187,7 +130,7 @@ class DetachedWrite(InstanceEvent):
 
     verb: str = "changed"
     made: float | None = None
-    unit: Any = None  # scope.Unit
+    unit: Unit | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -225,7 +168,7 @@ class Reattached(SessionEvent):
     model: str
     kind: Literal["stale", "revived", "deleted", "duplicate", "unmatched", "outdated"]
     attributes: tuple[str, ...]
-    record: Any  # ledger.SessionRecord, of the session that receives it
+    record: SessionRecord  # of the session that receives it
     mark: Mark | None  # the call that gives it
     verb: str  # "added" or "merged"
     ownership: Ownership | None  # of the session that had it before
@@ -239,8 +182,8 @@ class GivenAway(SessionEvent):
     """An instance that belongs to one session was given to another one; SQLAlchemy refuses by itself."""
 
     model: str
-    record: Any  # ledger.SessionRecord, of the session that it was given to
-    holder: Any  # of the session that it belongs to; None if that one is not watched
+    record: SessionRecord  # of the session that it was given to
+    holder: SessionRecord | None  # of the session that it belongs to; None if that one is not watched
     mark: Mark | None
     loaded: Site | None
     error: BaseException | None = None
@@ -252,9 +195,9 @@ class ChangedTwice(SessionEvent):
 
     model: str
     attributes: tuple[str, ...]
-    record: Any  # ledger.SessionRecord, of the session that flushes
+    record: SessionRecord  # of the session that flushes
     mark: Mark | None
-    other: Any  # of the other session; None if that one is gone
+    other: Known | None  # of the other session; None if that one is gone
     other_attributes: tuple[str, ...]
     other_mark: Mark | None  # its flush; None if it has not flushed yet
     loaded: Site | None  # the query of the second one's copy
@@ -268,7 +211,7 @@ class ChangedInPlace(SessionEvent):
     attribute: str
     kind: Literal["dict", "list", "set", "object"]
     type: str  # of the column, as it is written in a mapping
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     mark: Mark | None  # the commit
     loaded: Site | None
 
@@ -280,7 +223,7 @@ class Overlap(SessionEvent):
     ``did`` says what the second one did. ``stories`` receives the text of the finding.
     """
 
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     second: Actor
     first: Actor
     did: str
@@ -292,7 +235,7 @@ class Overlap(SessionEvent):
 class Blocked(SessionEvent):
     """A statement of a sync dialect ran on a thread whose event loop was running."""
 
-    record: Any | None  # ledger.SessionRecord; None for a connection without a session
+    record: SessionRecord | None  # None for a connection without a session
     mark: Mark
     statement: str  # operation and table
     milliseconds: float
@@ -305,7 +248,7 @@ class ErrorSwallowed(SessionEvent):
     ``did`` says what the session did then: "ran SELECT orders", "was committed", "was closed", "was used again".
     """
 
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     statement: str  # operation and table, or COMMIT
     kind: str  # the exception's class
     failed: Mark
@@ -318,7 +261,7 @@ class ErrorSwallowed(SessionEvent):
 class InheritedConnection(SessionEvent):
     """A forked child used a connection that was opened before the fork."""
 
-    record: Any | None  # ledger.SessionRecord; None for a connection without a session
+    record: SessionRecord | None  # None for a connection without a session
     statement: str  # operation and table
     used: Mark
     connected: Mark | None
@@ -332,7 +275,7 @@ class SplitCommit(SessionEvent):
     ``unit`` is its name; None where the unit is one call of ``function``.
     """
 
-    record: Any  # ledger.SessionRecord, of the second session
+    record: SessionRecord  # of the second session
     first: Commit
     second: Commit
     unit: str | None
@@ -356,7 +299,7 @@ class ForeignLoop(SessionEvent):
     ``closed``: the loop that it was opened on has been closed meanwhile. ``task``: the name of the task that opened it.
     """
 
-    record: Any | None  # ledger.SessionRecord; None for a connection without a session
+    record: SessionRecord | None  # None for a connection without a session
     statement: str  # operation and table; empty where the connection failed without a statement
     used: Mark
     connected: Mark
@@ -368,7 +311,7 @@ class ForeignLoop(SessionEvent):
 class LateCommit(SessionEvent):
     """A response had been sent, and then the commit of what had been written before it failed."""
 
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     status: int  # of the response
     kind: str  # the exception's class
     committed: Mark
@@ -397,8 +340,8 @@ class SharedConnection(SessionEvent):
     """
 
     kind: Literal["undone", "published"]
-    record: Any  # ledger.SessionRecord, of the first
-    other: Any | None  # of the second; None for a connection without a session
+    record: SessionRecord  # of the first
+    other: SessionRecord | None  # of the second; None for a connection without a session
     did: Literal["rolled back", "closed", "committed"]  # the second
     mark: Mark  # where it did
     writes: tuple[Write, ...]  # of the first, newest last
@@ -408,7 +351,7 @@ class SharedConnection(SessionEvent):
 class DiscardedWrites(SessionEvent):
     """A function rolled back after an error, and with its own work that of its caller, which then committed."""
 
-    record: Any  # ledger.SessionRecord
+    record: SessionRecord
     function: str  # that rolled back
     statement: str  # that failed: operation and table
     rolled_back: Mark

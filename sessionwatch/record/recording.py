@@ -22,7 +22,7 @@ from ..frames.callsite import Raw
 from ..model import Finding, RawSite
 from ..units.scope import Unit, current_unit
 from .events import LATE, DetachedWrite, Event
-from .ledger import SessionRecord
+from .life import SessionRecord
 
 FIRST = 300  # sessions of a process that are kept in any case; of twice as many every second one, and so on
 REMEMBERED = 2_000  # ended sessions that may still get a finding

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from ..frames.callsite import is_user
 from ..model import Evidence, Mark, Ownership, Site
-from .events import Holder
+from .life import Known, SessionRecord
+from .parts import Holder
 from .sql import summary
 
 BEFORE_INSTALL = "opened before sessionwatch was installed"
@@ -23,14 +23,14 @@ def seen(label: str, mark: Mark | None, session: str | None = None, note: str = 
     return Evidence(label, site, mark.thread, mark.task, session, note if site or note else "place unknown")
 
 
-def opened(record: Any) -> Evidence:
+def opened(record: Known) -> Evidence:
     """Where a session was made."""
     if record.opened is None:
         return Evidence("opened", None, session=record.label, note=BEFORE_INSTALL)
     return seen("opened", record.opened, record.label)
 
 
-def executed(record: Any) -> list[Evidence]:
+def executed(record: SessionRecord) -> list[Evidence]:
     """The session's last statement."""
     if record.last is None:
         return []
@@ -104,10 +104,10 @@ def primary(mark: Mark | None, *others: Site | None) -> Site | None:
     return mark.site.resolve() if mark is not None and mark.site is not None else None
 
 
-def session_json(record: Any) -> dict[str, Any]:
+def session_json(record: SessionRecord) -> dict[str, object]:
     """The session of a finding, in the form that `Finding.as_json` writes."""
 
-    def place(mark: Mark | None) -> dict[str, Any] | None:
+    def place(mark: Mark | None) -> dict[str, object] | None:
         site = mark.site.resolve() if mark is not None and mark.site is not None else None
         return {"path": site.shown_path, "line": site.line, "function": site.function} if site else None
 
@@ -120,12 +120,12 @@ def session_json(record: Any) -> dict[str, Any]:
     }
 
 
-def session_of(owner: Ownership | None) -> dict[str, Any] | None:
+def session_of(owner: Ownership | None) -> dict[str, object] | None:
     """The same from an instance's ownership."""
     if owner is None or owner.session is None:
         return None
 
-    def place(site: Site | None) -> dict[str, Any] | None:
+    def place(site: Site | None) -> dict[str, object] | None:
         return {"path": site.shown_path, "line": site.line, "function": site.function} if site else None
 
     return {

@@ -23,7 +23,8 @@ from ..saying import say
 from ..units.scope import Unit, current_unit
 from .allowances import Allowance, active_allowances
 from .events import ENDS, Event
-from .ledger import Ledger, SessionRecord, recognised
+from .ledger import Ledger
+from .life import SessionRecord, recognised
 from .notes import Notes, in_finalizer
 
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from ..frames import tasks, whereabouts
 from ..model import Limits, Mark
-from .events import Event, Holder, TransactionOverdue
-from .ledger import SessionRecord
+from .events import Event, TransactionOverdue
+from .life import SessionRecord
+from .parts import Holder
 
 KINDS: tuple[type[Event], ...] = (TransactionOverdue,)  # of events that it makes
 _PATIENCE = 2.0  # seconds to wait for the thread to end

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..model import Ownership
-from ..record.events import Step, UnloadedRead
+from ..record.events import UnloadedRead
+from ..record.parts import Step
 
 WHAT = {
     "relationship": "a lazy load",

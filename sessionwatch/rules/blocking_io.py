@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule, Setting
+from ..model import Evidence, Finding, Options, Rule, Setting
 from ..record.events import Blocked
 from ..record.story import opened, primary, seen, session_json
 
@@ -51,9 +50,9 @@ takes 50 ms in production.
 FIX = "use create_async_engine() and AsyncSession, or run the sync code in a thread:\nawait asyncio.to_thread(...)"
 
 
-def check(event: Blocked, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: Blocked, settings: Options) -> Iterator[Finding]:
     """One finding a statement that took as long as the threshold, or longer."""
-    if event.milliseconds < settings["milliseconds"]:
+    if event.milliseconds < settings.number("milliseconds"):
         return
     record = event.record
     what = "sync session" if record is not None else "sync engine"

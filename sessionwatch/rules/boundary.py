@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import Crossed
 from ..record.story import history, listed, primary, seen, session_of
 
@@ -61,7 +60,7 @@ SHOWN = 5  # instances that are listed
 STATES = {"detached": "detached", "transient": "new", "pending": "new"}
 
 
-def check(event: Crossed, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: Crossed, settings: Options) -> Iterator[Finding]:
     """One finding a call that instances cross, however many."""
     path, model, state = event.places[0]
     owner = event.ownership

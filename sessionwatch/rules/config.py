@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import Misconfigured
 from ..record.story import primary, seen
 
@@ -76,7 +75,7 @@ FIXES = {
 LABELS = {"expire": "committed", "foreign-keys": "flushed", "static": "shared", "autoflush": "queried"}
 
 
-def check(event: Misconfigured, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: Misconfigured, settings: Options) -> Iterator[Finding]:
     """One finding a setting of one engine or sessionmaker."""
     yield Finding(
         rule="config",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import InheritedConnection
 from ..record.story import opened, primary, seen, session_json
 
@@ -69,7 +68,7 @@ FIX = (
 )
 
 
-def check(event: InheritedConnection, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: InheritedConnection, settings: Options) -> Iterator[Finding]:
     """One finding the first use of each connection in the child."""
     record = event.record
     yield Finding(

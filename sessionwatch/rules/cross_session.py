@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import ChangedTwice, GivenAway
 from ..record.story import listed, opened, primary, seen, session_json
 
@@ -47,7 +46,7 @@ A program that lets two sessions race on purpose, to see that its own lock or re
 """
 
 
-def check(event: GivenAway | ChangedTwice, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: GivenAway | ChangedTwice, settings: Options) -> Iterator[Finding]:
     """One finding an instance that was given away, and a row that was changed twice."""
     yield _given(event) if isinstance(event, GivenAway) else _changed(event)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
-from ..record.events import Actor, Overlap
+from ..model import Evidence, Finding, Options, Rule
+from ..record.events import Overlap
+from ..record.parts import Actor
 from ..record.story import LIVE_ON, opened, session_json
 
 PAGE = """
@@ -57,7 +57,7 @@ reported.
 """
 
 
-def check(event: Overlap, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: Overlap, settings: Options) -> Iterator[Finding]:
     """One finding a place that came in second."""
     first, second, record = event.first, event.second, event.record
     yield Finding(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import UNPICKLED, Finding, Ownership, Rule
+from ..model import UNPICKLED, Finding, Options, Ownership, Rule
 from ..record.events import DetachedRead
 from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
@@ -40,7 +39,7 @@ where it probes, with the reason.
 """
 
 
-def check(event: DetachedRead, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: DetachedRead, settings: Options) -> Iterator[Finding]:
     """One finding a read that SQLAlchemy refuses."""
     owner = event.ownership
     subject = f"{event.model}.{event.attribute}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Finding, Rule, Setting
+from ..model import Finding, Options, Rule, Setting
 from ..record.events import DetachedTouch
 from ..record.story import history, primary, seen, session_of
 
@@ -41,7 +40,7 @@ expunged inside `allow("detached-touch", reason=...)` are never reported.
 """
 
 
-def check(event: DetachedTouch, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: DetachedTouch, settings: Options) -> Iterator[Finding]:
     """One finding a read of a loaded value."""
     if event.is_key and settings["primary-keys"] == "allow":
         return

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Finding, Rule
+from ..model import Finding, Options, Rule
 from ..record.events import DetachedWrite
 from ..record.story import history, primary, seen, session_of
 
@@ -39,7 +38,7 @@ says so in the program itself, and needs no allowance.
 """
 
 
-def check(event: DetachedWrite, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: DetachedWrite, settings: Options) -> Iterator[Finding]:
     """One finding a change that nobody picked up."""
     owner = event.ownership
     subject = f"{event.model}.{event.attribute}"

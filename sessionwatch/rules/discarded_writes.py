@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
-from ..record.events import DiscardedWrites, Write
+from ..model import Evidence, Finding, Options, Rule
+from ..record.events import DiscardedWrites
+from ..record.parts import Write
 from ..record.story import counted, listed, opened, primary, seen, session_json
 
 PAGE = """
@@ -70,7 +70,7 @@ FIX = {
 }
 
 
-def check(event: DiscardedWrites, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: DiscardedWrites, settings: Options) -> Iterator[Finding]:
     """One finding for each rollback that was followed by a commit."""
     record = event.record
     were = "was" if len(event.writes) == 1 and event.writes[0].count == 1 else "were"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import ForeignLoop
 from ..record.story import opened, primary, seen, session_json
 
@@ -68,7 +67,7 @@ FIX = (
 )
 
 
-def check(event: ForeignLoop, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: ForeignLoop, settings: Options) -> Iterator[Finding]:
     """One finding for each connection."""
     record = event.record
     failed = f"{event.statement} failed" if event.statement else "a connection failed"

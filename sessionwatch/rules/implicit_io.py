@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Finding, Ownership, Rule
+from ..model import Finding, Options, Ownership, Rule
 from ..record.events import ImplicitRead
 from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
@@ -47,7 +46,7 @@ where it probes, with the reason. `awaitable_attrs` and `run_sync()` are not rep
 """
 
 
-def check(event: ImplicitRead, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: ImplicitRead, settings: Options) -> Iterator[Finding]:
     """One finding a read that SQLAlchemy refuses."""
     owner = event.ownership
     subject = f"{event.model}.{event.attribute}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule, Site
-from ..record.events import LateCommit, Write
+from ..model import Evidence, Finding, Options, Rule, Site
+from ..record.events import LateCommit
+from ..record.parts import Write
 from ..record.story import counted, listed, opened, primary, seen, session_json
 
 PAGE = """
@@ -68,10 +68,10 @@ FIX = {
 DEPENDENCY = '\nin FastAPI, let the dependency end before the response: Depends({provider}, scope="function")'
 
 
-def check(event: LateCommit, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: LateCommit, settings: Options) -> Iterator[Finding]:
     """One finding for each session whose commit failed."""
     record = event.record
-    name = record.unit.name
+    name = record.unit.name if record.unit is not None else "the program"
     what = listed(_counted(write.count, write.subject, write.what) for write in event.writes)
     alone = len(event.writes) == 1 and event.writes[0].count == 1
     yield Finding(

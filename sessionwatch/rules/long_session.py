@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from ..model import Finding, Level, Limits, Rule, Setting
+from ..model import Finding, Level, Limits, Options, Rule, Setting
 from ..record.events import TransactionOverdue
 from ..record.story import held, primary, session_json
 
@@ -47,7 +46,7 @@ session is opened or the transaction begins inside of it.
 """
 
 
-def check(event: TransactionOverdue, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: TransactionOverdue, settings: Options) -> Iterator[Finding]:
     """One finding a transaction."""
     holder = event.holder
     record = holder.record
@@ -67,8 +66,8 @@ def check(event: TransactionOverdue, settings: dict[str, Any]) -> Iterator[Findi
     )
 
 
-def _limits(limits: Limits, settings: dict[str, Any], level: Level) -> Limits:
-    return replace(limits, open=settings["seconds"], idle=settings["idle"])
+def _limits(limits: Limits, settings: Options, level: Level) -> Limits:
+    return replace(limits, open=settings.number("seconds"), idle=settings.number("idle"))
 
 
 RULE = Rule(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..frames.callsite import is_user
-from ..model import Evidence, Finding, Mark, Rule, Setting, Site
-from ..record.events import ConnectionEnded, SessionEnded, Write
+from ..model import Evidence, Finding, Mark, Options, Rule, Setting, Site
+from ..record.events import ConnectionEnded, SessionEnded
+from ..record.life import SessionRecord
+from ..record.parts import Write
 from ..record.story import counted, listed, opened, seen, session_json
 
 PAGE = """
@@ -77,7 +78,7 @@ CONNECTION_FIX = {
 }
 
 
-def check(event: SessionEnded | ConnectionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: SessionEnded | ConnectionEnded, settings: Options) -> Iterator[Finding]:
     """One finding for each session or Core connection that ended with uncommitted writes."""
     if isinstance(event, ConnectionEnded):
         yield from _of_connection(event, [write for write in event.writes if not _ignored(write, settings)])
@@ -100,7 +101,7 @@ def check(event: SessionEnded | ConnectionEnded, settings: dict[str, Any]) -> It
     )
 
 
-def _answered(record: Any) -> str:
+def _answered(record: SessionRecord) -> str:
     """What the client was told before: it believes what is not stored."""
     if not record.promised or record.unit is None:
         return ""
@@ -124,7 +125,7 @@ def _of_connection(event: ConnectionEnded, writes: list[Write]) -> Iterator[Find
     )
 
 
-def _ignored(write: Write, settings: dict[str, Any]) -> bool:
+def _ignored(write: Write, settings: Options) -> bool:
     return write.temporary and settings["temporary-tables"] == "ignore"
 
 

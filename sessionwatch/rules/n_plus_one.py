@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from ..model import Finding, Level, Limits, Ownership, Rule, Setting
+from ..model import Finding, Level, Limits, Options, Ownership, Rule, Setting
 from ..record.events import RepeatedGet, RepeatedLoad
 from ..record.story import history, opened, primary, seen, session_json, session_of
 from ._loader_options import expired_by_commit, needs_option, option, query
@@ -45,7 +44,7 @@ answers.
 """
 
 
-def check(event: RepeatedLoad | RepeatedGet, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: RepeatedLoad | RepeatedGet, settings: Options) -> Iterator[Finding]:
     """One finding a line and attribute that reaches the threshold."""
     yield _got(event) if isinstance(event, RepeatedGet) else _loaded(event)
 
@@ -96,8 +95,8 @@ def _got(event: RepeatedGet) -> Finding:
     )
 
 
-def _limits(limits: Limits, settings: dict[str, Any], level: Level) -> Limits:
-    chosen: int = settings["threshold"]
+def _limits(limits: Limits, settings: Options, level: Level) -> Limits:
+    chosen = int(settings.number("threshold"))
     return replace(limits, loads=chosen if chosen > 0 else 2 if level == "raise" else 5)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import Reattached
 from ..record.story import history, listed, opened, primary, seen, session_json
 
@@ -46,7 +45,7 @@ Where the merged copy is meant to win over whatever is stored, as in the restore
 """
 
 
-def check(event: Reattached, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: Reattached, settings: Options) -> Iterator[Finding]:
     """One finding an instance that was received with harm."""
     owner = event.ownership
     names = [f"{event.model}.{attribute}" for attribute in event.attributes]

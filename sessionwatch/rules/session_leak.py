@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..frames.callsite import looked_at
 from ..frames.source import asked_object
-from ..model import Evidence, Finding, Mark, Rule
+from ..model import Evidence, Finding, Mark, Options, Rule
 from ..record.events import SessionEnded
+from ..record.life import SessionRecord
 from ..record.story import executed, opened, primary, seen, session_json
 
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR: it hands a session out
@@ -42,7 +42,7 @@ A session that a script holds for as long as it runs, on purpose.
 """
 
 
-def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: SessionEnded, settings: Options) -> Iterator[Finding]:
     """One finding a session that ended unclosed with a connection."""
     record = event.record
     if event.how not in ("collected", "unit", "scope", "exit") or record.leaked or not event.holds_connection:
@@ -69,12 +69,12 @@ def check(event: SessionEnded, settings: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _taken(record: Any) -> Mark | None:
+def _taken(record: SessionRecord) -> Mark | None:
     """Who took it last, of a session that belongs to a registry."""
     return looked_at(record.taken) if record.taken is not None else None
 
 
-def _fix(record: Any, taken: Mark | None) -> str:
+def _fix(record: SessionRecord, taken: Mark | None) -> str:
     """What gives the connection back, as it is written where the session comes from."""
     awaited = "await " if record.kind == "async" else ""
     if taken is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
-from ..record.events import SharedConnection, Write
+from ..model import Evidence, Finding, Options, Rule
+from ..record.events import SharedConnection
+from ..record.parts import Write
 from ..record.story import counted, listed, opened, primary, seen, session_json
 
 PAGE = """
@@ -58,7 +58,7 @@ FIX = {
 }
 
 
-def check(event: SharedConnection, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: SharedConnection, settings: Options) -> Iterator[Finding]:
     """One finding for each session whose transaction was ended."""
     writes = [write for write in event.writes if not write.temporary]
     if not writes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
-from ..record.events import Commit, SplitCommit
+from ..model import Evidence, Finding, Options, Rule
+from ..record.events import SplitCommit
+from ..record.parts import Commit
 from ..record.story import BEFORE_INSTALL, primary, seen, session_json
 
 PAGE = """
@@ -56,7 +56,7 @@ for the whole unit by `unit_of_work("import", sessions="many")`. A websocket cou
 """
 
 
-def check(event: SplitCommit, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: SplitCommit, settings: Options) -> Iterator[Finding]:
     """One finding a unit and database, at the commit of the second session that wrote."""
     what = event.unit if event.unit is not None else f"one call of {event.function}()"
     yield Finding(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import ErrorSwallowed
 from ..record.story import opened, primary, seen, session_json
 
@@ -54,7 +53,7 @@ FIX = {
 }
 
 
-def check(event: ErrorSwallowed, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: ErrorSwallowed, settings: Options) -> Iterator[Finding]:
     """One finding the first error of a transaction."""
     record = event.record
     yield Finding(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule
+from ..model import Evidence, Finding, Options, Rule
 from ..record.events import ChangedInPlace
 from ..record.story import opened, primary, seen, session_json
 
@@ -45,7 +44,7 @@ Where a loaded value is changed for display only. Better: change a copy of it.
 TRACKED = {"dict": "MutableDict", "list": "MutableList", "set": "MutableSet"}
 
 
-def check(event: ChangedInPlace, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: ChangedInPlace, settings: Options) -> Iterator[Finding]:
     """One finding a value that the commit left behind."""
     record = event.record
     evidence = [seen("committed", event.mark, record.label)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..model import Evidence, Finding, Rule, Setting, function_of
+from ..model import Evidence, Finding, Options, Rule, Setting, function_of
 from ..record.events import SessionReused
+from ..record.life import SessionRecord
 from ..record.story import LIVE_ON, opened, primary, seen, session_json
 
 PAGE = """
@@ -49,7 +49,7 @@ ENDED = {
 }
 
 
-def check(event: SessionReused, settings: dict[str, Any]) -> Iterator[Finding]:
+def check(event: SessionReused, settings: Options) -> Iterator[Finding]:
     """One finding the first time that a closed session begins a transaction again."""
     record = event.record
     scope = record.closed_scope or "hand"
@@ -72,7 +72,7 @@ def check(event: SessionReused, settings: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _opener(record: Any) -> str | None:
+def _opener(record: SessionRecord) -> str | None:
     mark = record.opened
     return mark.site.resolve().function if mark is not None and mark.site is not None else None
 

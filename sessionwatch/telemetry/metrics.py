@@ -21,7 +21,7 @@ from typing import Any
 from opentelemetry import context
 from opentelemetry.metrics import get_meter_provider
 
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import Queue, Tracker
 from .batches import record as record_batch
 from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider

@@ -17,7 +17,7 @@ from opentelemetry import _logs, metrics, trace
 from opentelemetry.trace import TraceFlags
 
 from ..model import Finding
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.notes import in_finalizer
 from ..record.tracker import Tracker
 from . import spans

@@ -18,7 +18,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 
 from .._version import __version__
 from ..model import Finding, RawSite, by_instruction, exportable
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from .table import SCHEMA_URL, SCOPE
 
 NAME = "sessionwatch.session"

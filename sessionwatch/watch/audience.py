@@ -11,8 +11,9 @@ from ..model import Finding
 from ..output import sinks
 from ..output.messages import holders
 from ..output.store import Store
-from ..record.events import Event, Holder
-from ..record.ledger import SessionRecord
+from ..record.events import Event
+from ..record.life import SessionRecord
+from ..record.parts import Holder
 from ..record.recording import Recording
 from ..record.story import held
 from ..record.tracker import Tracker

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from .. import rules
 from ..config import Config
 from ..hooks.errors import RAISED
-from ..model import Evidence, Finding, FindingError, Rule
+from ..model import Evidence, Finding, FindingError, Options, Rule
 from ..output.messages import render
 from ..output.store import Turn
 from ..record.allowances import Allowance
 from ..record.events import Event
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import Tracker
 from ..units.scope import current_unit
 from . import placing
@@ -41,7 +40,7 @@ class Dispatch:
         self.config, self.tracker, self.turn = config, tracker, turn
         self.suppressions, self.plumbing, self.audience = suppressions, plumbing, audience
         self.judge: Callable[[Finding, Event], bool | None] | None = None  # see `Watch.ask`
-        self._handlers: dict[type[Event], list[tuple[Rule, dict[str, Any]]]] = {}
+        self._handlers: dict[type[Event], list[tuple[Rule, Options]]] = {}
 
     def enable(self, enabled: list[Rule]) -> frozenset[type[Event]]:
         """From now on these rules handle events; returns the types of which somebody wants to know."""

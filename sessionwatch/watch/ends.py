@@ -11,7 +11,7 @@ from ..hooks import closing
 from ..hooks.changes import PendingWrites
 from ..hooks.connections import Connections
 from ..hooks.reading import live_sessions
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
 from ..units.scope import Unit

@@ -10,7 +10,7 @@ from ..config import Config
 from ..hooks.private import VERSION
 from ..hooks.reading import live_sessions, read
 from ..output.store import Store, Turn
-from ..record.ledger import SessionRecord
+from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import KINDS, Watchdog
 from ..telemetry.metrics import Metrics

@@ -21,7 +21,8 @@ from ..output import sinks
 from ..output.store import Store, Turn
 from ..record.allowances import Allowance, active_allowances
 from ..record.events import Counted, Event, SplitCommit
-from ..record.ledger import Ledger, SessionRecord
+from ..record.ledger import Ledger
+from ..record.life import SessionRecord
 from ..record.recording import Recording
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import KINDS, Watchdog

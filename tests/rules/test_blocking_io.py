@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, sessionmaker
 
 from sessionwatch import FindingError, allow, install, uninstall, watching
-from sessionwatch.model import Mark
+from sessionwatch.model import Mark, Options
 from sessionwatch.output import messages
 from sessionwatch.record.events import Blocked
 from sessionwatch.rules import blocking_io
@@ -214,7 +214,7 @@ def test_threshold_of_each_mode(mode: str, threshold: float) -> None:
 def test_the_threshold_counts_itself(milliseconds: float, found: int) -> None:
     """A statement that takes exactly as long as the threshold is reported."""
     event = Blocked(None, Mark(None, "MainThread", None), "SELECT orders", milliseconds)
-    assert len(list(blocking_io.check(event, {"milliseconds": 50.0}))) == found
+    assert len(list(blocking_io.check(event, Options(milliseconds=50.0)))) == found
 
 
 # -- message and strict mode ----------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_names_units_and_buckets() -> None:
 
 def test_outcomes_are_those_of_a_record() -> None:
     """What a session's record can say of its end, and what the counters begin with."""
-    from sessionwatch.record.ledger import SessionRecord
+    from sessionwatch.record.life import SessionRecord
     from sessionwatch.record.tracker import Tracker
 
     for function in (SessionRecord.outcome, Tracker._seed):

@@ -1,0 +1,344 @@
+"""One life of a session: who opened, used and closed it, what it wrote; and what is kept of it afterwards.
+
+Nothing in here holds a session, an identity map or an instance.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from types import CodeType, FrameType, MappingProxyType
+from typing import Any
+
+from ..frames.callsite import Raw, looked_at
+from ..frames.chain import called, with_callers
+from ..model import Mark, RawSite
+from ..units.scope import Unit
+
+_NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
+_numbers = itertools.count(1)
+_entries = itertools.count(1)
+
+
+def recognised(error: BaseException) -> tuple[int, CodeType | None, int]:
+    """What tells an exception from later ones without holding it: its id alone may be used again."""
+    traceback = error.__traceback__
+    if traceback is None:
+        return id(error), None, -1
+    return id(error), traceback.tb_frame.f_code, traceback.tb_lasti
+
+
+class Entry:
+    """Rows written by one place to one table within one transaction or savepoint."""
+
+    __slots__ = ("connection", "count", "first", "flushed", "mark", "table", "verb")
+
+    def __init__(self, table: Any, verb: str, connection: int, flushed: bool, mark: Mark) -> None:
+        self.table = table  # a Table, or a name
+        self.verb = verb
+        self.connection = connection
+        self.flushed = flushed  # by the unit of work, so that the table stands for a class
+        self.mark = mark
+        self.count: int | None = 0
+        self.first = next(_entries)  # the order of the first writes; that of the newest is the dictionary's
+
+    def add(self, count: int | None, mark: Mark) -> None:
+        self.count = None if count is None or self.count is None else self.count + count
+        if mark.thread is not self.mark.thread or mark.task != self.mark.task:  # the place is the same
+            self.mark = mark._replace(site=self.mark.site)
+
+
+class _Life:
+    """What is the same of a session that goes on and of one that has ended."""
+
+    __slots__ = ()
+    number: int
+    opening: Raw | None
+    closing: Raw | None
+    around: tuple[RawSite, ...] = ()  # the frames around the one that opened it, where they are kept
+
+    @property
+    def label(self) -> str:
+        return f"S{self.number}"
+
+    @property
+    def opened(self) -> Mark | None:
+        """Where it was opened, and by which thread and task; None if that was before the installation."""
+        return with_callers(looked_at(self.opening), self.around) if self.opening is not None else None
+
+    @property
+    def closed(self) -> Mark | None:
+        """The same of its close; None if it is open, or was collected."""
+        return looked_at(self.closing) if self.closing is not None else None
+
+
+class SessionRecord(_Life):
+    """One life of a session, from its opening (or its first use after a close) to its close.
+
+    ``reference`` is the weak reference that the session's states share, None until its first transaction:
+    a session that began none holds nothing. Times are seconds of `time.perf_counter`.
+    """
+
+    # What every working session sets. In its dictionary it would be too much for one that shares its keys with the
+    # others' (thirty of them), and that costs each session as much as all of this.
+    __slots__ = (
+        "__dict__", "__weakref__", "began", "callers", "changes", "closed_how", "closer", "closing", "connections",
+        "exiting", "failure", "found", "held", "inside", "levels", "muted", "number", "opening", "owned", "parent",
+        "reference", "started", "statements", "tracker",
+    )  # fmt: skip
+    # Of all others the defaults live on the class: a session that does little sets, and pays for, only what it needs.
+    kind = "sync"
+    session_id = 0
+    reference: Any
+    unit: Unit | None = None
+    allowances: Any = ()
+    errors_at_open: tuple[Any, ...] = ()  # exceptions that were being handled when it was opened, see `recognised`
+    finished: float | None = None
+    closed_how: str | None
+    closed_scope: str | None = None  # with, generator, registry, unit or hand
+    closer: Any  # code of the generator that closed it
+    exiting: Any  # what AsyncSession knew before close() moved to a task of its own
+    reused = False
+    muted: bool  # not one of the target's sessions, or told already
+    leaked = False  # reported as a leak already
+    told_of_transaction = False  # the driver has told that it is in one, where that is not certain
+    external = False  # joined to a transaction that somebody else began
+    owned: tuple[int, ...]  # id() of the connections whose commit is this session's
+    databases: frozenset[Any] = frozenset()  # that it worked on: host, port, name and schemas
+    working: Any = None  # owner of its transaction, see hooks.crossing
+    changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
+    outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
+    temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
+    taken: Raw | None = None  # who asked a registry for it last
+    consumer: RawSite | None = None  # who runs the generator that opened it
+    began: float | None
+    connections: int
+    statements: int
+    flushes = 0
+    written: Any = _NOTHING  # rows by verb
+    lazy_loads: Any = _NOTHING  # their number by kind, see `Tracker.loaded`
+    ended_by: str | None = None  # committed or rolled_back: how its transaction comes to its end
+    last: str | None = None
+    last_site: RawSite | None = None
+    levels: tuple[dict[Any, Entry], ...]  # what was written, a dictionary a savepoint; the innermost last
+    added: Mark | None = None  # the transaction's first add()
+    pending: Any = ()  # the session's own collections of new, deleted and modified states
+    expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
+    origin: Any = None  # who wrote first in its transaction, see hooks.discards
+    dropped: Any = ()  # what was written before the rollback that is under way
+    discarded: Any = None  # what a rollback took along of a caller
+    published: Any = None  # what somebody else committed on its connection, see hooks.sharing
+    promised = False  # it had written when its request was answered
+    expiries = 0  # how often that happened
+    loads: Any = _NOTHING  # by place and attribute, see hooks.loads
+    gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper
+    roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
+    committed = rolled_back = False
+    failed_at: float | None = None  # when its transaction was last rolled back
+    failure: Any  # a database error that was not rolled back, see hooks.failures
+    inside: FrameType | None  # our own frame around the statement that is being run, for as long as it runs
+    overlapped: str | None = None  # the story of two that were inside at the same time, once it has been told
+    callers: tuple[Any, ...]  # the calls of the user's functions that opened it, see `activation`
+    waiting: Exception | None = None  # to be raised when it is closed
+    held: Any  # of its transaction, as of watchdog.Holding, while somebody watches
+    began_at: RawSite | None = None  # of the first statement, or of what asked for the connection
+    unplaced = False  # nobody has looked for that place yet
+    active = 0.0  # when its last statement, or the last chunk of a stream, was over, by the watchdog's clock
+    moves = 0  # chunks fetched in the transaction so far
+    streaming = False  # the last one was not empty
+    life: Any = None  # what it did and when, while there is a recording: recording.Life
+    parent: Any  # the context of the span that was current when it was opened, in telemetry
+    found: tuple[Any, ...]  # what its own span is to say of its findings, in telemetry
+
+    def __init__(self, tracker: Any, opening: Raw | None) -> None:
+        self.number = next(_numbers)
+        self.tracker = tracker
+        self.opening = opening
+        self.started = perf_counter()
+        self.reference = self.closed_how = self.closing = self.exiting = self.closer = self.parent = None
+        self.held = self.inside = self.failure = self.began = None
+        self.found = self.callers = self.owned = self.levels = self.changes = ()
+        self.connections = self.statements = 0
+        self.muted = False
+
+    def holds(self, number: int, reference: Any, pending: Any) -> None:
+        """From now on the session may hold instances: remember by what they are known, and what it has to flush."""
+        self.session_id = number
+        self.reference = reference
+        self.pending = pending
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed_how is not None
+
+    @property
+    def executing(self) -> bool:
+        """Whether a statement runs at this moment."""
+        return self.inside is not None
+
+    def wrote(self, table: Any, verb: str, connection: int, flushed: bool, count: int | None, mark: Mark) -> None:
+        """Note rows written within the innermost savepoint."""
+        self.levels = self.levels or ({},)
+        level = self.levels[-1]
+        place = mark.site
+        key = (table, verb, connection, place)
+        entry = level.pop(key, None) or Entry(table, verb, connection, flushed, called(mark))
+        entry.add(count, mark)
+        level[key] = entry  # newest last
+        if count:
+            self.count_rows(verb, count)
+
+    def count_rows(self, verb: str, count: int) -> None:
+        """Rows that a statement wrote, whoever commits them."""
+        rows = self.written or {}
+        rows[verb] = rows.get(verb, 0) + count
+        self.written = rows
+
+    def expired(self, mark: Mark, how: str) -> None:
+        """All instances were emptied."""
+        self.expirer = mark, how
+        self.expiries += 1
+
+    def savepoint(self) -> None:
+        self.levels = (*(self.levels or ({},)), {})
+
+    def drop_writes(self) -> None:
+        """The innermost savepoint, or the whole transaction, was rolled back."""
+        if self.levels:
+            self.levels[-1].clear()
+
+    def end_writes(self) -> None:
+        """A statement ended the transaction behind the session's back."""
+        self.levels = tuple({} for _ in self.levels)
+
+    def end_savepoint(self) -> None:
+        """Hand up what a released savepoint wrote; a rolled back one has nothing left."""
+        if len(self.levels) > 1:
+            *_, outer, top = self.levels
+            self.levels = self.levels[:-1]
+            for key, entry in top.items():
+                below = outer.pop(key, None)
+                if below is not None:
+                    entry.add(below.count, entry.mark)
+                    entry.first = below.first
+                outer[key] = entry
+
+    def begins_at(self, place: RawSite | None) -> RawSite | None:
+        """Note where its transaction began; returns the place."""
+        self.began_at, self.unplaced = place, False
+        return place
+
+    def fetched(self, more: bool) -> None:
+        """Note a chunk of a streamed result."""
+        self.moves += 1
+        if self.held is not None:
+            self.active = self.held[0].clock()
+        self.streaming = more
+
+    def end_transaction(self) -> None:
+        if self.owned or self.external:
+            if self.began is not None and self.tracker is not None:
+                outcome = self.ended_by or ("lost" if self.levels and any(self.levels) else "read_only")
+                self.tracker.transactions[outcome].append(perf_counter() - self.began)
+            self.connections = 0
+            self.owned = ()
+            self.external = False
+        self.ended_by = self.began = self.added = None
+        self.gets = _NOTHING
+        self.levels = ()
+        if self.held is not None:
+            held, self.held = self.held, None
+            self.unplaced = False
+            held[0].ended(self, held[1])
+            if self.moves:
+                self.moves, self.streaming = 0, False
+
+    def finish(self, how: str, closing: Raw | None) -> None:
+        """Close the record and let go of everything that belongs to the session."""
+        self.finished = perf_counter()
+        self.closed_how = how
+        self.closing = closing
+        if self.exiting is not None:
+            self.exiting = None
+        if self.callers:
+            self.callers = ()
+        if self.reference is not None:
+            self.pending = ()
+            self.loads = self.roots = _NOTHING
+            self.failure = None
+            if self.began is not None:
+                self.end_transaction()
+
+    def outcome(self, lost: bool, leaked: bool) -> str:
+        """committed, rolled_back, read_only, lost or leaked."""
+        if leaked:
+            return "leaked"
+        if lost:
+            return "lost"
+        if self.committed:
+            return "committed"
+        return "rolled_back" if self.rolled_back else "read_only"
+
+    def seconds_open(self) -> float:
+        """How long its transaction has been open; 0.0 without one."""
+        return perf_counter() - self.began if self.began is not None else 0.0
+
+    def duration(self) -> float:
+        """How long the session lived, or has lived so far."""
+        return (self.finished or perf_counter()) - self.started
+
+    def __del__(self) -> None:
+        if self.closed_how is None and not sys.is_finalizing():
+            tracker = self.tracker
+            if tracker is not None:
+                tracker.collected(self)
+
+
+class PastSession(_Life):
+    """What is kept of a session that has ended: what is asked for on account of its instances.
+
+    A third of the record's size, which goes with the session.
+    """
+
+    __slots__ = (
+        "allowances",
+        "closed_how",
+        "closing",
+        "committed",
+        "databases",
+        "expirer",
+        "flushes",
+        "kind",
+        "number",
+        "opening",
+        "reference",
+        "seconds",
+        "statements",
+        "unit",
+    )
+    roots = _NOTHING
+
+    def __init__(self, record: SessionRecord, share: Callable[[Raw | None], Raw | None]) -> None:
+        self.reference = record.reference
+        self.number = record.number
+        self.opening = share(record.opening)
+        self.closing = share(record.closing)
+        self.closed_how = record.closed_how
+        self.kind = record.kind
+        self.seconds = record.duration()
+        self.statements = record.statements
+        self.flushes = record.flushes
+        self.committed = record.committed
+        self.databases = record.databases
+        self.expirer = record.expirer
+        self.unit = record.unit
+        self.allowances = record.allowances
+
+    def duration(self) -> float:
+        """How long the session lived."""
+        return self.seconds
+
+
+Known = SessionRecord | PastSession  # a session that goes on may have let go of instances
