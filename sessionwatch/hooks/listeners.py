@@ -4,9 +4,8 @@ SQLAlchemy keeps the listeners of a class in a deque and iterates over it while 
 ``event.remove()`` change that deque, and an iteration that another thread has under way then raises in its caller.
 So the change is made to a copy, which takes the place of the deque afterwards; who iterates goes on with the old one.
 
-Private, because nothing public changes them otherwise: ``_clslevel`` (the deques, by class), and
-``_empty_listener_reg`` and ``registry._collection_to_key``, by which those are found who read a deque
-(``parent_listeners``). Where a release has other names, the public functions alone do it.
+Private, because nothing public changes them otherwise. Where a release has other names, the public functions alone do
+it.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.event import registry
+
+from .reading import read
 
 
 def listen(target: Any, name: str, function: Callable[..., Any], **options: Any) -> Callable[[], None]:
@@ -39,14 +40,14 @@ def _apart(target: Any, name: str) -> Iterator[None]:
     """What the block changes of the listeners of a class, others see at its end."""
     try:
         level = getattr(target.dispatch, name)
-        before = dict(level._clslevel)
+        before = dict(read.levels(level))
         readers = list(_readers(target.dispatch, level, name))
     except (AttributeError, TypeError):  # another release, or a mapped class, whose listeners are elsewhere
         yield
         return
     copies = {id(listeners): deque(listeners) for listeners in before.values() if type(listeners) is deque}
     for cls, listeners in before.items():
-        level._clslevel[cls] = copies.get(id(listeners), listeners)
+        read.levels(level)[cls] = copies.get(id(listeners), listeners)
     try:
         yield
     finally:
@@ -56,11 +57,11 @@ def _apart(target: Any, name: str) -> Iterator[None]:
 
 def _readers(dispatch: Any, level: Any, name: str) -> Iterator[Any]:
     """Who keeps one of the deques: one object for each class, and one for each instance with listeners of its own."""
-    for by_name in list(dispatch._empty_listener_reg.values()):
+    for by_name in list(read.by_class(dispatch).values()):
         reader = by_name.get(name)
         if reader is not None and reader.parent is level:
             yield reader
-    references: list[weakref.ref[Any]] = list(registry._collection_to_key)
+    references: list[weakref.ref[Any]] = list(read.by_instance(registry))
     for reference in references:
         collection = reference()
         if getattr(collection, "parent", None) is level:

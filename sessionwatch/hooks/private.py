@@ -1,8 +1,8 @@
 """The private side of SQLAlchemy: every name that is read or compared, why, and what can't be seen without it.
 
-No other module spells these names. `probe` looks for each of them, without a database; one that is missing takes with
-it the events that need it, and so their rules. `reading` has the functions that read them. Names without an underscore
-are listed where SQLAlchemy's documentation does not have them.
+No other module spells those with an underscore. `probe` looks for each of them, without a database; one that is
+missing takes with it the events that need it, and so their rules. `reading` has the functions that read them. Names
+without an underscore are listed where SQLAlchemy's documentation does not have them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..record.events import (
     ChangedTwice,
     ConnectionEnded,
     Counted,
+    Crossed,
     DetachedRead,
     DetachedTouch,
     DetachedWrite,
@@ -151,6 +152,7 @@ STATE_ATTRIBUTE = _private(
     "sqlalchemy.orm.base:DEFAULT_STATE_ATTR", "_sa_instance_state", "an instance's state, from its dictionary",
     DetachedTouch, DetachedWrite, RepeatedLoad,
 )  # fmt: skip
+_private("sqlalchemy.orm.base:DEFAULT_MANAGER_ATTR", "_sa_class_manager", "tells a mapped class; see `data`", Crossed)
 INSTANCE_DICT = _private(
     STATE, "_instance_dict", "weak reference to the session's identity map, which stays when the session has ended",
     DetachedRead, DetachedTouch, DetachedWrite, Reattached,
@@ -241,9 +243,12 @@ ENGINE_HAS_EVENTS = _private("sqlalchemy.engine.base:Engine", "_has_events", "th
 AT_CONNECT = _private(
     "sqlalchemy.engine.default:DefaultDialect", "_on_connect_isolation_level", "None: the level need not be asked for"
 )
-COMMITS = tuple(
-    _private(CONNECTION, name, "on the stack: a commit failed, no statement", ErrorSwallowed)
-    for name in ("_commit_impl", "_commit_twophase_impl", "_prepare_twophase_impl")
+_COMMITS = "on the stack: a commit, no statement"
+COMMIT = _private(CONNECTION, "_commit_impl", _COMMITS, ErrorSwallowed, SharedConnection)
+COMMITS = (
+    COMMIT,
+    _private(CONNECTION, "_commit_twophase_impl", _COMMITS, ErrorSwallowed),
+    _private(CONNECTION, "_prepare_twophase_impl", _COMMITS, ErrorSwallowed),
 )
 ERROR = _private(
     f"{CONNECTION}._handle_dbapi_exception", "e, statement, parameters, cursor, context", "what failed", ErrorSwallowed
@@ -264,6 +269,13 @@ BUFFER = _private(
     TransactionOverdue,
 )
 
+# -- listeners -----------------------------------------------------------------------------------------
+
+_LISTENERS = "listeners that come and go apart from who runs them; else while they run"
+LEVELS = _private("sqlalchemy.event.attr:_ClsLevelDispatch", "_clslevel", _LISTENERS)
+BY_CLASS = _private("sqlalchemy.event.base:_Dispatch", "_empty_listener_reg", _LISTENERS)
+BY_INSTANCE = _private("sqlalchemy.event.registry", "_collection_to_key", _LISTENERS)
+
 # -- pools ---------------------------------------------------------------------------------------------
 
 POOL_OF = _private(
@@ -283,6 +295,7 @@ WAITING = _private("sqlalchemy.util.queue:Queue", "queue", "what is in it")
 WAITING_ASYNC = _private(
     "sqlalchemy.util.queue:AsyncAdaptedQueue", "_queue", "the same; made by its first use, in its loop"
 )
+ASYNCIO_QUEUE = "_queue"  # what is in that: asyncio\'s own
 OVERFLOW = _private(f"{POOL}:QueuePool", "_max_overflow", "how many there may be")
 THREADS = _private(f"{POOL}:SingletonThreadPool", "_all_conns", "connections of all threads")
 ONLY_ONE = _private(f"{POOL}:AssertionPool", "_conn", "its one connection")

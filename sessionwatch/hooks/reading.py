@@ -48,6 +48,7 @@ class Read:
         self._of_sessions(reader)
         self._of_states(reader)
         self._of_statements(reader)
+        self._of_listeners(reader)
         self._of_pools(reader)
 
     def _of_sessions(self, reader: Callable[..., Reader]) -> None:
@@ -107,6 +108,11 @@ class Read:
         self.locked = reader(None, attrgetter, names.LOCKED)
         self.buffer = reader((), attrgetter, names.BUFFER)
 
+    def _of_listeners(self, reader: Callable[..., Reader]) -> None:
+        self.levels = reader(None, attrgetter, names.LEVELS)
+        self.by_class = reader(None, attrgetter, names.BY_CLASS)
+        self.by_instance = reader(None, attrgetter, names.BY_INSTANCE)
+
     def _of_pools(self, reader: Callable[..., Reader]) -> None:
         self.pool = reader(None, attrgetter, names.POOL_OF)  # of its record of a connection
         self.dialect = reader(None, attrgetter, names.DIALECT)
@@ -161,7 +167,7 @@ def waiting(pool: Any) -> Iterable[Any]:
     if not is_async:
         return read.waiting(queue) or ()
     made = read.waiting_async(queue)
-    return getattr(made, "_queue", ())  # asyncio's own
+    return getattr(made, names.ASYNCIO_QUEUE, ())
 
 
 def in_greenlet() -> bool:

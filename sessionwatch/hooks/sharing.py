@@ -20,6 +20,7 @@ from ..record.events import SharedConnection
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
+from .private import COMMIT
 from .reading import entries, live_sessions, read
 from .writes import summarised
 
@@ -100,7 +101,7 @@ def _acting(frame: FrameType) -> tuple[Any, str]:
         if not did and outer.f_code.co_name in ("close", "rollback"):
             did = outer.f_code.co_name
         one = outer.f_locals.get("self")
-        if isinstance(one, Connection) and (did or outer.f_code.co_name == "_commit_impl"):
+        if isinstance(one, Connection) and (did or outer.f_code.co_name == COMMIT.name):
             return one, did
         if isinstance(one, Transaction) and did:
             return one.connection, did
