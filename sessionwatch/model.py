@@ -258,6 +258,7 @@ def _stacktrace(chain: tuple[Site, ...]) -> str:
 # -- ownership -------------------------------------------------------------------------------------
 
 
+LOADED_VALUES = "(loaded values)"  # among a rule's settings: whether reads of detached ones are reported
 UNPICKLED = "it was unpickled or copied; no session has held this one"  # what is missing of an `Ownership`
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import perf_counter
 from types import FrameType
@@ -69,6 +70,7 @@ class Ending(NamedTuple):
     seconds: float  # how long the transaction was open
     overlap: Overlap | None = None  # another one is still inside
     swallowed: bool = False  # an error that nobody rolled back
+    by_zope: bool = False
 
 
 def scope_of(caller: Caller, record: SessionRecord) -> str:
@@ -212,7 +214,8 @@ def _ending(
     if overlap is not None:
         record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
     seconds = record.seconds_open() if writes else 0.0
-    return Ending(writes, is_leaving(error, record), seconds, overlap, swallowed)
+    by_zope = bool(writes) and any(_zopes(frame))
+    return Ending(writes, is_leaving(error, record), seconds, overlap, swallowed, by_zope)
 
 
 def _unanswered(
@@ -231,14 +234,14 @@ def _unanswered(
 
 def is_zope_abort(frame: FrameType) -> bool:
     """Whether zope.sqlalchemy closes the session for a ``transaction.abort()``, its way to roll back."""
-    outer: FrameType | None = frame
-    for _ in range(20):
-        if outer is None:
-            break
-        if outer.f_code.co_name in _ABORTS and outer.f_globals.get("__name__") == "zope.sqlalchemy.datamanager":
-            return True
-        outer = outer.f_back
-    return False
+    return any(name in _ABORTS for name in _zopes(frame))
+
+
+def _zopes(frame: FrameType | None) -> Iterator[str]:
+    """The functions of zope.sqlalchemy that close a session."""
+    for outer in itertools.islice(callsite.stack(frame), 20):
+        if outer.f_globals.get("__name__") == "zope.sqlalchemy.datamanager":
+            yield outer.f_code.co_name
 
 
 def _was_told(record: SessionRecord, frame: FrameType) -> bool:
@@ -273,7 +276,9 @@ def _finish(
         if end.swallowed and failed is not None:
             raised = tell_failure(tracker, record, failed, "was closed", mark) or raised
         if end.writes:
-            event = SessionEnded(record, how, mark, in_framework, end.writes, holds, True, end.seconds)
+            event = SessionEnded(
+                record, how, mark, in_framework, end.writes, holds, True, end.seconds, by_zope=end.by_zope
+            )
             raised = tracker.emit(event, record.allowances) or raised
         if tracker.when_ended is not None:
             tracker.when_ended(record, outcome)

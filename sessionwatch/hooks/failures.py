@@ -158,8 +158,12 @@ def tell(
     return tracker.emit(event, record.allowances)
 
 
-def refused(tracker: Tracker, record: SessionRecord, error: BaseException, frame: FrameType) -> None:
-    """SQLAlchemy asks for the rollback itself: its error gets the story."""
+def refused(tracker: Tracker, record: SessionRecord, error: BaseException, frame: FrameType, did: str = "") -> None:
+    """SQLAlchemy asks for the rollback itself: its error gets the story. A commit of writes that it refuses failed."""
+    if record.failure is None and did == "commit" and isinstance(error, PendingRollbackError) and any(record.levels):
+        places = callsite.users(frame, _OUTWARDS)
+        record.failure = Failure(error, "COMMIT", callsite.mark(frame), places, changes=True, final=True)
+        return
     if record.failure is not None and (isinstance(error, PendingRollbackError) or _REFUSES in str(error)):
         tell(tracker, record, record.failure, "was used again", callsite.mark(frame), error)
 

@@ -34,7 +34,9 @@ def inherited(
         return None
     what = summary(context.statement) or "a statement"
     connected = tracker.connected.get(pooled)
-    event = InheritedConnection(record, what, callsite.mark(frame), connected, tracker.parent)
+    event = InheritedConnection(
+        record, what, callsite.mark(frame), connected, tracker.parent, connection.dialect.is_async
+    )
     return tracker.emit(event, record.allowances if record is not None else ())
 
 

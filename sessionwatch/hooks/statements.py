@@ -273,6 +273,6 @@ def refusals(tracker: Tracker, *, overlaps: bool, failures: bool) -> Callable[[A
         if overlaps:
             sqlalchemy_refused(tracker, session, record, error, did, frame)
         if failures:
-            refused_after_failure(tracker, record, error, frame)
+            refused_after_failure(tracker, record, error, frame, did)
 
     return refused

@@ -42,6 +42,7 @@ class SessionEnded(SessionEvent):
     in_transaction: bool
     seconds_open: float  # how long its transaction has been open
     scope: str = ""  # whose end it outlived, where ``how`` is "scope": "the test", "the fixture 'session'"
+    by_zope: bool = False  # by zope.sqlalchemy, at the end of its transaction
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -266,6 +267,7 @@ class InheritedConnection(SessionEvent):
     used: Mark
     connected: Mark | None
     parent: int  # process id
+    is_async: bool = False  # an asyncio engine's
 
 
 @dataclass(slots=True, eq=False, repr=False)

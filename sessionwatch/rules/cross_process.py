@@ -63,7 +63,7 @@ Where the parent is known never to use its connections again, nor to close them:
 """
 
 FIX = (
-    "in the child, before its first statement: engine.dispose(close=False);\n"
+    "in the child, before its first statement: {}engine.dispose(close=False);\n"
     "a session that was opened before the fork is the parent's: open a new one"
 )
 
@@ -78,7 +78,7 @@ def check(event: InheritedConnection, settings: Options) -> Iterator[Finding]:
         message=f"{event.statement} ran in a forked process, on a connection that its parent had opened",
         site=primary(event.used),
         evidence=tuple(_evidence(event)),
-        fix=FIX,
+        fix=FIX.format("await " if event.is_async else ""),
         session=session_json(record) if record is not None else None,
         unit=record.unit.name if record is not None and record.unit else None,
     )

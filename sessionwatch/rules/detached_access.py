@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import UNPICKLED, Finding, Options, Ownership, Rule
+from ..model import LOADED_VALUES, UNPICKLED, Finding, Options, Ownership, Rule
 from ..record.events import DetachedRead
 from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
@@ -50,7 +50,7 @@ def check(event: DetachedRead, settings: Options) -> Iterator[Finding]:
         message=_message(event, subject),
         site=primary(event.mark, owner.loaded if owner else None, owner.opened if owner else None),
         evidence=(seen("touched", event.mark), *history(owner)),
-        fix=_fix(event, owner),
+        fix=_fix(event, owner, bool(settings.get(LOADED_VALUES))),
         session=session_of(owner),
         unit=owner.unit if owner else None,
     )
@@ -63,12 +63,19 @@ def _message(event: DetachedRead, subject: str) -> str:
     return f"{subject} was read after its session had ended; {what} needs a session"
 
 
-def _fix(event: DetachedRead, owner: Ownership | None) -> str:
-    emptied = expired_by_commit(owner)
-    asked = option(event) if needs_option(event) else ""
-    if owner is not None and owner.missing == UNPICKLED and not asked:
-        name = event.model.lower()
+def _fix(event: DetachedRead, owner: Ownership | None, touches: bool) -> str:
+    """``touches``: reads of loaded values are reported as well, so that to load more is no way out."""
+    name = event.model.rpartition(".")[2].lower()
+    if owner is not None and owner.missing == UNPICKLED:
         return f"merge it into a session first, and read it from what comes back: {name} = session.merge({name})"
+    emptied = expired_by_commit(owner)
+    if touches:
+        return "read it while the session is open, and pass the value on"
+    asked = option(event) if needs_option(event) else ""
+    if asked and not event.queried:  # the session made it
+        await_ = "await " if owner is not None and owner.kind == "async" else ""
+        call = f'{await_}session.refresh({name}, ["{event.attribute}"])'
+        return f"load it before the session closes, after the last commit: {call}"
     if not asked:
         if emptied:
             return "read it before the commit, or make the sessions with expire_on_commit=False"

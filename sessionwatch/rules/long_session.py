@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..model import Finding, Level, Limits, Options, Rule, Setting
 from ..record.events import TransactionOverdue
+from ..record.fixes import awaited, session_name
 from ..record.story import held, primary, session_json
 
 PAGE = """
@@ -52,6 +53,7 @@ def check(event: TransactionOverdue, settings: Options) -> Iterator[Finding]:
     record = holder.record
     opened_at = record.opened.site.resolve() if record.opened is not None and record.opened.site is not None else None
     site = primary(holder.began, opened_at)
+    commit = f"{awaited(record)}{session_name(record, holder.began)}.commit()"
     state = "idle for" if event.why == "idle" else "open for"
     yield Finding(
         rule="long-session",
@@ -60,7 +62,7 @@ def check(event: TransactionOverdue, settings: Options) -> Iterator[Finding]:
         message=f"a transaction was {state} more than {event.limit:g} s, and was still open",
         site=site,
         evidence=tuple(held(holder)),
-        fix="end the transaction before the slow part, `session.commit()`, and begin another one after it",
+        fix=f"end the transaction before the slow part, `{commit}`, and begin another one after it",
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..frames.callsite import is_user
 from ..model import Evidence, Finding, Mark, Options, Rule, Setting, Site
 from ..record.events import ConnectionEnded, SessionEnded
+from ..record.fixes import awaited, registry, session_name
 from ..record.life import SessionRecord
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, seen, session_json
@@ -95,9 +96,30 @@ def check(event: SessionEnded | ConnectionEnded, settings: Options) -> Iterator[
         message=f"{_what(writes)}, but {how}{_answered(record)}",
         site=_place(event, writes),
         evidence=tuple(_evidence(event, writes)),
-        fix=FIX[record.kind],
+        fix=_fix(event, writes),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
+    )
+
+
+def _fix(event: SessionEnded, writes: list[Write]) -> str:
+    record = event.record
+    if event.by_zope:
+        return (
+            "tell zope.sqlalchemy of what it does not see: mark_changed(session), after the statement;\n"
+            "to discard on purpose: transaction.abort()"
+        )
+    asked, call = registry(record), awaited(record)
+    if asked is not None:
+        return (
+            f"commit before the registry removes it: {call}{asked}.commit();\n"
+            f"if nothing shall be kept, say so: {call}{asked}.rollback()"
+        )
+    name = session_name(record, *(write.mark for write in reversed(writes)))
+    return (
+        FIX[record.kind]
+        .replace("session.commit()", f"{name}.commit()")
+        .replace("session.rollback()", f"{name}.rollback()")
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..model import Finding, Level, Limits, Options, Ownership, Rule, Setting
 from ..record.events import RepeatedGet, RepeatedLoad
+from ..record.fixes import awaited
 from ..record.story import history, opened, primary, seen, session_json, session_of
 from ._loader_options import expired_by_commit, needs_option, option, query
 
@@ -74,7 +75,10 @@ def _fix(event: RepeatedLoad, owner: Ownership | None) -> str:
         if owner is not None and (owner.expired_how or "").startswith("by flush()"):
             return f'let the flush fetch it: __mapper_args__ = {{"eager_defaults": True}} on {event.model}'
         return "run the query again: .execution_options(populate_existing=True) refreshes all of them at once"
-    asked = query(event) if event.queried else f"one query, select({event.model})"
+    if not event.queried:  # the session made them: what helps is to read them back at once
+        call = f"{awaited(event.record)}session.scalars(select({event.model}){option(event)}, execution_options="
+        return f'load them at once before the loop, narrowed to them:\n{call}{{"populate_existing": True}}).all()'
+    asked = query(event)
     emptied = ",\nand make the sessions with expire_on_commit=False" if expired_by_commit(owner) else ""
     return f"load it with {asked}: {option(event)}{emptied}"
 
@@ -88,7 +92,8 @@ def _got(event: RepeatedGet) -> Finding:
         message=f"{model} was fetched by get() one key at a time, by a query each",
         site=primary(event.mark),
         evidence=(seen("touched", event.mark), opened(record)),
-        fix=f"ask once for all keys: session.scalars(select({model}).where({model}.{event.key}.in_(keys)))",
+        fix="ask once for all keys: "
+        f"{awaited(record)}session.scalars(select({model}).where({model}.{event.key}.in_(keys)))",
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
         count=event.count,

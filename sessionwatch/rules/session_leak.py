@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..frames.callsite import looked_at
-from ..frames.source import asked_object
 from ..model import Evidence, Finding, Mark, Options, Rule
 from ..record.events import SessionEnded
+from ..record.fixes import Provider, awaited, registry
 from ..record.life import SessionRecord
 from ..record.story import executed, opened, primary, seen, session_json
-
-_GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR: it hands a session out
 
 PAGE = """
 ## What it reports
@@ -76,17 +74,20 @@ def _taken(record: SessionRecord) -> Mark | None:
 
 def _fix(record: SessionRecord, taken: Mark | None) -> str:
     """What gives the connection back, as it is written where the session comes from."""
-    awaited = "await " if record.kind == "async" else ""
-    if taken is not None:
-        registry = asked_object(*taken.site) if taken.site is not None else None
-        return f"remove it where the work of its scope ends: {awaited}{registry or 'registry'}.remove()"
-    opened_at = record.opened.site if record.opened is not None else None
-    if opened_at is not None and opened_at.code.co_flags & _GENERATOR:
+    asked, name = registry(record), "AsyncSession" if record.kind == "async" else "Session"
+    block = "async with" if record.kind == "async" else "with"
+    if asked is not None:
+        return f"remove it where the work of its scope ends: {awaited(record)}{asked}.remove()"
+    provider = Provider(record.opened)
+    if provider.how == "return":
+        return f"close it where it is used: `{block} {provider.called()} as session:`"
+    if provider.how == "yield":
+        manager = "asynccontextmanager" if record.kind == "async" else "contextmanager"
         return (
-            "let whoever asks the generator for it end it, too: use it as a context manager, or close() the generator"
+            f"end its provider where it is used: decorate {provider.name}() with `@{manager}`, and\n"
+            f"`{block} {provider.called()} as session:`"
         )
-    name = "AsyncSession" if awaited else "Session"
-    return f"close it where it is made: `{'async ' if awaited else ''}with {name}(engine) as session:`"
+    return f"close it where it is made: `{block} {name}(engine) as session:`"
 
 
 def _function(mark: Mark | None) -> str | None:

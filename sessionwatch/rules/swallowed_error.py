@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import ErrorSwallowed
+from ..record.fixes import session_name
 from ..record.story import opened, primary, seen, session_json
 
 PAGE = """
@@ -63,7 +64,7 @@ def check(event: ErrorSwallowed, settings: Options) -> Iterator[Finding]:
         message=f"{event.statement} failed with {event.kind}, and the session {event.did} without a rollback",
         site=primary(event.failed),
         evidence=tuple(_evidence(event)),
-        fix=FIX[record.kind],
+        fix=FIX[record.kind].replace("session.", f"{session_name(record, event.failed)}."),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule, Setting, function_of
 from ..record.events import SessionReused
+from ..record.fixes import Provider, registry
 from ..record.life import SessionRecord
 from ..record.story import LIVE_ON, opened, primary, seen, session_json
 
@@ -66,10 +67,26 @@ def check(event: SessionReused, settings: Options) -> Iterator[Finding]:
         message=f"the session was used after {ended}",
         site=primary(event.used),
         evidence=tuple(_evidence(event, scope)),
-        fix="keep the work inside the block, or open a new session for it" if scope != "generator" else LIVE_ON,
+        fix=_fix(record, scope),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
+
+
+def _fix(record: SessionRecord, scope: str) -> str:
+    if scope == "generator":
+        return LIVE_ON
+    provider = Provider(record.opened) if scope == "with" else None
+    if provider is not None and provider.how == "return":  # its block ends when it returns
+        kind, block = ("async", "async with") if record.kind == "async" else ("", "with")
+        return (
+            f"yield it instead of returning it, decorate {provider.name}() with `@{kind}contextmanager`, and\n"
+            f"`{block} {provider.name}() as session:` where it is used"
+        )
+    asked = registry(record)
+    if scope == "registry" and asked is not None:
+        return f"take it from its registry again, {asked}(), or remove it after the last use"
+    return "keep the work inside the block, or open a new session for it"
 
 
 def _opener(record: SessionRecord) -> str | None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from .. import rules
 from ..config import Config
 from ..hooks.errors import RAISED
-from ..model import Evidence, Finding, FindingError, Options, Rule
+from ..model import LOADED_VALUES, Evidence, Finding, FindingError, Options, Rule
 from ..output.messages import render
 from ..output.store import Turn
 from ..record.allowances import Allowance
-from ..record.events import Event
+from ..record.events import DetachedTouch, Event
 from ..record.life import SessionRecord
 from ..record.tracker import Tracker
 from ..units.scope import current_unit
@@ -45,9 +45,11 @@ class Dispatch:
     def enable(self, enabled: list[Rule]) -> frozenset[type[Event]]:
         """From now on these rules handle events; returns the types of which somebody wants to know."""
         self._handlers = {}
+        touches = any(DetachedTouch in rule.events for rule in enabled)  # so that not every fix is one
         for rule in enabled:
+            settings = Options(self.config.rule_settings(rule.slug) | {LOADED_VALUES: touches})
             for kind in rule.events:
-                self._handlers.setdefault(kind, []).append((rule, self.config.rule_settings(rule.slug)))
+                self._handlers.setdefault(kind, []).append((rule, settings))
         return frozenset(self._handlers)
 
     def handle(self, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:

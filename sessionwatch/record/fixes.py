@@ -1,0 +1,77 @@
+"""The words of a fix that are the program's own: what it calls its session, its registry, and whether it awaits."""
+
+from __future__ import annotations
+
+import ast
+
+from ..frames import source
+from ..frames.callsite import looked_at
+from ..model import Mark
+from .life import Known
+
+_COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
+_GENERATOR = 0x20 | 0x200
+
+
+def awaited(record: Known | None) -> str:
+    """What stands before a call of an async session's."""
+    return "await " if record is not None and record.kind == "async" else ""
+
+
+def registry(record: Known | None) -> str | None:
+    """What the program calls the registry that a session was taken from; None of another session."""
+    taken = getattr(record, "taken", None)
+    if taken is None:
+        return None
+    place = looked_at(taken).site
+    return (source.asked_object(*place) if place is not None else None) or "registry"
+
+
+def session_name(record: Known | None, *marks: Mark | None) -> str:
+    """What the program calls the session: as its registry, else as in one of its calls, else ``session``."""
+    asked = registry(record)
+    if asked is not None:
+        return asked
+    for mark in marks:
+        name = source.asked_object(*mark.site) if mark is not None and mark.site is not None else None
+        if name is not None and name.isidentifier() and name[:1].islower():
+            return name
+    return "session"
+
+
+class Provider:
+    """The function that opened a session, if it hands it out: by ``return``, or by ``yield``."""
+
+    def __init__(self, opened: Mark | None) -> None:
+        self.name, self.how, self.is_async = "", "", False
+        site = opened.site if opened is not None else None
+        if site is None:
+            return
+        nodes = source.around(site.code, site.lasti)
+        function = nodes[-1] if nodes and isinstance(nodes[-1], ast.FunctionDef | ast.AsyncFunctionDef) else None
+        if function is None:
+            return
+        self.name, self.is_async = function.name, bool(site.code.co_flags & _COROUTINE)
+        if site.code.co_flags & _GENERATOR:
+            self.how = "yield"
+        elif any(isinstance(node, ast.Return) for node in nodes) or self._returns(nodes, function):
+            self.how = "return"
+
+    def _returns(self, nodes: list[ast.AST], function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether the name that the session is given is what the function returns."""
+        given = {name for node in nodes for name in _names(node)}
+        returned = (one.value for one in source.within(function.body, kinds=(ast.Return,)))
+        return any(isinstance(value, ast.Name) and value.id in given for value in returned)
+
+    def called(self) -> str:
+        """Its call, as it stands in a ``with``."""
+        return f"await {self.name}()" if self.is_async and self.how == "return" else f"{self.name}()"
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    if isinstance(node, ast.With | ast.AsyncWith):
+        given = (item.optional_vars for item in node.items)
+        return [one.id for one in given if isinstance(one, ast.Name)]
+    return []
