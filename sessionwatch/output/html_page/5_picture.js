@@ -43,7 +43,8 @@ function stack(canvas) {
       lane.rowY.push(y + 15);
       y += rowHeight;
     }
-    y += scene ? 26 : 6;
+    lane.lines = wrapped(lane.lane.name, Math.floor((canvas.left - 24) / 6.7));
+    y = Math.max(y + (scene ? 26 : 6), lane.y + 36 + lane.lines.length * 15); /* its name has room, too */
     lane.h = y - lane.y;
     for (const [session, [item, row]] of shown) top.set(session, lane.rowY[item.row + row]);
     for (const [link, [item, row]] of lane.rings) ringTop.set(link, lane.rowY[item.row + row]);
@@ -87,10 +88,10 @@ function wrapped(name, fits) {
   return [...lines, rest.length > fits ? `${rest.slice(0, fits - 1)}…` : rest];
 }
 
-function drawNames({ lanes, scene, W, left, names }) {
+function drawNames({ lanes, scene, W, names }) {
   lanes.forEach((lane, n) => {
     if (n || !scene) names.push(s("path", { class: "rule", d: `M0 ${lane.y}H${W}` }));
-    const lines = wrapped(lane.lane.name, Math.floor((left - 24) / 6.7));
+    const { lines } = lane;
     lines.forEach((line, k) => names.push(s("text", { class: "b", x: 16, y: lane.y + 26 + k * 15 }, line, k ? null : s("title", {}, lane.lane.name))));
     names.push(s("text", { class: "s", x: 16, y: lane.y + 27 + lines.length * 15 }, `${lane.lane.kind}, ${plural(lane.sessions.length, "session")}`));
   });
