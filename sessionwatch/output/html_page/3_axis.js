@@ -1,19 +1,18 @@
 /* The axis of time. A pause in which nothing happens is folded to a break that names its length. */
+const BREAK = 0.016; /* how wide one is, of all that is not folded */
 const PAUSE = 50; /* ms; in a short run, a tenth of it */
 /* ``least``: the part of the whole that a pause must take to be folded; ``tail``: room behind the last moment. */
-function axis(times, { least = 0.02, tail = 0 } = {}) {
-  const points = uniq(times).sort((a, b) => a - b), first = points[0], all = points.at(-1) - first;
+function axis(times, { least = 0, tail = 0 } = {}) {
+  const points = uniq(times).sort((a, b) => a - b), first = points[0], all = points.at(-1) - first, long = (gap) => gap[1] - gap[0];
   const pause = Math.max(Math.min(PAUSE, all / 10), all * least);
-  const folded = [];
-  for (let i = 1; i < points.length; i += 1) {
-    if (points[i] - points[i - 1] >= pause) folded.push([points[i - 1], points[i]]);
-  }
-  folded.sort((a, b) => b[1] - b[0] - (a[1] - a[0])).splice(40);
-  let busy = folded.reduce((left, gap) => left - (gap[1] - gap[0]), all);
+  const pauses = points.slice(1).map((point, i) => [points[i], point]).filter((gap) => long(gap) >= pause).sort((a, b) => long(b) - long(a)).slice(0, 60);
+  const left = (gaps) => gaps.reduce((sum, gap) => sum - long(gap), all);
+  const folded = pauses.filter((gap) => long(gap) >= 4 * BREAK * left(pauses)); /* else a break is hardly shorter */
+  let busy = left(folded);
   if (busy < all * 0.002) busy = all * 0.002 || 0.001;
   const last = points.at(-1) + busy * tail;
   folded.sort((a, b) => a[0] - b[0]);
-  const pad = Math.min(busy * 0.012, pause / 3), wide = busy * 0.016;
+  const pad = Math.min(busy * 0.012, pause / 3), wide = busy * BREAK;
   const segments = [];
   let from = first - pad, u = 0;
   for (const gap of folded) {
