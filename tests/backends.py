@@ -17,8 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pymysql
 import pytest
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -75,6 +73,8 @@ async def async_mariadb_engine(request: pytest.FixtureRequest, mariadb_url: URL)
 @pytest.fixture
 def postgres_url(postgres_database: URL) -> Iterator[URL]:
     """The URL (driver psycopg) of an empty PostgreSQL database."""
+    import psycopg
+
     yield postgres_database
     with psycopg.connect(libpq(postgres_database), autocommit=True) as connection:
         connection.execute(
@@ -89,6 +89,8 @@ def postgres_url(postgres_database: URL) -> Iterator[URL]:
 def postgres_database() -> Iterator[URL]:
     """One database for this worker, emptied after each test that used it."""
     server, name = POSTGRESQL.url(), _database_name()
+    import psycopg
+
     with psycopg.connect(libpq(server), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
         yield server.set(drivername="postgresql+psycopg", database=name)
@@ -99,6 +101,8 @@ def postgres_database() -> Iterator[URL]:
 def mariadb_url() -> Iterator[URL]:
     """The URL (driver pymysql) of an empty MariaDB database."""
     server, name = MARIADB.url(), _database_name()
+    import pymysql
+
     connection = mariadb_connection(server)
     with connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")

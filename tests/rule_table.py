@@ -1,4 +1,4 @@
-"""The table of the rules: what the registry says of each, and how many tests of each kind it has.
+"""The table of the rules: what the registry says of each; and how many tests of each kind a rule has.
 
 ``python -m tests.rule_table > docs/rules.md`` writes the page; a test compares it.
 """
@@ -20,34 +20,18 @@ KINDS = ("reports", "ignores", "asyncio", "message", "strict")  # a test may be 
 HEAD = """\
 # The rules
 
-Made by `python -m tests.rule_table > docs/rules.md` from the registry and from the tests: not typed.
+Made by `python -m tests.rule_table > docs/rules.md` from the registry: not typed.
 
 A *fault* is raised in strict mode and fails its test; *advice* is only logged. "Raised" is the safe point: where
 a rule that is set to `raise` raises, so that nothing is left half done and no connection checked out. An
 exception that is on its way is never replaced: it gets the finding as a note.
 """
 
-COUNTED = """\
-The tests of each rule, by their names: programs that must be reported, near misses that must not be, those that
-run under asyncio, the exact message, and strict mode (what is raised, and that the pool is idle afterwards).
-Functions are counted; many of them run on several databases and with several programs.
-"""
-
 
 def page() -> str:
     """The whole page, as Markdown."""
     levels = [[rule.slug, rule.severity, *map(rule.level_in, MODES), rule.safe_point] for rule in rules.ALL]
-    counts = [[rule.slug, *(str(count) for count in tests_of(rule).values())] for rule in rules.ALL]
-    return "\n".join(
-        [
-            HEAD,
-            *_table(["rule", "severity", *MODES, "raised"], levels),
-            "",
-            COUNTED,
-            *_table(["rule", "tests", *KINDS], counts),
-            "",
-        ]
-    )
+    return "\n".join([HEAD, *_table(["rule", "severity", *MODES, "raised"], levels), ""])
 
 
 def tests_of(rule: Rule) -> dict[str, int]:

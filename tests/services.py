@@ -8,6 +8,7 @@ Where none of these can be had, the tests of that service are skipped by name; w
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -19,11 +20,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
-import pymysql
 import pytest
 from sqlalchemy import URL, make_url
+
+if TYPE_CHECKING:
+    import pymysql
 
 # A server outlives nobody: when the pipe on the guard's stdin closes, however its owner ended, it stops the server.
 GUARD = 'signal=$1 folder=$2; shift 2; "$@" & server=$!; cat >/dev/null; kill -$signal $server; wait; rm -rf "$folder"'
@@ -39,6 +42,7 @@ class Service:
     """One kind of server: how to ask whether it answers, and how to start one."""
 
     name: str
+    driver: str  # without it, its tests are skipped
     variable: str
     usual: tuple[str, ...]
     ask: Callable[[URL], None]
@@ -71,6 +75,8 @@ class Service:
             guard.communicate(timeout=PATIENCE)
 
     def _find(self) -> URL:
+        if importlib.util.find_spec(self.driver) is None:
+            raise UnavailableError(f"the driver {self.driver} is not installed")
         if given := os.environ.get(self.variable):
             return self._given(make_url(given))
         for url in map(make_url, self.usual):
@@ -127,6 +133,8 @@ def free_port() -> int:
 
 
 def ask_postgresql(url: URL) -> None:
+    import psycopg
+
     with psycopg.connect(libpq(url), connect_timeout=5):
         pass
 
@@ -144,6 +152,8 @@ def libpq(url: URL) -> str:
 
 
 def mariadb_connection(url: URL) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    import pymysql
+
     return pymysql.connect(
         host=url.host or "127.0.0.1",
         port=url.port or 3306,
@@ -210,12 +220,18 @@ def _as(user: str) -> dict[str, object]:
 
 POSTGRESQL = Service(
     "PostgreSQL",
+    "psycopg",
     "SESSIONWATCH_TEST_POSTGRES_URL",
     ("postgresql://postgres@127.0.0.1:5432/postgres", "postgresql://postgres:postgres@127.0.0.1:5432/postgres"),
     ask_postgresql,
     postgresql_command,
 )
 MARIADB = Service(
-    "MariaDB", "SESSIONWATCH_TEST_MARIADB_URL", ("mysql://root@127.0.0.1:3306",), ask_mariadb, mariadb_command
+    "MariaDB",
+    "pymysql",
+    "SESSIONWATCH_TEST_MARIADB_URL",
+    ("mysql://root@127.0.0.1:3306",),
+    ask_mariadb,
+    mariadb_command,
 )
 ALL = (POSTGRESQL, MARIADB)

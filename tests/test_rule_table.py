@@ -12,7 +12,7 @@ from tests import rule_table
 
 
 def test_the_page_is_what_is_generated() -> None:
-    """A new rule, default or test changes the page: python -m tests.rule_table > docs/rules.md."""
+    """A new rule or default changes the page: python -m tests.rule_table > docs/rules.md."""
     assert rule_table.PAGE.read_text(encoding="utf-8") == rule_table.page()
 
 
