@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from sqlalchemy.orm.attributes import InstrumentedAttribute
+from sqlalchemy.orm.attributes import InstrumentedAttribute, instance_state
 
 from ..frames import callsite
 from ..model import Finding
@@ -119,6 +119,51 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
             return None
         name = mapper.get_property_by_column(mapper.primary_key[0]).key
         event = RepeatedGet(record, mapper.class_.__name__, name, callsite.mark(frame), loads.count, loads.tell())
+        return tracker.emit(event, record.allowances)
+
+    return make
+
+
+def patch_collection(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
+    """``AppenderMixin._generate`` and ``WriteOnlyCollection.select``: a query for the collection of one parent.
+
+    Private: what a program calls of a dynamic relationship are all methods of a query, which come through this one.
+    """
+
+    def make(original: Any) -> Any:
+        def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
+            error = None
+            if tracker.active:
+                try:
+                    error = asked(self, sys._getframe(1))
+                except Exception:
+                    tracker.failed("the query of a collection")
+            if error is not None:
+                raise error
+            try:
+                return original(self, *args, **kwargs)
+            except BaseException as failure:
+                unseen(failure)
+                raise
+
+        return ask
+
+    def asked(collection: Any, frame: FrameType) -> Exception | None:
+        state, key = instance_state(collection.instance), collection.attr.key
+        record = state.session.__dict__.get(KEY) if state.session is not None else None
+        if record is None or state.key is None:
+            return None
+        if not record.loads:
+            record.loads = {}
+        loads = _too_many(record.loads, (*_place(frame, None), key, _origin(record, state)), hash(state.key), threshold)
+        if loads is None:
+            return None
+        mapper = state.mapper
+        target, primary = mapper.attrs[key].mapper.class_.__name__, mapper.get_property_by_column(mapper.primary_key[0])
+        name = f"{state.class_.__name__}.{primary.key}"
+        query = f"select({name}, {target}).join({state.class_.__name__}.{key}).where({name}.in_(ids))"
+        found = facts(tracker, state, key, frame)
+        event = RepeatedLoad(**found, count=loads.count, told=loads.tell(), instead=query)
         return tracker.emit(event, record.allowances)
 
     return make

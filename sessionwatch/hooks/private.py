@@ -358,6 +358,8 @@ NEW_RUN = _replaced(LOADING, "_new_runid", "numbers a query; else nobody knows w
 WRITER = "sqlalchemy.orm.writeonly:AbstractCollectionWriter|sqlalchemy.orm.writeonly:_AbstractCollectionWriter"
 ADD_ALL = _replaced(WRITER, "_add_all_impl", "what the five public methods of two classes come to")
 REMOVE = _replaced(WRITER, "_remove_impl", "the same")
+APPENDER = "sqlalchemy.orm.dynamic:AppenderMixin|sqlalchemy.orm.dynamic:_AppenderMixin"
+APPENDER_QUERY = _replaced(APPENDER, "_generate", "what all reads of a dynamic relationship come to")
 STATIC_GET = _replaced(f"{POOL}:StaticPool", "_do_get", "who uses the one connection")
 
 

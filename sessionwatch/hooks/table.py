@@ -179,6 +179,10 @@ def _by_key(context: Context) -> Callable[[Any], Any]:
     return loads.patch_by_key(context.tracker, context.limits.loads if context.wants(*REPEATED) else 0)
 
 
+def _collected(context: Context) -> Callable[[Any], Any]:
+    return loads.patch_collection(context.tracker, context.limits.loads)
+
+
 def _connect(context: Context) -> Callable[[Any], Any]:
     opened = [forks.noted(context.tracker)] if context.wants(InheritedConnection) else []
     opened += [context.loops.connected] if context.wants(ForeignLoop) else []
@@ -287,6 +291,8 @@ HOOKS: tuple[Hook, ...] = (
     Hook(_public(ERRORS, "MissingGreenlet", "__init__"), (ImplicitRead,), _missing),
     Hook(_public(ERRORS, "StatementError", "__init__"), (ImplicitRead,), _wrapped),
     Hook(private.EMIT_LAZYLOAD, (*REPEATED, *COUNTED), _lazy),
+    Hook(private.APPENDER_QUERY, REPEATED, _collected, optional=True),
+    Hook(_public("sqlalchemy.orm.writeonly", "WriteOnlyCollection", "select"), REPEATED, _collected, optional=True),
     Hook(private.LOAD_BY_KEY, (*REPEATED, *COUNTED), _by_key),
     Hook(_public(ORM, "Session", "expire"), LOADS, lambda c: ownership.patch_expire(c.tracker)),
     Hook(_public(ORM, "Session", "expire_all"), LOADS, lambda c: ownership.patch_expire_all(c.tracker)),

@@ -101,6 +101,7 @@ class RepeatedLoad(UnloadedRead):
 
     count: int = 0
     told: list[Finding] = field(default_factory=list)
+    instead: str = ""  # a query for all parents, of a collection that no loader option can load
 
 
 @dataclass(slots=True, eq=False, repr=False)

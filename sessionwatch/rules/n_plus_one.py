@@ -14,7 +14,8 @@ from ._loader_options import expired_by_commit, needs_option, option, query
 PAGE = """
 ## What it reports
 One relationship, or one deferred or expired column, was loaded by a query of its own for one parent after
-another, from one line: for 5 parents that one query had loaded, or for 2 where the rule is set to `raise`
+another, from one line (also a `lazy="dynamic"` or `write_only` collection):
+for 5 parents that one query had loaded, or for 2 where the rule is set to `raise`
 (setting `n-plus-one.threshold`). So does a loop of `session.get()` within one transaction. The finding is made
 when the number is reached; its count goes on to grow with each further query.
 
@@ -75,6 +76,8 @@ def _fix(event: RepeatedLoad, owner: Ownership | None) -> str:
         if owner is not None and (owner.expired_how or "").startswith("by flush()"):
             return f'let the flush fetch it: __mapper_args__ = {{"eager_defaults": True}} on {event.model}'
         return "run the query again: .execution_options(populate_existing=True) refreshes all of them at once"
+    if event.instead:
+        return f"ask once for all of them: {awaited(event.record)}session.execute({event.instead})"
     if not event.queried:  # the session made them: what helps is to read them back at once
         call = f"{awaited(event.record)}session.scalars(select({event.model}){option(event)}, execution_options="
         return f'load them at once before the loop, narrowed to them:\n{call}{{"populate_existing": True}}).all()'
