@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import RelationshipDirection
+from sqlalchemy.orm import RelationshipDirection, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import PassiveFlag
 
@@ -25,7 +25,7 @@ from ..model import Mark
 from ..record.events import ChangedTwice, GivenAway
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from .private import BEFORE_ATTACH
+from .private import BEFORE_ATTACH, PARAMETER, VALIDATE
 from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -39,15 +39,12 @@ def refusals(tracker: Tracker) -> Callable[[Any, FrameType], None]:
     """What to make of an ``InvalidRequestError``: every way to give away an instance ends in this error."""
 
     def refused(error: Exception, frame: FrameType) -> None:
-        if (
-            type(error) is not InvalidRequestError
-            or frame.f_code.co_name != BEFORE_ATTACH.name
-            or frame.f_globals.get("__name__") != "sqlalchemy.orm.session"
-        ):
+        if type(error) is not InvalidRequestError or frame.f_code.co_name not in _REFUSING:
             return
-        session, state = frame.f_locals["self"], frame.f_locals["state"]
-        holder, record = state.session, session.__dict__.get(KEY)
-        if holder is None or record is None:
+        session, state, how = _refused_in(frame)
+        holder = state.session if state is not None else None
+        record = session.__dict__.get(KEY) if session is not None else None
+        if holder is None or record is None or holder is session:
             return
         loaded = tracker.ledger.load_site(read.run(state))
         event = GivenAway(
@@ -56,11 +53,31 @@ def refusals(tracker: Tracker) -> Callable[[Any, FrameType], None]:
             holder=holder.__dict__.get(KEY),
             mark=callsite.mark(frame),
             loaded=loaded.resolve() if loaded is not None else None,
+            how=how,
             error=error,
         )
         tracker.emit(event)
 
     return refused
+
+
+_REFUSING = frozenset({BEFORE_ATTACH.name, VALIDATE.name, PARAMETER})
+
+
+def _refused_in(frame: FrameType) -> tuple[Any, Any, str]:
+    """The session that refuses, the state that it refuses, and what was to be done with that."""
+    module, name = frame.f_globals.get("__name__"), frame.f_code.co_name
+    if module == Session.__module__ and name == BEFORE_ATTACH.name:
+        return frame.f_locals["self"], frame.f_locals["state"], "given"
+    if module == Session.__module__ and name == VALIDATE.name:
+        caller = frame.f_back.f_back if frame.f_back is not None else None
+        how = "refreshed" if caller is not None and caller.f_code.co_name == "refresh" else "expired"
+        return frame.f_locals["self"], frame.f_locals["state"], how
+    state, outer = frame.f_locals.get("state"), frame.f_back
+    while outer is not None and not (state is None or isinstance(outer.f_locals.get("self"), Session)):
+        outer = outer.f_back
+    session = outer.f_locals.get("self") if outer is not None else None
+    return (session, state, "asked") if isinstance(session, Session) else (None, None, "")
 
 
 # -- a row in two sessions ----------------------------------------------------------------------------

@@ -126,6 +126,8 @@ ALL_SESSIONS = _private(
 CLOSE_STATE = _private(SESSION, "_close_state", "SQLAlchemy itself refuses another use, since 2.0.22", SessionReused)
 BINDS = _private(SESSION, "binds|_Session__binds", "target=engine: sessions that have an engine for each class")
 BEFORE_ATTACH = _private(SESSION, "_before_attach", "where a second session is refused", GivenAway)
+VALIDATE = _private(SESSION, "_validate_persistent", "where a refresh or an expire of another's instance is refused")
+PARAMETER = "_go"  # of sqlalchemy.orm.relationships: where an instance gives its key to a query; not to be probed
 ATTACHED = _private(f"{SESSION}._before_attach", "self, state", "which session, and which instance", GivenAway)
 GET_IMPL = _private(SESSION, "_get_impl", "on the stack: a get(), not a lazy load", RepeatedGet)
 RECURSIVE = _private(f"{SESSION}._merge", "_recursive", "what a merge made of what it was given", Reattached)

@@ -188,6 +188,7 @@ class GivenAway(SessionEvent):
     holder: SessionRecord | None  # of the session that it belongs to; None if that one is not watched
     mark: Mark | None
     loaded: Site | None
+    how: str = "given"  # or "refreshed", "expired", "asked": a parameter of a query
     error: BaseException | None = None
 
 

@@ -11,7 +11,8 @@ from ..record.story import listed, opened, primary, seen, session_json
 PAGE = """
 ## What it reports
 An instance that belongs to one open session was given to another one: added, reached by a cascade, or set
-as the value of a relationship. SQLAlchemy raises; its error gets the story as a note. And: one row was
+as the value of a relationship, refreshed, expired or deleted by it, or, while it is pending, used as a parameter of
+its query. SQLAlchemy raises; its error gets the story as a note. And: one row was
 changed in two sessions that were open at the same time, within one unit of work (without one: within one
 thread and task), so that the second one wrote without having seen what the first one wrote.
 
@@ -46,6 +47,14 @@ A program that lets two sessions race on purpose, to see that its own lock or re
 """
 
 
+HOW = {
+    "given": "was given to",
+    "refreshed": "was refreshed by",
+    "expired": "was expired by",
+    "asked": "has no key yet, but is asked for in",
+}
+
+
 def check(event: GivenAway | ChangedTwice, settings: Options) -> Iterator[Finding]:
     """One finding an instance that was given away, and a row that was changed twice."""
     yield _given(event) if isinstance(event, GivenAway) else _changed(event)
@@ -54,7 +63,7 @@ def check(event: GivenAway | ChangedTwice, settings: Options) -> Iterator[Findin
 def _given(event: GivenAway) -> Finding:
     record, holder, name = event.record, event.holder, event.model.lower()
     owner = f"session {holder.label}" if holder is not None else "another session"
-    evidence = [seen("given", event.mark, record.label), opened(record)]
+    evidence = [seen(event.how, event.mark, record.label), opened(record)]
     if event.loaded is not None:
         evidence.append(Evidence("loaded", event.loaded, session=holder.label if holder is not None else None))
     if holder is not None:
@@ -64,10 +73,12 @@ def _given(event: GivenAway) -> Finding:
         rule="cross-session",
         severity="fault",
         subject=event.model,
-        message=f"the {event.model} belongs to {owner}, which is open, and was given to session {record.label}",
+        message=f"the {event.model} belongs to {owner}, which is open, and {HOW[event.how]} session {record.label}",
         site=primary(event.mark, event.loaded),
         evidence=tuple(evidence),
-        fix=f"use one session for both, or load the {name} in the session that needs it:\n{name} = {load}",
+        fix=f"use one session for both: add the {name} to the session that asks, which flushes it first"
+        if event.how == "asked"
+        else f"use one session for both, or load the {name} in the session that needs it:\n{name} = {load}",
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
