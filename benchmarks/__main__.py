@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import (
+    audit,
     bytecodes,
     check,
     children,
@@ -50,6 +51,7 @@ parts:
                 sessionwatch, with OpenTelemetry's instrumentation of SQLAlchemy; needs extra `bench`; long
   check         one sample of the instruction table against the bounds in benchmarks/check.py; exit status 1
                 above one
+  audit         seconds that `sessionwatch audit` takes for 100,000 lines; exit status 1 above 20 s on two cores
   keep FILE...  the JSON files of finished runs become benchmarks/results/ and docs/benchmarks.md; measures nothing
 
 A part that fails is named at the end, and the others go on: exit status 1, or 2 where something is not installed.
@@ -77,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     if parts[0] == "keep":
         return _tried(lambda: _keep(options))
     print(f"{tables.environment()}\n", flush=True)
+    if "audit" in parts:
+        return _audit(options)
     return _tried(lambda: _check(options) if "check" in parts else _measure(parts, options))
 
 
@@ -158,6 +162,12 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
+def _audit(options: argparse.Namespace) -> int:
+    took = audit.measure(1_000 if options.quick else audit.LINES)
+    print(audit.text_of(took))
+    return 1 if audit.is_slow(took) else 0
+
+
 def _keep(options: argparse.Namespace) -> int:
     files = [Path(name) for name in options.parts[1:]]
     page.keep(files)
@@ -169,7 +179,7 @@ def _measure(parts: list[str], options: argparse.Namespace) -> int:
     """Run the parts, one after the other; one that fails is named, and the others go on."""
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        raise UnavailableError(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}, check and keep")
+        raise UnavailableError(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}, check, audit and keep")
     chosen = options.modes + [peer for peer in modes.PEERS if options.peers and peer not in options.modes]
     if "bare" not in chosen:
         chosen.insert(0, "bare")

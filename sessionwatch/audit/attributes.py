@@ -124,13 +124,15 @@ class Attributes:
         if key in self._of_classes:
             return self._of_classes[key]
         if key in self._busy:
+            self._inference.cuts += 1
             return None
+        before = self._inference.cuts
         self._busy.add(key)
         try:
             found = self._find_field(cls, name)
         finally:
             self._busy.discard(key)
-        if found is not None or not self._busy:
+        if found is not None or self._inference.is_settled(key, before):
             self._of_classes[key] = found
         return found
 

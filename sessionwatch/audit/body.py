@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from .tree import Function, dotted
 
@@ -123,11 +124,6 @@ class _Walker:
         self.order = 0
         self.context: Context | None = None
         self.class_depth = 0
-        self.handlers: dict[type[ast.AST], Callable[[ast.AST, ast.AST], None]] = {
-            getattr(ast, name.removeprefix("_do_")): getattr(self, name)
-            for name in dir(self)
-            if name.startswith("_do_") and hasattr(ast, name.removeprefix("_do_"))
-        }
 
     def run(self) -> Body:
         node = self.body.function.node
@@ -141,9 +137,9 @@ class _Walker:
         return self.body
 
     def visit(self, node: ast.AST, parent: ast.AST) -> None:
-        handler = self.handlers.get(type(node))
+        handler = _HANDLERS.get(type(node))
         if handler is not None:
-            handler(node, parent)
+            handler(self, node, parent)
         else:
             for child in ast.iter_child_nodes(node):
                 self.visit(child, node)
@@ -359,3 +355,10 @@ class _Walker:
 def key_of(node: ast.expr) -> str | None:
     """By which name an expression is talked about: ``session``, ``self.session``."""
     return dotted(node)
+
+
+_HANDLERS: dict[type[ast.AST], Callable[[_Walker, Any, ast.AST], None]] = {
+    getattr(ast, name.removeprefix("_do_")): function
+    for name, function in vars(_Walker).items()
+    if name.startswith("_do_")
+}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
 from . import calls, guesses, hands, hints
 from .attributes import Attributes
 from .body import Binding, Body, walk
-from .callers import argument_of, calls_in
+from .callers import argument_of
 from .models import Models
 from .tree import Function, Module, Tree, dotted
 from .values import (
@@ -35,6 +35,7 @@ from .values import (
 )
 
 _DEPTH = 60  # of one question's further questions
+_TRIES = 3  # of a question that stands in its own way
 
 
 class Inference:
@@ -51,12 +52,18 @@ class Inference:
         self._parameters: dict[ast.arg, Value | None] = {}
         self._callers: dict[str, list[tuple[Function, ast.Call]]] | None = None
         self._depth = 0
-        self._cuts = 0  # questions that were broken off: what was found then may not be all
+        self.cuts = 0  # questions that were broken off: what was found then may not be all
+        self._tries: Counter[object] = Counter()
 
     def body(self, function: Function) -> Body:
         if function not in self._bodies:
             self._bodies[function] = walk(function)
         return self._bodies[function]
+
+    def is_settled(self, key: object, before: int) -> bool:
+        """Whether "not known" is the answer, and not only that a question stood in its own way; after a few tries it is."""
+        self._tries[key] += 1
+        return before == self.cuts or not self.busy or self._tries[key] >= _TRIES
 
     # -- expressions ----------------------------------------------------------------------------------------
 
@@ -67,9 +74,9 @@ class Inference:
         if node in self._values:
             return self._values[node]
         if node in self.busy or self._depth > _DEPTH:
-            self._cuts += 1
+            self.cuts += 1
             return None
-        before = self._cuts
+        before = self.cuts
         self.busy.add(node)
         self._depth += 1
         try:
@@ -77,7 +84,7 @@ class Inference:
         finally:
             self.busy.discard(node)
             self._depth -= 1
-        if found is not None or before == self._cuts or not self.busy:
+        if found is not None or self.is_settled(node, before):
             self._values[node] = found
         return found
 
@@ -249,15 +256,15 @@ class Inference:
         if argument in self._parameters:
             return self._parameters[argument]
         if argument in self.busy:
-            self._cuts += 1
+            self.cuts += 1
             return None
-        before = self._cuts
+        before = self.cuts
         self.busy.add(argument)
         try:
             found = self._parameter(function, argument)
         finally:
             self.busy.discard(argument)
-        if found is not None or before == self._cuts or not self.busy:
+        if found is not None or self.is_settled(argument, before):
             self._parameters[argument] = found
         return found
 
@@ -305,7 +312,7 @@ class Inference:
         if self._callers is None:
             self._callers = defaultdict(list)
             for module in self.tree.modules.values():
-                for function, call in calls_in(module):
+                for function, call in module.calls:
                     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
                     self._callers[name].append((function, call))
         return self._callers
@@ -323,15 +330,15 @@ class Inference:
         if key in self._results:
             return self._results[key]
         if key in self.busy:
-            self._cuts += 1
+            self.cuts += 1
             return None
-        before = self._cuts
+        before = self.cuts
         self.busy.add(key)
         try:
             found = self._found_result(function, how) or self._annotated_result(function, how)
         finally:
             self.busy.discard(key)
-        if found is not None or before == self._cuts or not self.busy:
+        if found is not None or self.is_settled(key, before):
             self._results[key] = found
         return found
 

@@ -77,6 +77,7 @@ class Module:
     functions: list[Function] = field(default_factory=list)
     by_node: dict[ast.AST, Function] = field(default_factory=dict)
     assignments: list[tuple[Function, ast.Assign | ast.AnnAssign]] = field(default_factory=list)  # to attributes
+    calls: list[tuple[Function, ast.Call]] = field(default_factory=list)
     global_names: set[str] = field(default_factory=set)  # of ``global`` statements
     _lines: list[str] | None = None
 
@@ -183,6 +184,10 @@ class _Indexer(ast.NodeVisitor):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if isinstance(node.target, ast.Attribute):
             self.module.assignments.append((self.function, node))
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        self.module.calls.append((self.function, node))
         self.generic_visit(node)
 
     def visit_Global(self, node: ast.Global) -> None:
