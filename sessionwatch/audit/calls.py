@@ -130,6 +130,8 @@ def _library(inference: Answers, name: str, node: ast.Call, function: Function) 
             manager = Manager(inference.yielded(target.function), target.function.is_async, target.function)
             return Returning(manager)
         return None
+    if last == "get_bind":  # of Alembic: whoever runs the migration commits
+        return Connection(False, node, owned=True)
     if last == "partial":
         return inference.value(first, function)
     if last in ("to_thread", "run_in_threadpool", "run_sync"):

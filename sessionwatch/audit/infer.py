@@ -61,7 +61,7 @@ class Inference:
         return self._bodies[function]
 
     def is_settled(self, key: object, before: int) -> bool:
-        """Whether "not known" is the answer, and not only that a question stood in its own way; after a few tries it is."""
+        """Whether "not known" is the answer, and not only that a question stood in its own way. In the end it is."""
         self._tries[key] += 1
         return before == self.cuts or not self.busy or self._tries[key] >= _TRIES
 

@@ -41,11 +41,13 @@ def _judged(scope: Scope, step: Step, work: list[Operation], where: str, broad: 
     wrote = [each for each in work if each.writes or each.method in ("flush", "commit")]
     first = (wrote or work)[0]
     session = first.session
+    if any(each.order > step.order and each.context is step.context for each in scope.body.raises):
+        return  # an exception leaves the function all the same
     later = _goes_on(scope, step, session)
     text = f"an error of {first.method.replace('query.', 'query(...).')}() {where}"
     if later or (wrote and broad):
         yield Hit(first.line, text, session.sure)
-    elif session.how in ("parameter", "registry", "attribute", "global", "depends") and (wrote or broad):
+    elif session.how in ("parameter", "registry", "attribute", "global") and (wrote or broad):
         yield Hit(first.line, text, False)
 
 
@@ -150,6 +152,8 @@ def _is_protected(scope: Scope, node: ast.Try | ast.TryStar, session: Session) -
 
 def _goes_on(scope: Scope, step: Step, session: Session) -> bool:
     """Whether the session is used again after the handler: behind the statement, or in the next round of a loop."""
+    if isinstance(step.node, ast.Try) and all(isinstance(each.body[-1], ast.Return) for each in step.node.handlers):
+        return False
     mine = [
         each for each in scope.uses.of(session) if not any(one.node is step.node for one in chain(each.step.context))
     ]

@@ -29,8 +29,8 @@ def find(scope: Scope) -> Iterator[Hit]:
 
 
 def _judged(scope: Scope, launch: Launch, session: Session, every: list[Launch]) -> Iterator[Hit]:
-    if session.how == "registry":
-        return
+    if session.how == "registry" or (launch.kind == "task" and not session.asynchronous):
+        return  # tasks of one thread do not meet in a sync session
     name = f"the {'AsyncSession' if session.asynchronous else 'session'}"
     if launch.kind == "background":
         if session.how in ("depends", "with"):
