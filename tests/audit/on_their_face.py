@@ -18,6 +18,7 @@ REASONS = {
     "data": "it depends on rows, not on the code",
     "value": "which columns are loaded is decided by a mapper option",
     "unit": "what belongs to a unit of work is seen at run time",
+    "pickle": "the instance comes out of pickle or copy",
     "text": "the program is a string of the test",
     "indirect": "the read stands behind a property, a proxy or another function of the test",
 }
@@ -108,12 +109,12 @@ ON_THEIR_FACE: dict[str, list[str]] = {
         "test_reports_a_generator_that_never_closes",
         "test_reports_lost_writes_and_leak_of_one_session",
         "test_reports_an_async_session_that_was_dropped",
-        "test_reports_an_async_session_dropped_in_a_transaction_without_a_connection",
         "test_reports_a_leak_of_a_unit_once",
     ],
     "test_split_unit_of_work.py": [
         "test_reports_two_sessions_of_a_unit",
         "test_reports_its_message",
+        "test_reports_once_a_unit",
         "test_reports_sessions_side_by_side",
         "test_reports_two_engines_on_one_database",
         "test_reports_a_unit_whose_first_commit_is_of_a_temporary_table",
@@ -130,7 +131,10 @@ ON_THEIR_FACE: dict[str, list[str]] = {
     "test_swallowed_error.py": [
         "test_reports_each_way_to_go_on",
         "test_reports_the_first_error_only",
+        "test_reports_a_flush",
         "test_reports_a_flush_that_fails_in_a_savepoint",
+        "test_reports_a_savepoint_that_is_closed_with_its_session",
+        "test_reports_a_flush_that_the_driver_did_not_refuse",
         "test_reports_a_flush_that_sqlalchemy_refused",
         "test_reports_the_story_of_a_pending_rollback",
         "test_reports_the_next_transaction_as_well",
@@ -182,6 +186,8 @@ HIDDEN: dict[str, dict[str, str]] = {
         "test_reports_a_background_task_that_outlives_its_request": "indirect",
     },
     "test_detached_access.py": {
+        "test_names_an_unpickled_or_copied_instance_as_that": "pickle",
+        "test_names_the_session_of_an_unpickled_instance_that_got_one": "pickle",
         "test_reports_a_collection_with_selectinload": "loader",
         "test_reports_a_many_to_one_with_joinedload": "helper",
         "test_reports_a_deferred_column_with_undefer": "helper",
@@ -260,14 +266,10 @@ HIDDEN: dict[str, dict[str, str]] = {
         "test_reports_an_async_session_that_is_open_when_the_program_ends": "text",
     },
     "test_split_unit_of_work.py": {
-        "test_reports_once_a_unit": "unit",
         "test_reports_engines_that_are_gone": "runtime",
         "test_reports_threads_of_a_unit_that_share_its_context": "unit",
     },
     "test_swallowed_error.py": {
-        "test_reports_a_flush": "narrow",
-        "test_reports_a_savepoint_that_is_closed_with_its_session": "narrow",
-        "test_reports_a_flush_that_the_driver_did_not_refuse": "narrow",
         "test_reports_a_commit_that_fails": "narrow",
     },
     "test_use_after_close.py": {

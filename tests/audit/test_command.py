@@ -37,6 +37,7 @@ LIKELY = """
         except Exception:
             return []
 """
+ROOT = Path(__file__).parents[2]
 MORE = """
     def more():
         with Session(engine) as session:
@@ -309,3 +310,22 @@ def test_several_processes_find_the_same(shop: Path, monkeypatch: pytest.MonkeyP
     alone = analyse.audit("shop", workers=1)
     monkeypatch.setattr(analyse, "PARALLEL", 0)
     assert analyse.audit("shop", workers=2).entries == alone.entries
+
+
+# -- our own examples ---------------------------------------------------------------------------------------
+
+
+def test_our_examples(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--fail`` fails for the example with the faults, for nothing outside of it, and not for the repaired one."""
+    monkeypatch.chdir(ROOT)
+    assert main(["audit", "examples", "--format", "json", "--fail"]) == 1
+    entries = json.loads(capsys.readouterr().out)["anti_patterns"]
+    assert {each["path"] for each in entries if each["confidence"] == "certain"} == {"examples/fastapi_orders/app.py"}
+    assert main(["audit", "examples/fastapi_orders/repaired.py", "--fail"]) == 0
+
+
+def test_the_page_lists_every_anti_pattern() -> None:
+    """``docs/audit.md`` has a row for each, with the rule that it leads to."""
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    assert [pattern.name for pattern in ALL if f"| `{pattern.name}` |" not in page] == []
+    assert all(f"`{pattern.rule.slug}`" in page for pattern in ALL)

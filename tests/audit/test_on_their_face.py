@@ -21,8 +21,8 @@ SHARE = 0.7
 SUFFIXES = ("_asyncio", "_kinds", "_silent", "_live")  # of test files, behind the rule's name
 EXAMPLE = re.compile(r"## (Bad|Good)\n.*?```python\n(.*?)```", re.DOTALL)
 NO_ANTI_PATTERN = {
-    "boundary", "config", "cross-process", "cross-session", "detached-write", "long-session", "reattach",
-    "untracked-mutation",
+    "boundary", "config", "cross-process", "cross-session", "detached-write", "foreign-loop", "late-commit",
+    "long-session", "reattach", "shared-connection", "untracked-mutation",
 }  # fmt: skip
 
 

@@ -43,6 +43,8 @@ def _judged(scope: Scope, step: Step, work: list[Operation], where: str, broad: 
     session = first.session
     if any(each.order > step.order and each.context is step.context for each in scope.body.raises):
         return  # an exception leaves the function all the same
+    if _is_undone(scope, step, session):
+        return
     later = _goes_on(scope, step, session)
     text = f"an error of {first.method.replace('query.', 'query(...).')}() {where}"
     if later or (wrote and broad):
@@ -150,20 +152,30 @@ def _is_protected(scope: Scope, node: ast.Try | ast.TryStar, session: Session) -
     )
 
 
+def _behind(scope: Scope, step: Step, session: Session) -> list[Operation]:
+    """What is done with the session behind the statement."""
+    return [
+        each
+        for each in scope.uses.of(session)
+        if each.step.order > step.order and not any(one.node is step.node for one in chain(each.step.context))
+    ]
+
+
+def _is_undone(scope: Scope, step: Step, session: Session) -> bool:
+    """Whether a rollback comes behind the statement, before anything else of the session."""
+    behind = _behind(scope, step, session)
+    undone = [each.step.order for each in behind if each.method in ("rollback", "reset", "invalidate")]
+    parts = settled_by_parts(scope.body, scope.uses, session)
+    undone += [each.order for each in parts if _is_rollback(each) and each.order > step.order]
+    first = min((each.step.order for each in behind if each.io and each.method != "rollback"), default=None)
+    return any(first is None or each < first for each in undone)
+
+
 def _goes_on(scope: Scope, step: Step, session: Session) -> bool:
     """Whether the session is used again after the handler: behind the statement, or in the next round of a loop."""
     if isinstance(step.node, ast.Try) and all(isinstance(each.body[-1], ast.Return) for each in step.node.handlers):
         return False
-    mine = [
-        each for each in scope.uses.of(session) if not any(one.node is step.node for one in chain(each.step.context))
-    ]
-    undone = [each.step.order for each in mine if each.method in ("rollback", "reset", "invalidate")]
-    undone += [each.order for each in settled_by_parts(scope.body, scope.uses, session) if _is_rollback(each)]
-    behind = [each for each in mine if each.io and each.step.order > step.order and each.method != "rollback"]
-    first = min((each.step.order for each in behind), default=None)
-    if any(step.order < each and (first is None or each < first) for each in undone):
-        return False
-    if first is not None:
+    if any(each.io and each.method != "rollback" for each in _behind(scope, step, session)):
         return True
     opened = _opening(scope, session)
     around = {id(each.node) for each in chain(opened.step.context)} if opened is not None else set()

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ...rules import lost_writes
-from ..body import Step, chain, dominates, may_follow, within
+from ..body import Context, Step, chain, dominates, may_follow, within
 from ..infer import Inference
 from ..tree import Function
 from ..use import Opening, Operation, Usage, Uses, settled_by_parts
@@ -29,6 +29,7 @@ def find(scope: Scope) -> Iterator[Hit]:
             if lost and not is_always_raised(scope, lost[0][0], _block(scope, opening)):
                 certain = any(surely and not _may_be_settled(scope, opening.session, step) for step, surely in lost)
                 certain = certain and opening.session.sure and not _is_cancelled(scope)
+                certain = certain and not _may_have_failed(scope, opening)
                 text = f"{_how(scope, opening)} after a write, without commit() or rollback()"
                 yield Hit(_line(scope, opening, lost[-1][0]), text, certain)
 
@@ -45,6 +46,22 @@ def _registries(scope: Scope) -> Iterator[Hit]:
         if lost and not settled and not handed:
             certain = any(each.surely for each in lost)
             yield Hit(removing.line, "the registry's session is removed after a write, without commit()", certain)
+
+
+def _may_have_failed(scope: Scope, opening: Opening) -> bool:
+    """Whether what goes to the database stands where errors are caught: then there may be nothing to lose."""
+    outside = {id(each.node) for each in chain(opening.step.context)} | {id(opening.item)}
+    sent = [each.step for each in scope.uses.of(opening.session) if each.writes or each.method in ("flush", "commit")]
+    sent += [each.step for each in scope.uses.handed if same(each.session, opening.session)]
+    return any(_is_caught(one) for step in sent for one in chain(step.context) if id(one.node) not in outside)
+
+
+def _is_caught(context: Context) -> bool:
+    node = context.node
+    if isinstance(node, ast.withitem):
+        text = ast.unparse(node.context_expr)
+        return any(word in text for word in ("suppress(", "raises(", "assertRaises"))
+    return context.part == "try" and isinstance(node, ast.Try | ast.TryStar) and bool(node.handlers)
 
 
 def _is_cancelled(scope: Scope) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from ...rules import config
 from ..hands import literal, words
 from ..tree import Function, dotted
-from ..use import Opening
-from ..values import Maker, Session
-from ._base import Hit, Pattern, Scope
+from ..use import Opening, Uses
+from ..values import Instance, Maker, Session
+from ._base import Hit, Pattern, Scope, same
 
 
 def find(scope: Scope) -> Iterator[Hit]:
@@ -32,24 +32,33 @@ def find(scope: Scope) -> Iterator[Hit]:
 
 
 def _expiring(scope: Scope, maker: Maker) -> bool | None:
-    """Whether sessions of this maker that expire do commit: True, or False for "nobody is seen to"; None where each of
-    its sessions turns it off."""
+    """Whether sessions of this maker that expire commit while an instance is held: True, or False where that is not
+    seen; None where each of its sessions turns it off."""
     made = [each.session for each in _openings(scope) if _made_by(each.session, maker)]
     if made and all(each.expires is False for each in made):
         return None
     kept = _is_kept(scope, maker)
     for function in _functions(scope, kept):
-        for operation in scope.usage.of(function).operations:
+        uses = scope.usage.of(function)
+        for operation in uses.operations:
             session = operation.session
             known = isinstance(session.source, Maker) and session.source.place is not None
-            mine = session.expires is True and _made_by(session, maker) if known else kept
-            if operation.method == "commit" and session.asynchronous and mine:
+            here = kept and function.module is scope.function.module
+            mine = session.expires is True and _made_by(session, maker) if known else here
+            if operation.method == "commit" and session.asynchronous and mine and _holds(scope, uses, session):
                 return True
-    return any(each.begun and _writes(scope, each) for each in made)
+    return False
 
 
-def _writes(scope: Scope, session: Session) -> bool:
-    return scope.usage.effects(scope.function, session).writes
+def _holds(scope: Scope, uses: Uses, session: Session) -> bool:
+    """Whether a name of the function is bound to an instance that the session has loaded or was given."""
+    given = {ast.unparse(each) for one in uses.of(session) if one.method in ("add", "merge") for each in one.call.args}
+    for name, bindings in uses.body.bindings.items():
+        for binding in bindings:
+            value = scope.inference.binding(binding, uses.function)
+            if isinstance(value, Instance) and (name in given or (value.session and same(value.session, session))):
+                return True
+    return False
 
 
 def _openings(scope: Scope) -> list[Opening]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ...rules import lost_writes
+from ...rules import discarded_writes
 from ..body import chain, within
 from ..tree import Function
 from ..values import Session
@@ -65,4 +65,4 @@ def _loses(scope: Scope, caller: Function, call: ast.Call) -> bool:
     return any(each.step.order > last for each in written) and committed
 
 
-PATTERN = Pattern("helper-rollback", "a rollback() in a helper", lost_writes.RULE, find)
+PATTERN = Pattern("helper-rollback", "a rollback() in a helper", discarded_writes.RULE, find)
