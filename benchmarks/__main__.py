@@ -25,6 +25,7 @@ from . import (
     modes,
     page,
     startup,
+    suite,
     tables,
     telemetry,
     wall,
@@ -32,7 +33,7 @@ from . import (
 )
 from .databases import DRIVERS, UnavailableError
 
-PARTS = ("instructions", "bytecodes", "examples", "wall", "memory", "growth", "startup", "telemetry")
+PARTS = ("instructions", "bytecodes", "examples", "wall", "memory", "growth", "startup", "suite", "telemetry")
 
 DESCRIPTION = """What sessionwatch costs, beside a bare SQLAlchemy. Tables go to stdout (Markdown) and to a file (JSON).
 
@@ -47,6 +48,8 @@ parts:
   memory        bytes a session, a closed record, a finding; resident memory over many sessions and objects
   growth        the cost of one operation with 10 and with 100,000 objects, sessions, threads, tasks; pictures
   startup       milliseconds of the import, and of install() with 500 mapped classes
+  suite         processor time of test suites with the pytest plugin, against the same without it: that of
+                Flask-SQLAlchemy, from its source distribution, and one that does nothing; five minutes
   telemetry     processor time and instructions a request of a FastAPI application on PostgreSQL: bare, with
                 sessionwatch, with OpenTelemetry's instrumentation of SQLAlchemy; needs extra `bench`; long
   check         one sample of the instruction table against the bounds in benchmarks/check.py; exit status 1
@@ -277,6 +280,10 @@ def _startup(chosen: list[str], options: argparse.Namespace) -> Any:
     return startup.measure(1 if options.quick else 7)
 
 
+def _suite(chosen: list[str], options: argparse.Namespace) -> Any:
+    return suite.measure(1 if options.quick else 3, _say)
+
+
 def _telemetry(chosen: list[str], options: argparse.Namespace) -> Any:
     size: dict[str, Any] = {"rounds": 2, "layouts": 1, "scale": 0.05} if options.quick else {}
     size = {"rounds": options.rounds, "layouts": options.layouts or 3} | size
@@ -291,6 +298,7 @@ _PART = {
     "memory": _memory,
     "growth": _growth,
     "startup": _startup,
+    "suite": _suite,
     "telemetry": _telemetry,
 }
 

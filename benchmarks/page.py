@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import aims, children, tables
+from . import aims, children, suite, tables
 from .databases import UnavailableError
 from .growth import AXES
 from .instructions import Counts
@@ -108,5 +108,6 @@ SECTIONS: dict[str, tuple[str, Text]] = {
     "memory": ("Memory", lambda found, results: tables.of_memory(found)),
     "growth": ("Growth", _growth),
     "startup": ("Start-up", lambda found, results: tables.of_startup(found)),
+    "suite": ("The pytest plugin in other people's suites", lambda found, results: suite.text(found)),
     "telemetry": ("Requests to a FastAPI application", _telemetry),
 }

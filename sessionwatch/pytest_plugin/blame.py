@@ -129,6 +129,10 @@ class Blame:
         """The test itself is over. What it dropped is young; its fixtures may still close the rest."""
         self._drop_garbage(lambda owner: owner is self.test, _GENERATIONS[:2])
 
+    def drop_own_garbage(self) -> None:
+        """The test asks for its findings: look for what it has dropped."""
+        self._drop_garbage(lambda owner: owner is self.test, _GENERATIONS)
+
     def end(self, collecting: bool) -> None:
         """The test and its fixtures are over: report the sessions that outlived their scope."""
         test = self.test

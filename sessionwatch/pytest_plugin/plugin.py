@@ -47,13 +47,21 @@ class TestWatch:
     @property
     def findings(self) -> list[Finding]:
         """Findings of this test so far, waiting ones included."""
-        collect(self.watch)
+        self._bring_out()
         return list(self._seen)
 
     def clear(self) -> None:
         """Forget the findings of this test: they will not fail it."""
-        collect(self.watch)
+        self._bring_out()
         self._seen.clear()
+
+    def _bring_out(self) -> None:
+        """Report what hides: changes that wait, and sessions that the test dropped unclosed."""
+        self.watch.drain()
+        if self._blame is not None:
+            self._blame.drop_own_garbage()
+        elif self.watch.has_open_sessions():
+            gc.collect()
 
     def status(self) -> dict[str, Any]:
         """`Watch.status` of the whole run."""
@@ -367,13 +375,6 @@ def _summary(seen: Seen) -> str:
     place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
     times = f" ({seen.count} times)" if seen.count > 1 else ""
     return visible(f"{finding.rule}: {place}{times}: {finding.message}")
-
-
-def collect(watch: Watch) -> None:
-    """Bring out what hides: changes that wait, and sessions that were dropped unclosed."""
-    watch.drain()
-    if watch.has_open_sessions():
-        gc.collect()
 
 
 def _end_at_users_line(error: BaseException) -> None:
