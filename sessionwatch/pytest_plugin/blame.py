@@ -170,6 +170,7 @@ class Blame:
             if not self._outliving(wanted):
                 return
             gc.collect(generation)
+            self.watch.drain()  # what the collector calls only notes what it saw
 
     def _outliving(self, wanted: Callable[[Owner], bool]) -> list[tuple[Owner, SessionRecord]]:
         """The open sessions of ``wanted`` owners. Those of a registry are left: who asks it next goes on with them."""
@@ -178,7 +179,7 @@ class Blame:
             entry = self._opened.get(id(record.opening))
             if entry is None or entry.shared or self._is_told(record, record.seconds_open()):
                 continue
-            owner = self._at_work(entry.owner, record.seconds_open())
+            owner = self._at_work(entry.owner, record, record.seconds_open())
             if wanted(owner):
                 found.append((owner, record))
         return found
@@ -188,7 +189,7 @@ class Blame:
         for record in records:
             if not scopes.has_writes(record):
                 self._wrote.pop(record.number, None)
-            elif record.number not in self._wrote or _start(record.seconds_open()) >= owner.began:
+            elif record.number not in self._wrote or _start(record, record.seconds_open()) >= owner.began:
                 self._wrote[record.number] = owner
 
     def _forget(self, numbers: set[int]) -> None:
@@ -229,17 +230,17 @@ class Blame:
         record = event.record
         if event.writes:
             writer = self._wrote.get(record.number)
-            if writer is not None and (self.test is None or _start(event.seconds_open) < self.test.began):
+            if writer is not None and (self.test is None or _start(record, event.seconds_open) < self.test.began):
                 return writer
         entry = self._opened.get(id(record.opening))
         if entry is None or entry.shared or entry.owner is self._run:
-            return self._at(_start(event.seconds_open)) or (self._run if entry is None else entry.owner)
-        return self._at_work(entry.owner, event.seconds_open)
+            return self._at(_start(record, event.seconds_open)) or (self._run if entry is None else entry.owner)
+        return self._at_work(entry.owner, record, event.seconds_open)
 
-    def _at_work(self, owner: Owner, seconds: float) -> Owner:
+    def _at_work(self, owner: Owner, record: SessionRecord, seconds: float) -> Owner:
         """``owner``, or the test that went on with the session after it had ended."""
         if _has_ended(owner):
-            later = self._at(_start(seconds))
+            later = self._at(_start(record, seconds))
             if later is not None and later.began > owner.whose.began:
                 return later
         return owner
@@ -256,7 +257,7 @@ class Blame:
 
     def _is_told(self, record: SessionRecord, seconds: float) -> bool:
         when = self._told.get(record.number)
-        return when is not None and _start(seconds) <= when
+        return when is not None and _start(record, seconds) <= when
 
     def _note_late(self, owner: Owner, finding: Finding) -> None:
         self._here.elsewhere = True
@@ -268,8 +269,9 @@ def _has_ended(owner: Owner) -> bool:
     return owner.ended is not None or owner.whose.ended is not None
 
 
-def _start(seconds: float) -> float:
-    return perf_counter() - seconds
+def _start(record: SessionRecord, seconds: float) -> float:
+    """When a transaction began that had been open for so long when its session ended, or now."""
+    return (record.finished or perf_counter()) - seconds
 
 
 def _prepares() -> bool:
