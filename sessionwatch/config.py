@@ -72,7 +72,6 @@ class Config:
 
 def load(
     rules: Iterable[Rule],
-    planned: Iterable[str] = (),
     *,
     keywords: Mapping[str, Any] | None = None,
     keywords_from: str = "install()",
@@ -85,7 +84,7 @@ def load(
     ``keywords`` are those of `sessionwatch.install`; None means "not given". ``keywords_from`` names them in
     messages and origins. ``start`` is the folder from which the nearest ``pyproject.toml`` is looked for
     (default: the working directory); the project's root is that file's folder, or ``start`` where there is none.
-    ``planned`` names rules that are accepted but not part of this version. ``mode_by_default``: the mode where none
+    ``mode_by_default``: the mode where none
     of the layers has one, and who says so.
 
     Raises `ConfigError` for an unknown mode, rule, level or setting, with the nearest valid name.
@@ -107,10 +106,10 @@ def load(
     for origin, layer in layers:
         _apply_plain(config, origin, layer)
         for slug, level in _all_first(layer.get("rules") or {}, known):
-            _check_rule(slug, [*known, *planned], origin)
+            _check_rule(slug, list(known), origin)
             levels[slug] = (_check_level(slug, level, origin), origin)
         for name, value in (layer.get("settings") or {}).items():
-            values[name] = (_check_setting(name, value, options, planned, origin), origin)
+            values[name] = (_check_setting(name, value, options, origin), origin)
     if layers[1][1].get("mode") == OFF:  # the switch for whoever runs the program, whatever its code says
         config.mode, config.origins["mode"] = OFF, "environment"
     for slug, rule in known.items():
@@ -208,10 +207,8 @@ def _check_level(slug: str, level: object, origin: str) -> Level:
     )
 
 
-def _check_setting(name: str, value: Any, options: dict[str, Setting], planned: Iterable[str], origin: str) -> Any:
+def _check_setting(name: str, value: Any, options: dict[str, Setting], origin: str) -> Any:
     if name not in options:
-        if name.partition(".")[0] in planned:
-            return value
         raise ConfigError(f"unknown setting {name!r} ({origin}).{nearest(name, options)}")
     option = options[name]
     try:

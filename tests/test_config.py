@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def load(start: Path, environ: Mapping[str, str] | None = None, **keywords: Any) -> config.Config:
-    return config.load(rules.ALL, rules.PLANNED, keywords=keywords, environ=environ or {}, start=start)
+    return config.load(rules.ALL, keywords=keywords, environ=environ or {}, start=start)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -200,13 +200,6 @@ def test_telemetry_never_raises_whatever_is_asked_for(tmp_path: Path) -> None:
     found = load(tmp_path, {"SESSIONWATCH_RULES": "lost-writes=raise"}, mode="telemetry")
     assert found.levels["lost-writes"] == "log"
     assert found.origins["rules.lost-writes"] == "environment (telemetry never raises)"
-
-
-def test_planned_rules_are_accepted(tmp_path: Path) -> None:
-    """A rule that a later version has may stand in the configuration, with its settings."""
-    keywords = {"rules": {"a-later-one": "off"}, "settings": {"a-later-one.threshold": 5}}
-    found = config.load(rules.ALL, ("a-later-one",), keywords=keywords, environ={}, start=tmp_path)
-    assert "a-later-one" not in found.levels
 
 
 # -- errors -------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def test_a_baseline_that_goes_deep(tmp_path: Path) -> None:
 def test_what_is_kept_has_a_bound(name: str, value: float) -> None:
     """A setting that would ask for more memory than there is is a mistake that names the largest number."""
     with pytest.raises(ConfigError, match=re.escape("of at least 1 and at most 1000000")):
-        config.load(rules.ALL, rules.PLANNED, keywords={"settings": {name: value}})
+        config.load(rules.ALL, keywords={"settings": {name: value}})
 
 
 # -- what a watched process could not write ------------------------------------------------------------

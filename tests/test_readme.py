@@ -173,7 +173,7 @@ def test_the_toml_block_is_a_valid_configuration(tmp_path: Path) -> None:
     from sessionwatch import config
 
     (tmp_path / "pyproject.toml").write_text(block("toml", "tool.sessionwatch"), encoding="utf-8")
-    loaded = config.load(rules.ALL, rules.PLANNED, environ={}, start=tmp_path)
+    loaded = config.load(rules.ALL, environ={}, start=tmp_path)
     assert loaded.levels["detached-touch"] == "off"
     assert loaded.settings["use-after-close.after"] == "any"
 

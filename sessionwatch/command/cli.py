@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from ..model import LEVELS, MODES, ConfigError, SessionwatchError, project_path, project_root, shown_path
+from ..model import LEVELS, MODES, SessionwatchError, project_root
 from ..output.escape import visible, visible_lines
-
-if TYPE_CHECKING:
-    from ..output.records import Record
+from . import baseline
+from .tables import print_json, print_table, read_findings
 
 FAILED = 2  # the exit status of every mistake in how we are called
 
@@ -105,7 +104,7 @@ def _parser() -> Parser:
     _add_config(commands)
     _add_check(commands)
     _add_report(commands)
-    _add_baseline(commands)
+    baseline.add(commands)
     audit.add(commands)
     return parser
 
@@ -232,9 +231,9 @@ def _rules(options: argparse.Namespace) -> int:
         for rule in rules.ALL
     ]
     if options.format == "json":
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_table([list(rows[0]), *(list(row.values()) for row in rows)])
+        print_table([list(rows[0]), *(list(row.values()) for row in rows)])
     return 0
 
 
@@ -260,7 +259,7 @@ def _add_config(commands: Any) -> None:
 def _config(options: argparse.Namespace) -> int:
     from .. import config, rules
 
-    effective = config.load(rules.ALL, rules.PLANNED)
+    effective = config.load(rules.ALL)
     plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source", "through")}
     values: dict[str, Any] = {
         **plain,
@@ -268,10 +267,10 @@ def _config(options: argparse.Namespace) -> int:
         **{f"settings.{name}": value for name, value in effective.settings.items()},
     }
     if options.format == "json":
-        _print_json({name: {"value": value, "from": effective.origins[name]} for name, value in values.items()})
+        print_json({name: {"value": value, "from": effective.origins[name]} for name, value in values.items()})
     else:
         rows = [[name, _shown(value), effective.origins[name]] for name, value in values.items()]
-        _print_table([["name", "value", "from"], *rows])
+        print_table([["name", "value", "from"], *rows])
     return 0
 
 
@@ -314,7 +313,7 @@ def _check(options: argparse.Namespace) -> int:
     from ..output.store import Store
     from . import check
 
-    settings = config.load(rules.ALL, rules.PLANNED)
+    settings = config.load(rules.ALL)
     with project_root(settings.root):
         found = check.check(options.target, settings.baseline)
         records = [as_record(finding) for finding in found]
@@ -344,106 +343,10 @@ def _report(options: argparse.Namespace) -> int:
     render = formats.find(options.format)
     store = Store()
     for path in options.findings:
-        store.merge(_findings(path), path)
+        store.merge(read_findings(path), path)
     text = render(Report(seen=list(store), colour=not options.output and wants_colour(sys.stdout)))
     if options.output:
         formats.write(options.output, text)
     else:
         sys.stdout.write(text)
     return 0
-
-
-def _findings(path: str) -> list[Record]:
-    from ..output import records
-
-    try:
-        found = records.read(path)
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    records.check(found, path)
-    return found
-
-
-BASELINE = """\
-Keep the findings that a code base is known to have in a file, so that only new ones count.
-
-  sessionwatch run --format json --output findings.jsonl shop.py
-  sessionwatch baseline update findings.jsonl      take these findings as known
-  pytest --sessionwatch-update-baseline            the same with those of the tests
-  sessionwatch baseline show                       list them
-  sessionwatch baseline prune findings.jsonl       drop those that no longer happen
-
-It is in use where it is configured: `baseline` below [tool.sessionwatch] in pyproject.toml, SESSIONWATCH_BASELINE, or
-sessionwatch_baseline in the pytest configuration. A finding is known by its rule, subject, file and function, by the
-nearest caller in another file, and by the unit (the route, the task): a new caller of a helper is a new finding,
-another one of the same kind on the same path is known, too. It does not matter in which folder of the project one
-starts.
-prune keeps what is known of rules that were off in the mode of the run. What depends on time, as how long a transaction
-lasts, is not taken without --timed.
-"""
-
-
-def _add_baseline(commands: Any) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("baseline", help="findings that are known", description=BASELINE, formatter_class=raw)
-    parser.add_argument("action", choices=("update", "show", "prune"))
-    parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="?", help="needed by update and prune")
-    parser.add_argument("--baseline", metavar="FILE", help="default: as configured, else sessionwatch-baseline.json")
-    parser.add_argument("--timed", action="store_true", help="take findings that depend on time as well")
-    parser.set_defaults(command=_baseline)
-
-
-def _baseline(options: argparse.Namespace) -> int:
-    from .. import config, rules
-    from ..output.store import Store
-    from ..watch import baseline
-
-    settings = config.load(rules.ALL, rules.PLANNED)
-    path = options.baseline or settings.baseline or shown_path(os.path.join(settings.root, baseline.DEFAULT))
-    known = baseline.read(path)
-    if options.action == "show":
-        _print_table([["rule", "place", "subject"], *(_row(entry) for entry in known.values())])
-        return 0
-    if options.findings is None:
-        raise ConfigError(f"baseline {options.action} needs FINDINGS.jsonl, as `run --format json` writes it")
-    records = _findings(options.findings)
-    told: list[str] = []
-    with project_root(settings.root):
-        found = [seen.finding for seen in Store.of(records)]
-        old = {finding.old_fingerprint for finding in found}
-    entries: list[Mapping[str, Any]]
-    if options.action == "update":
-        with project_root(settings.root):
-            taken = [finding for finding in found if finding.allowed is None]
-            entries = list(baseline.merged(known.values(), taken, options.timed))
-    else:
-        levels = {mode: config.load(rules.ALL, rules.PLANNED, keywords={"mode": mode}).levels for mode in MODES}
-        kept, told = baseline.prune(known.values(), records, levels, settings.mode, old)
-        entries = list(kept)
-    print(f"{path}: {baseline.write(path, entries)} known findings (before: {len(known)})")
-    for line in told:
-        print(line)
-    if settings.baseline is None and not baseline.named_by_pytest(os.getcwd(), settings.root):
-        with project_root(settings.root):
-            line = f'baseline = "{project_path(path)}"'
-        print(f"not in use yet; for that, add to pyproject.toml, below [tool.sessionwatch]: {line}")
-    return 0
-
-
-def _row(entry: dict[str, Any]) -> list[str]:
-    place = f"{entry['path'] or 'unknown place'} in {entry['function'] or '?'}"
-    place += f" < {entry['caller']}" if entry["caller"] else ""
-    return [entry["rule"] or "?", place, entry["subject"] or "?"]
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    print(json.dumps(value, indent=2))
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -87,7 +87,7 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     if options.mode is not None:
         config.check_mode(options.mode, "--mode")
     levels = config.parse_pairs(",".join(options.rules), "--rules")
-    settings = config.load(rules.ALL, rules.PLANNED, keywords={"rules": levels}, keywords_from="--rules")
+    settings = config.load(rules.ALL, keywords={"rules": levels}, keywords_from="--rules")
     missing = baseline.notice(settings.baseline)
     if missing:
         _say(f"sessionwatch: {missing}")

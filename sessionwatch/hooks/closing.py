@@ -18,6 +18,7 @@ from ..frames import callsite
 from ..frames.callsite import Caller, Wanted, is_user, looked_at
 from ..frames.chain import with_callers
 from ..frames.handed import awaited_at
+from ..frames.teardown import handed_exceptions
 from ..model import RawSite
 from ..record.allowances import Allowance
 from ..record.events import Overlap, SessionEnded
@@ -248,7 +249,7 @@ def _was_told(record: SessionRecord, frame: FrameType) -> bool:
     """Flask's teardown functions are told of a failure that is not on its way any more; pytest keeps a test's."""
     if "pytest" in sys.modules and on_its_way(getattr(sys, "last_value", None), record):
         return True
-    return any(on_its_way(told, record) for told in callsite.handed_exceptions(frame, opener(record)))
+    return any(on_its_way(told, record) for told in handed_exceptions(frame, opener(record)))
 
 
 def _finish(

@@ -185,29 +185,33 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
                     break
                 mark = called(callsite.mark(frame))
                 if isinstance(theirs, Change):
-                    errors.append(found(state, record, mine, mark, theirs))
+                    errors.append(_changed_twice(tracker, state, record, mine, mark, theirs))
                 elif names := changed(theirs):
                     other = theirs.session.__dict__[KEY]
-                    errors.append(found(state, record, mine, mark, Change(other, names, None, 0)))
+                    errors.append(_changed_twice(tracker, state, record, mine, mark, Change(other, names, None, 0)))
                 else:
                     note(record, theirs, Change(record, mine, mark, tracker.ledger.newest))
         return next((error for error in errors if error is not None), None)
 
-    def found(state: Any, record: SessionRecord, mine: list[str], mark: Mark, change: Change) -> Exception | None:
-        loaded = tracker.ledger.load_site(read.run(state))
-        event = ChangedTwice(
-            model=state.class_.__name__,
-            attributes=tuple(mine),
-            record=record,
-            mark=mark,
-            other=change.record() or tracker.ledger.owner(change.reference),
-            other_attributes=tuple(change.attributes),
-            other_mark=change.mark,
-            loaded=loaded.resolve() if loaded is not None else None,
-        )
-        return tracker.emit(event)
-
     return flushing
+
+
+def _changed_twice(
+    tracker: Tracker, state: Any, record: SessionRecord, mine: list[str], mark: Mark, change: Change
+) -> Exception | None:
+    """Tell of a row that two sessions changed; returns what is to be raised."""
+    loaded = tracker.ledger.load_site(read.run(state))
+    event = ChangedTwice(
+        model=state.class_.__name__,
+        attributes=tuple(mine),
+        record=record,
+        mark=mark,
+        other=change.record() or tracker.ledger.owner(change.reference),
+        other_attributes=tuple(change.attributes),
+        other_mark=change.mark,
+        loaded=loaded.resolve() if loaded is not None else None,
+    )
+    return tracker.emit(event)
 
 
 def twins(record: SessionRecord, state: Any, others: list[Any]) -> Iterator[Any]:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
 
 from ..model import ConfigError, Finding, exportable
 from .files import OpenFile
@@ -42,7 +41,7 @@ def log(finding: Finding, first: bool) -> None:
         site = finding.site
         path, line, function = (site.path, site.line, site.function) if site else ("(unknown file)", 0, None)
         about = {name: value for name, value in finding.attributes().items() if not name.startswith("code.")}
-        arguments: tuple[Any, ...] = (Story(finding),)
+        arguments = (Story(finding),)
         logger.handle(
             logger.makeRecord(
                 logger.name, logging.WARNING, exportable(path), line, "%s", arguments, None, function, about

@@ -56,9 +56,6 @@ ALL: tuple[Rule, ...] = (
     config.RULE,
 )
 
-# Names of rules to come: accepted in configuration and in allow(), so that one file serves several versions.
-PLANNED: tuple[str, ...] = ()
-
 
 def handling(kind: type) -> tuple[Rule, ...]:
     """The rules that handle events of a type."""
@@ -75,8 +72,6 @@ def find(slug: str) -> Rule:
     for rule in ALL:
         if rule.slug == slug:
             return rule
-    if slug in PLANNED:
-        raise ConfigError(f"rule {slug!r} is not part of this version of sessionwatch")
     raise ConfigError(f"unknown rule {slug!r}.{nearest(slug, [rule.slug for rule in ALL])}")
 
 

@@ -42,7 +42,7 @@ def install(
     it is uninstalled. ``mode_by_default``: for where no mode is configured, and who says so. ``recording``: a file for
     what sessions do, for the formats that show it.
     """
-    settings = config.load(rules.ALL, rules.PLANNED, keywords=keywords, mode_by_default=mode_by_default)
+    settings = config.load(rules.ALL, keywords=keywords, mode_by_default=mode_by_default)
     missing = baseline.notice(settings.baseline)
     if missing and log:
         say(logging.WARNING, "%s", missing)

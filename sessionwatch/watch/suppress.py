@@ -34,8 +34,7 @@ class allow:  # noqa: N801 (reads as a verb in a with statement)
         if not isinstance(reason, str) or not reason.strip():
             raise ConfigError(f"allow({slugs[0]!r}) needs a reason")
         for slug in slugs:
-            if slug not in rules.PLANNED:
-                rules.find(slug)
+            rules.find(slug)
         place = callsite.site(sys._getframe(1))
         self._allowance = Allowance(slugs, reason.strip(), place.resolve() if place else None)
         self._tokens: list[Token[tuple[Allowance, ...]]] = []

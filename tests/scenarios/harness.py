@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import make_url
 
 from sessionwatch import Finding, uninstall, watching
-from sessionwatch.rules import ALL, PLANNED
+from sessionwatch.rules import ALL
 
 EXPECTED = re.compile(r"# expect(?: on (?P<backend>\w+))?: (?P<rules>[a-z-]+(?:, [a-z-]+)*)")
 EVIDENCE = re.compile(r"# evidence: ([a-z-]+) ([a-z-]+)")
@@ -132,7 +132,7 @@ def assert_as_marked(outcome: Outcome, module: ModuleType, url: str) -> None:
 
 
 def _is_registered(rule: str) -> bool:
-    assert rule in REGISTERED or rule in PLANNED, f"a mark names {rule!r}, which is no rule"
+    assert rule in REGISTERED, f"a mark names {rule!r}, which is no rule"
     return rule in REGISTERED
 
 
