@@ -30,6 +30,10 @@ class Format(NamedTuple):
 FORMATS: tuple[Format, ...] = (
     Format("text", "for people", "text"),
     Format("json", "JSON Lines, one finding per line", "json_lines"),
+    Format("sarif", "SARIF 2.1.0, for code scanning and editors", "sarif"),
+    Format("github", "annotations and a job summary, for GitHub Actions", "github"),
+    Format("gitlab", "GitLab's code quality report", "gitlab"),
+    Format("patch", "the certain edits as a unified diff, for git apply", "patch"),
     Format("html", "one file for a browser, with a picture of the sessions", "html", recorded=True),
     Format("trace", "trace events, for Perfetto", "trace", recorded=True),
 )

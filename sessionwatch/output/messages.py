@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from ..model import Evidence, Finding, Mark
@@ -23,12 +24,53 @@ def render(finding: Finding, colour: bool = False) -> str:
     evidence = finding.evidence
     if finding.unit and finding.unit != finding.subject:
         evidence = (*evidence, Evidence("during", None, note=finding.unit))
-    lines = [headline(finding, colour), *_table(evidence, colour)]
+    lines = [headline(finding, colour), *_table((*evidence, *_called_from(finding, 3)), colour)]
     lines.extend(_indented("fix: ", finding.fix))
     if finding.allowed:
         lines.append(f"  allowed: {visible(finding.allowed)}")
     lines.append(f"  more: sessionwatch explain {visible(finding.rule)}")
     return "\n".join(lines)
+
+
+def rows(finding: Finding, indent: str, width: int, most: int) -> list[str]:
+    """Evidence and callers, in lines of at most ``width`` columns; ``most``: callers to name, 0 for all of them."""
+    callers = _called_from(finding, most)
+    if finding.unit and finding.unit != finding.subject:
+        note = " < ".join([*(item.note for item in callers), finding.unit])
+        callers = [Evidence("called from", None, note=note)]
+    evidence = (*finding.evidence, *callers)
+    lines = [indent + line[2:] for line in _table(evidence)]
+    return lines if all(len(line) <= width for line in lines) else _narrow(evidence, indent, width)
+
+
+def _narrow(evidence: Sequence[Evidence], indent: str, width: int) -> list[str]:
+    """Without a column of its own for the details."""
+    widest = max(len(item.label) for item in evidence)
+    found = []
+    for item in evidence:
+        detail = _detail(item)
+        found += textwrap.wrap(
+            f"{_place(item)} ({detail})" if detail else _place(item),
+            width,
+            initial_indent=f"{indent}{item.label:<{widest}}  ",
+            subsequent_indent=" " * (len(indent) + widest + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return found
+
+
+def _called_from(finding: Finding, most: int) -> list[Evidence]:
+    """The user's frames outside of the place."""
+    chain = finding.chain
+    outer = chain[chain.index(finding.site) + 1 :] if finding.site in chain else ()
+    if most and len(outer) > 1 and outer[-1].function == "<module>":
+        outer = outer[:-1]
+    shown = outer[:most] if most else outer
+    parts = [f"{frame.shown_path}:{frame.line} in {frame.function}" for frame in shown]
+    if len(shown) < len(outer):
+        parts.append(f"{len(outer) - len(shown)} more")
+    return [Evidence("called from", None, note=" < ".join(parts))] if parts else []
 
 
 def holders(held: Sequence[tuple[str, Iterable[Evidence]]], checked_out: int) -> str:

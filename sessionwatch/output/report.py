@@ -26,6 +26,10 @@ class Report:
     seen: Sequence[Seen]  # in the order in which they were first met, allowed ones too
     notes: Sequence[Note] | None = None
     unused: bool = False
+    verbose: bool = False  # show what is left out otherwise
+    width: int = 100  # columns
+    through: Sequence[str] = ()  # the setting, as it is
+    file: str | None = None  # that the findings were read from
     colour: bool = False
     recording: Sequence[dict[str, object]] | None = None
     about: Mapping[str, object] = field(default_factory=dict)
@@ -80,6 +84,16 @@ def wants_colour(stream: IO[str] | None, environ: Mapping[str, str] | None = Non
     if environ.get("FORCE_COLOR"):
         return True
     return stream is not None and stream.isatty() and environ.get("TERM") != "dumb"
+
+
+def width_of(stream: IO[str] | None) -> int:
+    """How many columns a report has: those of a terminal, but at most 100, and 100 elsewhere."""
+    try:
+        if stream is not None and stream.isatty():
+            return max(60, min(100, os.get_terminal_size(stream.fileno()).columns))
+    except (OSError, ValueError):
+        pass
+    return 100
 
 
 def plural(number: int, noun: str, ending: str = "s") -> str:

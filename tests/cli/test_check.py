@@ -95,8 +95,8 @@ def test_the_text_is_that_of_other_reports(shop: Path) -> None:
     """Headline, place, fix and the page's name."""
     ended = check(shop, "shop.db:engine")
     assert ended.returncode == 1
-    assert f"config: {FOREIGN_KEYS}\n  made  shop/db.py:12 in <module>\n  fix: switch it on" in ended.stdout
-    assert ended.stdout.endswith("sessionwatch: 1 finding (1 config)\n")
+    assert f"   shop/db.py:12 in <module>: {FOREIGN_KEYS}\n   fix   switch it on" in ended.stdout
+    assert ended.stdout.startswith("sessionwatch: 1 piece of advice\n")
 
 
 def test_an_allowed_setting_is_counted_and_no_failure(shop: Path) -> None:

@@ -44,13 +44,13 @@ def test_text_on_stderr(job: Place) -> None:
     assert (outcome.status, outcome.out) == (0, "out\n")
     lines = outcome.err.splitlines()
     assert lines[0] == "err"
-    assert lines[1] == "----------------------------- sessionwatch -----------------------------"
-    assert "lost-writes (fault): 1 finding at 1 place" in lines
-    story = "lost-writes: 1 Order object was written, but the session was closed without a commit"
-    assert story in lines
-    assert re.match(rf"  closed +shop\.py:{LOST_LINE} in lose", lines[lines.index(story) + 1])
-    assert "  more: sessionwatch explain lost-writes" in lines
-    assert lines[-1] == "sessionwatch: 1 finding (1 lost-writes)"
+    assert lines[1] == "sessionwatch: 1 fault"
+    assert re.fullmatch(r"A  FAULT  lost-writes  Order +1 place", lines[3])
+    assert lines[4] == "   1 Order object was written, but the session was closed without a commit"
+    assert re.fullmatch(rf" +{LOST_LINE} \| session\.close\(\)  # LOST +shop\.py", lines[5])
+    assert re.match(rf"     closed +shop\.py:{LOST_LINE} in lose", lines[6])
+    assert "     called from  job.py:4 in <module>" in lines
+    assert lines[-2:] == ["more: sessionwatch explain lost-writes", f"next: start with A, at shop.py:{LOST_LINE - 1}"]
 
 
 def test_same_finding_is_counted(job: Place) -> None:
@@ -60,8 +60,7 @@ def test_same_finding_is_counted(job: Place) -> None:
     job.write("job.py", f"{LOSE}{again}{child}")
     text = job.sessionwatch("run", "job.py", "child").err
     assert text.count("closed without a commit") == 1
-    assert "  seen 6 times in 2 processes\n" in text
-    assert text.endswith("sessionwatch: 1 finding (1 lost-writes), 6 times in all\n")
+    assert "1 place, 2 processes, 6 times\n" in text
 
 
 TWO = """
@@ -86,11 +85,10 @@ def test_lines_of_one_function_are_told_apart(job: Place) -> None:
     """Two mistakes in one function are two findings at two places, each counted by itself whatever ends the program."""
     job.write("job.py", TWO)
     text = job.sessionwatch("run", "job.py").err
-    assert "lost-writes (fault): 2 findings at 2 places\n" in text
-    assert "closed   job.py:9 in main" in text
-    assert "closed   job.py:13 in main" in text
-    assert text.count("  seen 3 times\n") == 1
-    assert text.endswith("sessionwatch: 2 findings (2 lost-writes), 4 times in all\n")
+    assert text.startswith("sessionwatch: 1 fault: one edit ends all two findings\n")
+    assert "2 places, 4 times\n" in text
+    assert "closed       job.py:9 in main" in text
+    assert "also  job.py:13\n" in text
     assert [(line["line"], line["count"]) for line in job.run("job.py")[1]] == [(9, 1), (13, 1), (9, 3)]
 
 
@@ -107,7 +105,7 @@ def test_text_in_a_file(job: Place) -> None:
     outcome = job.sessionwatch("run", "--output", "report.txt", "job.py")
     assert (outcome.status, outcome.err) == (0, "")
     text = (job.path / "report.txt").read_text()
-    assert text.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+    assert text.startswith("sessionwatch: 1 fault\n")
     assert "old" not in text
 
 
@@ -146,9 +144,8 @@ def test_final_number_of_queries(job: Place, end: str) -> None:
     findings = job.run("job.py")[1]
     assert [(finding["message"], finding["count"]) for finding in findings] == [(told, 5), (told, 20)]
     text = job.sessionwatch("run", "job.py").err
-    assert f"n-plus-one: {told}\n" in text
-    assert "\n  seen 20 times\n" in text
-    assert text.endswith("sessionwatch: 1 finding (1 n-plus-one), 20 times in all\n")
+    assert f"   job.py:12 in ask: {told}\n" in text
+    assert "1 place, 20 times\n" in text
 
 
 def test_final_number_of_queries_of_several_processes(job: Place) -> None:
@@ -157,7 +154,7 @@ def test_final_number_of_queries_of_several_processes(job: Place) -> None:
     findings = {finding["pid"]: finding["count"] for finding in job.run("job.py")[1]}
     assert sorted(findings.values()) == [20, 40]
     text = job.sessionwatch("run", "job.py").err
-    assert "\n  seen 60 times in 2 processes\n" in text
+    assert "1 place, 2 processes, 60 times\n" in text
 
 
 def test_final_number_of_queries_is_that_of_the_programs_own_installation(job: Place) -> None:
@@ -275,7 +272,7 @@ def test_allowed_findings_are_only_counted(place: Place) -> None:
     place.write("job.py", ALLOWED + "shop.lose(engine)")
     text = place.sessionwatch("run", "job.py").err
     assert text.count("closed without a commit") == 1
-    assert text.endswith("sessionwatch: 1 finding (1 lost-writes), 2 allowed\n")
+    assert text.startswith("sessionwatch: 1 fault, 2 allowed\n")
 
 
 def test_unused_allowances(place: Place) -> None:
@@ -310,7 +307,7 @@ def test_strict_raises_in_the_program(job: Place, options: list[str]) -> None:
     outcome = job.sessionwatch("run", *options, "job.py")
     assert outcome.status == 1
     assert "FindingError: lost-writes: 1 Order object was written" in outcome.err
-    assert outcome.err.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+    assert "\nsessionwatch: 1 fault\n" in f"\n{outcome.err}"
 
 
 def test_rules_and_environment_are_merged(job: Place) -> None:
@@ -326,7 +323,7 @@ def test_configured_output_is_written_too(job: Place) -> None:
     job.write("pyproject.toml", '[tool.sessionwatch]\noutput = "all.jsonl"\n')
     for runs in (1, 2):
         outcome = job.sessionwatch("run", "job.py")
-        assert "1 lost-writes" in outcome.err
+        assert "FAULT  lost-writes" in outcome.err
         assert [finding["rule"] for finding in job.findings("all.jsonl")] == ["lost-writes"] * runs
 
 
@@ -343,7 +340,7 @@ def test_program_that_installs_by_itself(job: Place, first: str, call: str) -> N
     outcome = job.sessionwatch("run", "--output", "report.txt", "job.py")
     assert (outcome.status, outcome.err) == (expected.status, expected.err)
     assert outcome.out.count("Finding(") == expected.out.count("Finding(") == ("strict" not in call)
-    assert (job.path / "report.txt").read_text().endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+    assert (job.path / "report.txt").read_text().startswith("sessionwatch: 1 fault\n")
     if own is not None:
         assert [finding["fingerprint"] for finding in job.findings("own.jsonl")] == [own[0]["fingerprint"]]
 
@@ -363,7 +360,7 @@ def test_pytest_plugin_in_the_program(job: Place) -> None:
     outcome = job.sessionwatch("run", *arguments, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     assert outcome.status == 1
     assert "FAILED test_job.py::test - sessionwatch.model.FindingError" in outcome.out
-    assert outcome.err.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+    assert "\nsessionwatch: 1 fault\n" in f"\n{outcome.err}"
 
 
 def test_pytest_plugin_as_it_is_installed(job: Place) -> None:
@@ -376,9 +373,9 @@ def test_pytest_plugin_as_it_is_installed(job: Place) -> None:
     assert outcome.status == 1
     story = "lost-writes: 1 Order object was written, but the session was closed without a commit"
     assert f"\nE       sessionwatch.model.FindingError: {story}\n" in outcome.out
-    assert outcome.err.startswith("----------------------------- sessionwatch ----")
-    assert f"\n{story}\n" in outcome.err
-    assert outcome.err.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+    assert outcome.err.startswith("sessionwatch: 1 fault\n")
+    assert f"\n   {story.partition(': ')[2]}\n" in outcome.err
+    assert "\nsessionwatch: 1 fault\n" in f"\n{outcome.err}"
 
 
 def test_no_log_records(job: Place) -> None:
@@ -437,8 +434,8 @@ def test_counts_are_merged() -> None:
     assert [(seen.finding.line, seen.count) for seen in Store.of(lines)] == [(3, 2), (9, 4)]
 
 
-def test_grouped_by_rule_and_place() -> None:
-    """Findings of one rule stand together, those of one place next to each other, in the order of their first time."""
+def test_grouped_by_cause() -> None:
+    """What one change ends stands together, with its places."""
     lines = [
         record(fingerprint="1", message="first"),
         record(fingerprint="2", message="elsewhere", line=9),
@@ -446,10 +443,9 @@ def test_grouped_by_rule_and_place() -> None:
         record(fingerprint="4", message="same place"),
     ]
     text = shown(lines)
-    words = ["lost-writes (fault): 3 findings at 2 places", "first", "same place", "elsewhere"]
-    words += ["session-leak (fault): 1 finding at 1 place", "leak\n"]
+    words = ["2 faults: two edits end all four findings", "A  FAULT  lost-writes", "2 places", "first"]
+    words += ["also  a.py:9", "B  FAULT  session-leak", "1 place", "leak\n"]
     assert sorted(words, key=text.index) == words
-    assert text.endswith("sessionwatch: 4 findings (3 lost-writes, 1 session-leak)\n")
 
 
 def test_as_finding_is_the_inverse_of_as_json(job: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,7 +476,7 @@ def test_files_of_several_machines(job: Place) -> None:
         job.write(name, json.dumps(record(7, count)) + "\n")
     outcome = job.sessionwatch("report", "a.jsonl", "b.jsonl", "--format", "json")
     assert [json.loads(line)["count"] for line in outcome.out.splitlines()] == [5]
-    assert "seen 5 times in 2 processes" in job.sessionwatch("report", "a.jsonl", "b.jsonl").out
+    assert "2 processes, 5 times" in job.sessionwatch("report", "a.jsonl", "b.jsonl").out
 
 
 def test_report_into_a_file(job: Place) -> None:
