@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "units": {"model", "frames", "patching"},
     "record": {"model", "frames", "units", "saying"},
     "rules": {"model", "config", "frames", "record"},
-    "output": {"model", "config", "rules"},  # rules: their order, and the pages that some formats carry
+    "output": {"_version", "model", "config", "rules"},  # rules: their order, and the pages that some formats carry
     "telemetry": {"_version", "model", "record", "output"},  # output: the text of a finding, in log records
     "hooks": {"model", "frames", "units", "record", "patching"},
     "watch": {"model", "config", "frames", "units", "record", "rules", "output", "telemetry", "hooks", "saying"},

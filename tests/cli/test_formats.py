@@ -260,7 +260,7 @@ def test_github_escapes() -> None:
     store.seen(found)
     told = formats.find("github")(Report(seen=list(store)))
     assert told.splitlines()[0].startswith(
-        "::error file=a%2Cb%3Ac%25.py,line=3,title=sessionwatch%3A lost-writes::line%0A"
+        "::error file=a%2Cb%3Ac%25.py,line=3,title=sessionwatch%3A lost-writes::line\\n::error::x"
     )
 
 

@@ -49,7 +49,7 @@ def test_text_on_stderr(job: Place) -> None:
     assert lines[4] == "   1 Order object was written, but the session was closed without a commit"
     assert re.fullmatch(rf" +{LOST_LINE} \| session\.close\(\)  # LOST +shop\.py", lines[5])
     assert re.match(rf"     closed +shop\.py:{LOST_LINE} in lose", lines[6])
-    assert "     called from  job.py:4 in <module>" in lines
+    assert "     called from  job.py:3 in <module>" in lines
     assert lines[-2:] == ["more: sessionwatch explain lost-writes", f"next: start with A, at shop.py:{LOST_LINE - 1}"]
 
 
