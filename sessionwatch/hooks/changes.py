@@ -18,6 +18,7 @@ from ..record.allowances import active_allowances
 from ..record.events import DetachedWrite
 from ..record.tracker import Tracker
 from ..units.scope import Unit, current_unit
+from . import thrown
 from .ownership import foreign, is_detached, ownership
 from .patch import unseen
 from .private import STATE_ATTRIBUTE
@@ -39,6 +40,7 @@ class PendingWrites:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.waiting: dict[int, tuple[Any, Any, Any, dict[Any, Any]]] = {}
+        self.thrown: dict[int, thrown.Thrown] = {}  # pending objects that were expunged
 
     def note(self, state: Any, key: str, verb: str, frame: FrameType) -> None:
         instance = state.obj()
@@ -61,6 +63,7 @@ class PendingWrites:
     def taken(self, state: Any) -> None:
         """The instance was added or merged into a session, saved in bulk, or made transient."""
         self.waiting.pop(id(state), None)
+        self.thrown.pop(id(state), None)
 
     def report(self, unit: Unit | None = None) -> list[Exception]:
         """Report what waits (of one unit, if given); returns what is to be raised."""
@@ -70,10 +73,11 @@ class PendingWrites:
                 continue
             self.waiting.pop(key, None)
             raised += self._emit(kept)
-        return raised
+        return raised + thrown.report(self.tracker, self.thrown, unit)
 
     def forget(self) -> None:
         self.waiting.clear()
+        self.thrown.clear()
 
     def _gone(self, key: int, _: object) -> None:
         kept = self.waiting.pop(key, None)
@@ -214,7 +218,7 @@ def attached(writes: PendingWrites) -> Callable[[Any, Any], None]:
     """An instance was added: by the time that its change would be reported, the session may be gone as well."""
 
     def after_attach(session: Any, state: Any) -> None:
-        if writes.waiting:
+        if writes.waiting or writes.thrown:
             writes.taken(state)
 
     return after_attach

@@ -33,6 +33,7 @@ from .overlaps import tell as tell_overlap
 from .patch import unseen
 from .reading import read
 from .sessions import REGISTRY, WITH, adopted, opener
+from .thrown import Thrown, note
 from .units import undone
 from .writes import left_behind, uncommitted
 
@@ -300,7 +301,9 @@ def _closed_again(tracker: Tracker, codes: Wanted, record: SessionRecord, frame:
         record.exiting = None
 
 
-def patch_expunge_all(tracker: Tracker, allowed: Callable[[], Allowance | None]) -> Callable[[Any], Any]:
+def patch_expunge_all(
+    tracker: Tracker, allowed: Callable[[], Allowance | None], thrown: dict[int, Thrown]
+) -> Callable[[Any], Any]:
     """``Session.expunge_all``: the session goes on with a new identity map. ``allowed``: see `ownership`."""
 
     def make(original: Any) -> Any:
@@ -313,6 +316,9 @@ def patch_expunge_all(tracker: Tracker, allowed: Callable[[], Allowance | None])
                 original(self)
                 return
             before = record.reference
+            if tracker.active and record.pending[0]:
+                with tracker.guarded("Session.expunge_all"):
+                    note(thrown, list(record.pending[0]), record, sys._getframe(1))
             original(self)
             record.reference = weakref.ref(self.identity_map)
             record.pending = read.unflushed(self)

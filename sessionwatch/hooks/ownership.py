@@ -17,6 +17,7 @@ from ..record.life import Known
 from ..record.tracker import KEY, Tracker
 from .patch import unseen
 from .reading import read
+from .thrown import Thrown, note
 
 __tracebackhide__ = True  # pytest: the story is in the message
 BY_FLUSH = "by flush(), because the database computes it"
@@ -178,7 +179,9 @@ def patch_runid(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def patch_expunge(tracker: Tracker, allowed: Callable[[], Allowance | None]) -> Callable[[Any], Any]:
+def patch_expunge(
+    tracker: Tracker, allowed: Callable[[], Allowance | None], thrown: dict[int, Thrown]
+) -> Callable[[Any], Any]:
     """``Session._expunge_states``: a state forgets its session when it is expunged, so note it here.
 
     ``allowed``: what allows at this moment that loaded values are read later.
@@ -187,8 +190,12 @@ def patch_expunge(tracker: Tracker, allowed: Callable[[], Allowance | None]) -> 
     def make(original: Any) -> Any:
         def _expunge_states(self: Any, states: Any, to_transient: bool = False) -> None:
             states = list(states)
-            original(self, states, to_transient=to_transient)
             record = self.__dict__.get(KEY)
+            caller = sys._getframe(1)
+            if record is not None and tracker.active and caller.f_code.co_name == "expunge":
+                with tracker.guarded("Session._expunge_states"):
+                    note(thrown, [state for state in states if state.key is None], record, caller.f_back)
+            original(self, states, to_transient=to_transient)
             if record is None or to_transient or not tracker.active:
                 return
             with tracker.guarded("Session._expunge_states"):

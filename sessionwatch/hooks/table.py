@@ -112,11 +112,11 @@ def _close(context: Context) -> Callable[[Any], Any]:
 
 
 def _expunge(context: Context) -> Callable[[Any], Any]:
-    return ownership.patch_expunge(context.tracker, context.allowed(DetachedTouch))
+    return ownership.patch_expunge(context.tracker, context.allowed(DetachedTouch), context.pending.thrown)
 
 
 def _expunge_all(context: Context) -> Callable[[Any], Any]:
-    return closing.patch_expunge_all(context.tracker, context.allowed(DetachedTouch))
+    return closing.patch_expunge_all(context.tracker, context.allowed(DetachedTouch), context.pending.thrown)
 
 
 def _deleted(context: Context) -> Callable[[Any], Any]:
@@ -250,8 +250,8 @@ HOOKS: tuple[Hook, ...] = (
     Hook(_public(REGISTRY, "ScopedRegistry", "__call__"), TAKEN, lambda c: registries.patch_ask(c.tracker)),
     Hook(_public(REGISTRY, "ThreadLocalRegistry", "__call__"), TAKEN, lambda c: registries.patch_ask(c.tracker)),
     Hook(_public(ORM, "Session", "add", "instance, _warn"), (SessionEnded, *DISCARDED), _add),
-    Hook(_public(ORM, "Session", "expunge_all"), GONE, _expunge_all),
-    Hook(private.EXPUNGE, GONE, _expunge),
+    Hook(_public(ORM, "Session", "expunge_all"), (*GONE, SessionEnded), _expunge_all),
+    Hook(private.EXPUNGE, (*GONE, SessionEnded), _expunge),
     Hook(private.REMOVE_DELETED, GONE, _deleted),
     Hook(private.MERGE, (*CHANGED, *REATTACHED), _merge),
     Hook(private.UPDATE_IMPL, REATTACHED, lambda c: reattach.patch_update(c.tracker)),
@@ -365,7 +365,7 @@ LISTENERS: tuple[Listener, ...] = (
     Listener("after_soft_rollback", LATE, lambda c: answers.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", FAILED, lambda c: failures.after_soft_rollback(c.tracker)),
     # raw: without a function around it that makes the instance of the state, for each one that is added
-    Listener("after_attach", CHANGED, lambda c: changes.attached(c.pending), {"raw": True}),
+    Listener("after_attach", (*CHANGED, SessionEnded), lambda c: changes.attached(c.pending), {"raw": True}),
 )
 
 FOLLOWERS: tuple[Follower, ...] = (

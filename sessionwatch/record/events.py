@@ -34,7 +34,7 @@ class SessionEnded(SessionEvent):
     """A session was closed, collected, or is still open when its unit or the program ends."""
 
     record: SessionRecord
-    how: Literal["closed", "reset", "invalidated", "collected", "unit", "scope", "exit"]
+    how: Literal["closed", "reset", "invalidated", "collected", "unit", "scope", "exit", "expunged"]
     ended: Mark | None  # the call that ended it; None for collection and exit
     in_framework: bool  # the caller of close() is library code, not the user's
     writes: tuple[Write, ...]  # not committed, not rolled back; newest last

@@ -53,6 +53,7 @@ HOW = {
     "invalidated": "the session was invalidated without a commit",
     "collected": "the session was dropped and collected without a commit",
     "exit": "the program ended without a commit",
+    "expunged": "expunged before a flush, and in no session since",
 }
 CONNECTION = {
     "closed": "the connection was closed without a commit",
@@ -104,6 +105,8 @@ def check(event: SessionEnded | ConnectionEnded, settings: Options) -> Iterator[
 
 def _fix(event: SessionEnded, writes: list[Write]) -> str:
     record = event.record
+    if event.how == "expunged":
+        return f"flush it before: {awaited(record)}{session_name(record, event.ended)}.flush(), or add it again"
     if event.by_zope:
         return (
             "tell zope.sqlalchemy of what it does not see: mark_changed(session), after the statement;\n"
@@ -125,7 +128,7 @@ def _fix(event: SessionEnded, writes: list[Write]) -> str:
 
 def _answered(record: SessionRecord) -> str:
     """What the client was told before: it believes what is not stored."""
-    if not record.promised or record.unit is None:
+    if not getattr(record, "promised", False) or record.unit is None:
         return ""
     return f", after {record.unit.name} had answered {record.unit.answer}"
 

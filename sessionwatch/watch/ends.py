@@ -47,7 +47,7 @@ class Ends:
     def unit_ended(self, unit: Unit) -> Exception | None:
         """A unit is over; returns what is to be raised."""
         self._tracker.notes.say()
-        raised = self._pending.report(unit) if self._pending.waiting else []
+        raised = self._pending.report(unit) if self._pending.waiting or self._pending.thrown else []
         if unit.half is not None:
             (event, allowances), unit.half = unit.half, None
             self._tracker.emit(event, allowances)  # advice: nothing to be raised over an exception on its way
