@@ -96,9 +96,7 @@ class Data:
         return allowed, text(ones[0], "severity") != "fault", known, rank, -sum(number(one, "count") for one in ones)
 
     def _cause(self, place: int, group: list[int]) -> dict[str, object]:
-        group.sort(
-            key=lambda index: (bool(self._findings[index].get("known")), -number(self._findings[index], "count"))
-        )
+        group.sort(key=lambda index: _standing(self._findings[index]))
         first = self._findings[group[0]]
         change = mapping(first.get("change")) or first
         self._line_of(text(change, "path"), int(number(change, "line")))
@@ -266,6 +264,11 @@ def letters(place: int) -> str:
         place, rest = divmod(place - 1, 26)
         name = chr(65 + rest) + name
     return name
+
+
+def _standing(one: Json) -> tuple[bool, bool, float]:
+    """What is new comes first, then what was seen most."""
+    return one.get("allowed") is not None, bool(one.get("known")), -number(one, "count")
 
 
 def _severity(one: Json) -> str:
