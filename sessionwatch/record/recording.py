@@ -170,7 +170,7 @@ class Recording:
         if unit.number in self._units:
             self._units.discard(unit.number)
             end = self._time(self.clock())
-            self._say({"kind": "unit", "pid": self._pid, "unit": unit.number, "name": unit.name, "end": end})
+            self._say({"kind": "unit", "pid": self._pid, "unit": unit.number, "name": str(unit.name), "end": end})
 
     def left_open(self, record: SessionRecord) -> None:
         """The process ends, and a session is open."""
@@ -209,7 +209,7 @@ class Recording:
     def _where(self, unit: Unit | None, thread: str, task: str | None) -> dict[str, Any]:
         return {
             "unit": unit.number if unit is not None else None,
-            "unit_name": unit.name if unit is not None else None,
+            "unit_name": str(unit.name) if unit is not None else None,
             "thread": thread,
             "task": task,
         }
