@@ -70,6 +70,9 @@ def a_script_is_watched(cwd: str) -> None:
     line = next(number for number, text in enumerate(SCRIPT.splitlines(), start=1) if "# lost here" in text)
     place = (finding["rule"], finding["path"], finding["line"])
     check("its lost write is found", place == ("lost-writes", "script.py", line), place)
+    made = sessionwatch("run", "--format", "html", "--output", "report.html", "script.py", cwd=cwd)
+    page = Path(cwd, "report.html").read_text() if made.returncode == 0 else ""
+    check("its report is a page with a picture", "</html>" in page and '"picture":{' in page, made.stderr)
     check("--fail says so", sessionwatch("run", "--fail", "script.py", cwd=cwd).returncode == 1)
 
 
