@@ -22,7 +22,7 @@ event loop or fails later. Each anti-pattern names the rule that reports it at r
   likely    it depends on a caller, a setting or data that the files do not show
 
 Files are ordered by the work that is left in them. A comment on the line accepts one and gives the reason:
-# sessionwatch: allow lost-writes -- a dry run
+# sessionwatch: allow RULE -- the reason
 """
 EXAMPLES = """\
 examples:
