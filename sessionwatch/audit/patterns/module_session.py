@@ -17,6 +17,7 @@ def find(scope: Scope) -> Iterator[Hit]:
     """Sessions that a module's or class's own code opens for good, and those that a function keeps in a global."""
     if isinstance(scope.function.node, ast.Module):
         yield from _of_module(scope)
+        yield from _of_classes(scope)
     elif scope.body.globals:
         yield from _of_global(scope)
 
@@ -38,6 +39,20 @@ def _of_module(scope: Scope) -> Iterator[Hit]:
             )
         elif not _is_script(scope):
             yield Hit(opening.line, "the module keeps a session for as long as the program runs", False)
+
+
+def _of_classes(scope: Scope) -> Iterator[Hit]:
+    """``class Repo: session = SessionLocal()``: one session for all objects of the class."""
+    module = scope.function.module
+    for cls in {id(each): each for each in module.classes.values()}.values():
+        values = {id(value): name for name, declared in cls.fields.items() for _, value in declared}
+        for opening in scope.uses.openings:
+            name = values.get(id(opening.step.node))
+            if name is None:
+                continue
+            used = [each for method in cls.methods.values() for each in scope.usage.of(method).operations]
+            certain = any(same(each.session, opening.session) for each in used) and opening.session.sure
+            yield Hit(opening.line, f"the class {cls.name} keeps one session, {name}, for all of its objects", certain)
 
 
 def _of_global(scope: Scope) -> Iterator[Hit]:
