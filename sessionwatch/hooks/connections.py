@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from ..frames import callsite
@@ -31,6 +31,7 @@ class Held:
 
     session_id = 0
     told_of_transaction = False
+    within: Any = MappingProxyType({})
     kind = "sync"
     wrote, count_rows, end_writes = SessionRecord.wrote, SessionRecord.count_rows, SessionRecord.end_writes
 

@@ -79,7 +79,7 @@ def owner(tracker: Tracker, state: Any) -> Owner:
         missing = "the session's record is no longer kept, or began before sessionwatch was installed"
         return tracker.ledger.owner(reference), expunged[0] if expunged else None, missing
     if noted is not None:
-        return noted[0], noted[1], None
+        return noted[0].known(), noted[1], None
     return None, None, UNPICKLED if read.unpickled(state) is not None else "no session is known to have held it"
 
 

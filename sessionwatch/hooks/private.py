@@ -161,6 +161,7 @@ INSTANCE_DICT = _private(
 )  # fmt: skip
 SESSION_ID = _private(STATE, "session_id", "one test a read", DetachedTouch, DetachedWrite, Reattached)
 RUN = _private(STATE, "runid", "the query that filled it", RepeatedLoad, Reattached, ChangedTwice)
+KEPT = _private(STATE, "_strong_obj", "what a changed state keeps alive, where its session is being collected")
 UNPICKLED = _private(STATE, "_pending_mutations", "tells an unpickled instance from one that was made up", Reattached)
 COMMITTED = _private(STATE, "committed_state", "what was changed since", ChangedTwice, ChangedInPlace, Reattached)
 _private(STATE, "expired_attributes", "why a value is not there", UnloadedRead)

@@ -76,6 +76,7 @@ class Read:
 
     def _of_states(self, reader: Callable[..., Reader]) -> None:
         self.instance_dict = reader(None, _kept_as, names.INSTANCE_DICT)
+        self.kept = reader(None, _attribute, names.KEPT)  # the instance of a changed state
         self.unpickled = reader(None, _kept_as, names.UNPICKLED)
         self.run = reader(None, attrgetter, names.RUN)
         self.state = reader(None, _attribute, names.STATE_ATTRIBUTE)  # of an instance

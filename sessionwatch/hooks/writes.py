@@ -57,12 +57,23 @@ def note(connection: Any, record: SessionRecord, context: Any, result: Any, wher
 def _wrote(
     connection: Any, record: SessionRecord, what: tuple[Any, str], count: int | None, where: RawSite | FrameType
 ) -> None:
+    root, before = connection.get_transaction(), record.within.get(id(connection))
+    if before is not root:
+        if before is not None:  # somebody ended it on the connection, and what was written in it
+            _forget(record, id(connection))
+        record.within = {**record.within, id(connection): root}
     session = read.sessions.get(record.session_id)
     flushed = session is not None and read.flushing(session)
     mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
     record.wrote(*what, id(connection), flushed, count, mark)
     if connection.dialect.name in _IMPLICIT and not driver_is_idle(connection):
         record.told_of_transaction = True
+
+
+def _forget(record: SessionRecord, connection: int) -> None:
+    record.levels = tuple(
+        {key: entry for key, entry in level.items() if entry.connection != connection} for level in record.levels
+    )
 
 
 def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: RawSite | FrameType) -> bool:
@@ -134,6 +145,9 @@ def uncommitted(session: Any, record: SessionRecord) -> tuple[Write, ...]:
 
 def left_behind(record: SessionRecord) -> tuple[Write, ...]:
     """The same for a session that was collected; its own collections are still there."""
+    for connection, root in record.within.items():
+        if root is not None and not root.is_active:
+            _forget(record, connection)
     writes = summarised((entry for level in record.levels for entry in level.values()), record.temporary)
     if record.pending and not record.external:
         new, deleted, modified = record.pending
@@ -149,7 +163,9 @@ def _live_connections(session: Any, record: SessionRecord) -> set[int]:
     return {
         id(entry[0])
         for entry in entries(session)
-        if entry[1].is_active and not driver_commits(entry[0]) and not is_over(entry[0], record.told_of_transaction)
+        if (record.within.get(id(entry[0])) or entry[1]).is_active
+        and not driver_commits(entry[0])
+        and not is_over(entry[0], record.told_of_transaction)
     }
 
 
@@ -251,13 +267,14 @@ def net_change(state: Any, new: Container[Any] = ()) -> bool:
 
     ``new``: states that are counted themselves; a parent that was only given such children has no row to write.
     """
-    if state.obj() is None:
+    instance = state.obj() or read.kept(state)  # a session that is being collected: its weak references are gone
+    if instance is None:
         return False
     for attribute in state.manager.attributes:
         impl = attribute.impl
         if not hasattr(impl, "get_history"):
             continue
-        added, _, deleted = impl.get_history(state, state.dict, passive=PassiveFlag.PASSIVE_NO_INITIALIZE)
+        added, _, deleted = impl.get_history(state, instance.__dict__, passive=PassiveFlag.PASSIVE_NO_INITIALIZE)
         if deleted or (added and not _only_new_children(impl, added, new)):
             return True
     return False

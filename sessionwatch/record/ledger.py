@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from ..frames.callsite import Raw
 from ..model import Mark, RawSite
-from .life import Known, PastSession, SessionRecord
+from .life import Known, Later, PastSession, SessionRecord
 
 
 class Ledger:
@@ -23,7 +23,7 @@ class Ledger:
     def __init__(self, sessions: int = 4096, loads: int = 4096) -> None:
         self.sessions = max(1, sessions)
         self.closed: dict[int, PastSession] = {}  # by the id() of its reference
-        self._emptied: dict[int, tuple[Any, SessionRecord, Mark, bool]] = {}
+        self._emptied: dict[int, tuple[Any, Later, Mark, bool]] = {}
         self._marks: dict[Any, Raw] = {}  # of closed sessions, equal ones once
         self._databases: dict[Any, Any] = {}
         self._order: deque[int] = deque()
@@ -31,7 +31,7 @@ class Ledger:
         self._size = max(1, loads)
         self._runs = [-1] * self._size
         self._places: list[RawSite | None] = [None] * self._size
-        self.expunged: WeakKeyDictionary[Any, tuple[SessionRecord, Mark, bool]] = WeakKeyDictionary()
+        self.expunged: WeakKeyDictionary[Any, tuple[Later, Mark, bool]] = WeakKeyDictionary()
         self.expired: WeakKeyDictionary[Any, tuple[Mark, int | None]] = WeakKeyDictionary()  # by hand, and their runs
         self.reattached: WeakKeyDictionary[Any, tuple[int, Mark, Any]] = WeakKeyDictionary()
 
@@ -42,6 +42,8 @@ class Ledger:
             if len(self._databases) >= self.sessions:
                 self._databases.clear()
             past.databases = self._databases.setdefault(past.databases, past.databases)
+        if record.later is not None:
+            record.later.past = past
         key = id(past.reference)
         while len(self._order) >= self.sessions:
             self.closed.pop(self._order.popleft(), None)
@@ -53,7 +55,7 @@ class Ledger:
         """Remember that a session, which goes on, let go of all the states that share ``reference``."""
         if len(self._emptied) >= self.sessions:
             self._emptied.pop(next(iter(self._emptied)))
-        self._emptied[id(reference)] = (reference, record, mark, allowed)
+        self._emptied[id(reference)] = (reference, _later(record), mark, allowed)
 
     def _share(self, raw: Raw | None) -> Raw | None:
         """The one that is kept of all marks that are equal; most sessions come from a few lines."""
@@ -70,7 +72,7 @@ class Ledger:
         if kept is not None and kept.reference is reference:
             return kept
         emptied = self._emptied.get(id(reference))
-        return emptied[1] if emptied is not None and emptied[0] is reference else None
+        return emptied[1].known() if emptied is not None and emptied[0] is reference else None
 
     def expunged_all(self, reference: Any) -> tuple[Mark, bool] | None:
         """Where the session let go of all the states that share ``reference``, and whether that is allowed."""
@@ -93,7 +95,7 @@ class Ledger:
 
     def note_expunged(self, state: Any, record: SessionRecord, mark: Mark, allowed: bool) -> None:
         if len(self.expunged) < self.sessions * 4:
-            self.expunged[state] = (record, mark, allowed)
+            self.expunged[state] = (_later(record), mark, allowed)
 
     def note_expired(self, state: Any, mark: Mark, run: int | None) -> None:
         """An instance was expired by hand; the note holds until a query with another number than ``run`` fills it."""
@@ -104,3 +106,9 @@ class Ledger:
         """Remember which session (its ``hash_key``) took a detached instance, by which line, and who had it before."""
         if len(self.reattached) < self.sessions * 4:
             self.reattached[state] = where
+
+
+def _later(record: SessionRecord) -> Later:
+    if record.later is None:
+        record.later = Later(record)
+    return record.later

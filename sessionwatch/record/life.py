@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import weakref
 from collections.abc import Callable
 from time import perf_counter
 from types import CodeType, FrameType, MappingProxyType
@@ -74,6 +75,20 @@ class _Life:
         return looked_at(self.closing) if self.closing is not None else None
 
 
+class Later:
+    """A session's record, or what is kept of it once the session has gone, for those who must not keep the record."""
+
+    __slots__ = ("_record", "past")
+
+    def __init__(self, record: SessionRecord) -> None:
+        self._record = weakref.ref(record)
+        self.past: PastSession | None = None
+
+    def known(self) -> SessionRecord | PastSession | None:
+        """None where nothing is kept any more."""
+        return self.past or self._record()
+
+
 class SessionRecord(_Life):
     """One life of a session, from its opening (or its first use after a close) to its close.
 
@@ -123,6 +138,8 @@ class SessionRecord(_Life):
     last: str | None = None
     last_site: RawSite | None = None
     levels: tuple[dict[Any, Entry], ...]  # what was written, a dictionary a savepoint; the innermost last
+    within: Any = _NOTHING  # by id() of a connection that it wrote on: the transaction that it did so in
+    later: Later | None = None  # for those who ask when the session has gone, and must not keep its record
     added: Mark | None = None  # the transaction's first add()
     pending: Any = ()  # the session's own collections of new, deleted and modified states
     expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
@@ -248,6 +265,8 @@ class SessionRecord(_Life):
         self.ended_by = self.began = self.added = None
         self.gets = _NOTHING
         self.levels = ()
+        if self.within:
+            self.within = _NOTHING
         if self.held is not None:
             held, self.held = self.held, None
             self.unplaced = False
