@@ -270,6 +270,8 @@ def refusals(tracker: Tracker, *, overlaps: bool, failures: bool) -> Callable[[A
         record = session.__dict__.get(KEY) if session is not None else None
         if record is None:
             return
+        if did == "commit" and "inactive" in str(error):  # ended on the connection: the program is told that by this
+            record.end_writes()
         if overlaps:
             sqlalchemy_refused(tracker, session, record, error, did, frame)
         if failures:
