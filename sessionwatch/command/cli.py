@@ -258,8 +258,10 @@ def _add_config(commands: Any) -> None:
 
 def _config(options: argparse.Namespace) -> int:
     from .. import config, rules
+    from ..watch.needs import Lacks
 
     effective = config.load(rules.ALL)
+    Lacks().switch_off(effective)
     plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source", "through")}
     values: dict[str, Any] = {
         **plain,

@@ -29,8 +29,8 @@ class Lacks:
         self.rules: dict[str, str] = {}
         self.counting: str | None = None  # what telemetry would need, where it can't count
 
-    def switch_off(self, config: Config) -> None:
-        """Set the rules that can't work to ``off``, and say so once."""
+    def switch_off(self, config: Config) -> list[str]:
+        """Set the rules that can't work to ``off``; returns those that were on."""
         needs = {rule.slug: rule.events + rule.parts for rule in rules.ALL}
         without = installing.missing([Counted, *(kind for kinds in needs.values() for kind in kinds)])
         self.rules = {slug: without[kind] for slug, kinds in needs.items() for kind in kinds if kind in without}
@@ -39,10 +39,14 @@ class Lacks:
         for slug in off:
             config.levels[slug] = "off"
             config.origins[f"rules.{slug}"] = f"SQLAlchemy {VERSION} has no {self.rules[slug]}, which the rule needs"
+        return off
+
+    def tell(self, config: Config, off: list[str]) -> None:
+        """Say once what is off because of SQLAlchemy: these rules, and the counting."""
         lacks = [self.rules[slug] for slug in off]
         if self.counting is not None and config.mode == "telemetry":
             lacks.append(self.counting)
-            off.append("what telemetry counts")
+            off = [*off, "what telemetry counts"]
         if off:
             names = ", ".join(dict.fromkeys(lacks))
             told = "sessionwatch: SQLAlchemy %s has no %s as sessionwatch knows it; switched off: %s"

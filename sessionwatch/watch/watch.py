@@ -125,7 +125,7 @@ class Watch:
     def _start(self) -> None:
         self._undo.enter_context(project_root(self.config.root))
         callsite.treat_as_user(self.config.source)
-        self.lacks.switch_off(self.config)
+        self.lacks.tell(self.config, self.lacks.switch_off(self.config))
         self.rehook()
         self._undo.enter_context(on_unit_end(self.ends.unit_ended, self.tracker.failed))
         self._undo.enter_context(on_process_end(self.ends.process_ends))

@@ -29,15 +29,16 @@ def copy(folder: Path, name: str, other: str) -> Path:
     return folder
 
 
-def run(folder: Path) -> dict[str, Any]:
-    """What the program of every use prints, in a process that has the copy in ``folder``; ``stderr`` besides."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.programs.every_use"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(folder), "SESSIONWATCH_TESTING": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def python(folder: Path, *module: str) -> subprocess.CompletedProcess[str]:
+    """Run a module, with its arguments, in a process that has the copy in ``folder``."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "SESSIONWATCH_TESTING": ""}
+    command = [sys.executable, "-m", *module]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """What the program of every use prints there; ``stderr`` besides."""
+    done = python(folder, "tests.programs.every_use")
     return {**json.loads(done.stdout), "stderr": done.stderr}

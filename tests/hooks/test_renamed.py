@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from sessionwatch import rules
+from sessionwatch.hooks.private import VERSION
 from tests.hooks import renamed
 from tests.programs import every_use
 
@@ -58,3 +60,12 @@ def test_a_release_with_another_name(name: str, tmp_path: Path) -> None:
         any("SQLAlchemy" in rule["from"] for rule in told[mode]["status"]["rules"].values())
         for mode in ("log", "strict", "telemetry")
     )
+
+
+def test_config_says_which_rule_is_off(tmp_path: Path) -> None:
+    """``sessionwatch config`` shows what an installation would say of its rules, and why."""
+    renamed.copy(tmp_path, "_before_attach", "_before_attach_of_late")
+    done = renamed.python(tmp_path, "sessionwatch", "config", "--format", "json")
+    value = json.loads(done.stdout)["rules.cross-session"]
+    assert value["value"] == "off"
+    assert value["from"] == f"SQLAlchemy {VERSION} has no Session._before_attach, which the rule needs"
