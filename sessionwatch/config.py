@@ -147,6 +147,8 @@ def check_mode(mode: object, origin: str = "") -> Mode:
 
 
 def _check_types(layer: Mapping[str, Any], origin: str) -> None:
+    if layer.get("on_finding") is not None and not callable(layer["on_finding"]):
+        raise ConfigError(f"on_finding takes a function, not {layer['on_finding']!r} ({origin})")
     globs = layer.get("through")
     listed = isinstance(globs, list | tuple) and all(isinstance(glob, str) for glob in globs)
     if globs is not None and not listed:

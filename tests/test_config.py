@@ -341,3 +341,9 @@ def test_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("sessionwatch: error: unknown mode 'strickt'")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_on_finding_has_to_be_a_function() -> None:
+    """Anything else is told at once, not when something is found."""
+    with pytest.raises(ConfigError, match="on_finding takes a function, not 3"):
+        config.load(rules.ALL, keywords={"on_finding": 3})

@@ -48,6 +48,9 @@ def _run(options: argparse.Namespace) -> int:
     settings = config.load(rules.ALL)
     path = options.baseline or settings.baseline or shown_path(os.path.join(settings.root, baseline.DEFAULT))
     known = baseline.read(path)
+    if options.action == "show" and not known:
+        print(baseline.notice(path) or f"{path} has no findings in it")
+        return 0
     if options.action == "show":
         print_table([["rule", "place", "subject"], *(_row(entry) for entry in known.values())])
         return 0

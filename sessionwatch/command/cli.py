@@ -6,12 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..model import LEVELS, MODES, SessionwatchError, project_root
 from ..output.escape import visible, visible_lines
 from . import baseline
 from .tables import print_json, print_table, read_findings
+
+if TYPE_CHECKING:
+    from ..output.report import Report
+    from ..output.store import Store
 
 FAILED = 2  # the exit status of every mistake in how we are called
 
@@ -169,6 +173,7 @@ def _run(arguments: list[str]) -> int:
             output=options.output,
             fail=options.fail,
             unused_allows=options.unused_allows,
+            verbose=options.verbose,
             reports=tuple(options.report),
         ),
         kind,
@@ -210,6 +215,7 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
 
     told = "; ".join(f"{item.name}: {item.help}" for item in FORMATS)
     parser.add_argument("--format", metavar="FORMAT", default=NAMES[0], help=f"{told} (default: {NAMES[0]})")
+    parser.add_argument("-v", "--verbose", action="store_true", help="all callers in the text, and what is known")
 
 
 def _add_rules(commands: Any) -> None:
@@ -337,16 +343,26 @@ def _add_report(commands: Any) -> None:
     parser.set_defaults(command=_report)
 
 
+def _of_files(options: argparse.Namespace, store: Store) -> Report:
+    from ..output.report import Report, wants_colour
+
+    return Report(
+        seen=list(store),
+        colour=not options.output and wants_colour(sys.stdout),
+        verbose=options.verbose,
+        file=options.findings[0] if len(options.findings) == 1 else None,
+    )
+
+
 def _report(options: argparse.Namespace) -> int:
     from ..output import formats
-    from ..output.report import Report, wants_colour
     from ..output.store import Store
 
     render = formats.find(options.format)
     store = Store()
     for path in options.findings:
         store.merge(read_findings(path), path)
-    text = render(Report(seen=list(store), colour=not options.output and wants_colour(sys.stdout)))
+    text = render(_of_files(options, store))
     if options.output:
         formats.write(options.output, text)
     else:

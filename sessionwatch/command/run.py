@@ -47,6 +47,7 @@ class Options:
     output: str | None = None
     fail: bool = False
     unused_allows: bool = False
+    verbose: bool = False
     reports: tuple[str, ...] = ()  # FORMAT:FILE, beside the one above
 
     @property
@@ -249,6 +250,7 @@ def _afterwards(options: Options, files: Files, target: IO[str] | None, command:
             seen=list(found),
             notes=notes,
             unused=options.unused_allows,
+            verbose=options.verbose,
             recording=records.lines(files.recording) if files.recording else None,
             about=about(command),
         )

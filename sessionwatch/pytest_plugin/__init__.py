@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _check_options(config: pytest.Config) -> None:
     """An option that does nothing without a mode is a mistake, where nobody switched the plugin off on purpose."""
-    for option in ("--sessionwatch-output", "--sessionwatch-update-baseline"):
+    for option in ("--sessionwatch-output", "--sessionwatch-report", "--sessionwatch-update-baseline"):
         if config.getoption(option):
             raise pytest.UsageError(
                 f"sessionwatch: {option} does nothing without a mode: add --sessionwatch=strict (or log), or put"
