@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
+from .causes import causes, changes
+from .edits import diff, edit
 from .html_data import Data, dumped
 from .report import Report
 from .timeline import Json, items
@@ -28,16 +30,31 @@ _SCRIPTS = (
     "8_filters.js",
     "9_page.js",
 )
+_MOST_EDITS = 200  # causes: each takes reading and parsing a file
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 
 
 def render(report: Report) -> str:
     """The whole report."""
-    found = [dict(seen.record()) for seen in report.seen]
+    found = _found(report)
     failures = [line.removeprefix("sessionwatch: ") for line in report.failures()]
     facts = [*failures, *items(report.about, "facts")]
     about = {**report.about, "facts": facts, "incomplete": bool(failures)}
     return page(found, about, report.recording, report.rank)
+
+
+def _found(report: Report) -> list[Json]:
+    """The findings as they are written, with the place that has to change, and the edit where that is certain."""
+    found: dict[int, dict[str, object]] = {}
+    for seen in report.seen:
+        site = changes(seen.finding)
+        change = site.as_json() if site is not None else None
+        found[id(seen.finding)] = {**seen.record(), "change": change}
+    for cause in causes(report.seen)[:_MOST_EDITS]:
+        made = edit(cause.first)
+        if made is not None:
+            found[id(cause.first)]["diff"] = diff([made])
+    return list(found.values())
 
 
 def page(

@@ -105,7 +105,7 @@ class Data:
             "id": letters(place),
             "rule": text(first, "rule"),
             "severity": _severity(first),
-            "title": text(first, "message")[:1].upper() + text(first, "message")[1:],
+            "title": text(first, "message"),
             "place": self._site(change),
             "fix": what,
             "code": code,

@@ -52,6 +52,9 @@ function evidenceOf(finding) {
       h("span", { class: "t" }, [session, who].filter(Boolean).join(", "), t === null ? null : [h("br"), `at ${time(t)}`]))));
 }
 
+/* A message stands behind its rule's name elsewhere; alone it begins as a sentence does, unless with a name. */
+const sentence = (text) => (/^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
+
 function fixOf(finding, cause) {
   const diff = cause.diff;
   return [
@@ -77,7 +80,7 @@ function story(finding, cause) {
   const told = finding.unit ? ` in ${finding.unit}` : "";
   const here = finding.chain.indexOf(finding.site), chain = finding.chain.slice(here + 1);
   return h("article", { class: `find ${finding.severity}`, id: `f-${finding.id}`, "aria-labelledby": `h-${finding.id}` },
-    h("h3", { id: `h-${finding.id}` }, finding.message),
+    h("h3", { id: `h-${finding.id}` }, sentence(finding.message)),
     h("p", { class: "w" }, h("code", {}, finding.rule), ` ${finding.subject}${told}, seen ${plural(finding.count, "time")}, ${where}`, P && sceneOf(finding) ? h("button", { class: "btn", type: "button", "data-show": finding.index }, "Show in the time line") : null),
     P && sceneOf(finding) ? h("div", { class: "scene", "data-scene": finding.index }) : null,
     h("div", { class: "two" },
@@ -123,7 +126,7 @@ function causeRow(cause, number) {
   return h("li", { class: `cause ${cause.severity}${number === state.cursor ? " cur" : ""}`, "data-c": cause.index },
     h("button", { class: "row", type: "button", "aria-expanded": String(open) },
       h("span", { class: `bdg ${cause.severity}${cause.id.length > 2 ? " long" : ""}` }, h("span", {}, cause.id)),
-      h("span", {}, h("span", { class: "vh" }, `${cause.severity}: `), h("span", { class: "h" }, cause.title), h("span", { class: "sub" }, cause.severity === "fault" ? "" : `${cause.severity}, `, h("b", { class: "m" }, cause.rule), ` ${told}`)),
+      h("span", {}, h("span", { class: "vh" }, `${cause.severity}: `), h("span", { class: "h" }, sentence(cause.title)), h("span", { class: "sub" }, cause.severity === "fault" ? "" : `${cause.severity}, `, h("b", { class: "m" }, cause.rule), ` ${told}`)),
       h("span", { class: "fx" }, h("span", {}, `${siteText(cause.place)}: ${cause.fix}`), cause.code ? h("span", { class: "m" }, cause.code) : null),
       [places, units, tests, seen].map((n) => h("span", { class: n ? "r" : "r zero", "aria-hidden": "true" }, grouped(n))),
       h("span", { class: "num" }, `${plural(places, "place")}, ${plural(units, "unit")}, ${plural(tests, "test")}, seen ${plural(seen, "time")}`),
