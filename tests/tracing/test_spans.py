@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
@@ -20,6 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, selectinload
 
@@ -312,7 +314,7 @@ def test_no_more_of_a_session_than_it_can_hold(otel: Otel, installed: Watch, sho
         session = Session(shop)
         for _ in range(40):
             session.begin()
-            with pytest.raises(Exception, match="no such table"):
+            with contextlib.suppress(DBAPIError):
                 session.execute(text("INSERT INTO nowhere VALUES (1)"))
             session.execute(text("SELECT 1"))
             session.rollback()
