@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from . import patterns, source
@@ -28,6 +29,7 @@ class Looked:
     entries: list[Entry] = field(default_factory=list)
     count: FileCount | None = None
     sources: list[Source] = field(default_factory=list)
+    failed: Unparsed | None = None
 
 
 @dataclass(slots=True)
@@ -56,44 +58,64 @@ def audit(root: str, progress: Progress | None = None, workers: int | None = Non
             sources.append(each)
         if progress is not None:
             progress("read", number, len(found))
-    for looked in _look_at_all(_project(sources), progress, workers):
-        result.entries += looked.entries
-        result.sources += looked.sources
-        if looked.count is not None:
-            result.files.append(looked.count)
+    with _deep_trees():
+        for looked in _look_at_all(_project(sources), progress, workers):
+            result.entries += looked.entries
+            result.sources += looked.sources
+            result.files += [looked.count] if looked.count is not None else []
+            result.unparsed += [looked.failed] if looked.failed is not None else []
     result.sort()
     return result
 
 
+@contextmanager
+def _deep_trees() -> Iterator[None]:
+    """A syntax tree may be as deep as the longest expression of a project."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 10_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def _project(sources: list[source.Source]) -> Project:
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     tree = Tree(sources)
     inference = Inference(tree)
     return Project(tree, inference, Usage(inference))
 
 
 def look(project: Project, module: Module) -> Looked:
-    """One module: its anti-patterns, its counts, and where its sessions come from."""
-    found = Looked(sources=sources_of(project.inference, module))
+    """One module; an error of ours is told beside what was found until then, and raises in our own tests."""
+    found = Looked()
+    try:
+        _look(project, module, found)
+    except Exception as error:
+        if os.environ.get("SESSIONWATCH_TESTING"):
+            raise
+        found.failed = Unparsed(module.path, f"can't be looked at to its end: {type(error).__name__}: {error}")
+    return found
+
+
+def _look(project: Project, module: Module, found: Looked) -> None:
+    """A module's counts, where its sessions come from, and its anti-patterns."""
+    found.count = file_count(project.usage, module)
+    found.sources = sources_of(project.inference, module)
     allowances = Allowances(project.inference, module)
     seen: set[tuple[str, int, str]] = set()
     for function in module.functions:
         scope = patterns.Scope(project.inference, project.usage, function, project.usage.of(function))
         for pattern in patterns.ALL:
             for hit in pattern.find(scope):
-                rule = hit.rule or pattern.rule
-                if (rule.slug, hit.line, hit.message) not in seen:
-                    seen.add((rule.slug, hit.line, hit.message))
+                slug = (hit.rule or pattern.rule).slug
+                if (slug, hit.line, hit.message) not in seen:
+                    seen.add((slug, hit.line, hit.message))
                     sure = "certain" if hit.certain else "likely"
-                    allowed = allowances.reason(hit.line, rule.slug)
-                    entry = Entry(
-                        pattern.name, rule.slug, module.path, hit.line, function.name, sure, hit.message, allowed
-                    )
-                    found.entries.append(entry)
-    found.count = file_count(project.usage, module)
+                    place = (module.path, hit.line, function.name)
+                    allowed = allowances.reason(hit.line, slug)
+                    found.entries.append(Entry(pattern.name, slug, *place, sure, hit.message, allowed))
     if found.count is None and found.entries:
         found.count = FileCount(module.path, module.source.lines)
-    return found
 
 
 # -- over several processes ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from sessionwatch import __version__, rules
 from sessionwatch.audit import analyse
 from sessionwatch.audit.formats import FORMATS
 from sessionwatch.audit.patterns import ALL
+from sessionwatch.audit.tree import Module
 from sessionwatch.command.cli import main
 
 LOST = """
@@ -131,6 +132,26 @@ def test_files_that_do_not_parse_are_named(shop: Path, capsys: pytest.CaptureFix
     assert set(unparsed) == {"shop/broken.py", "shop/bytes.py"}
     assert "line 1" in unparsed["shop/broken.py"]
     assert "not read: shop/broken.py" in report(capsys=capsys)
+
+
+def test_an_error_of_ours_is_told(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that the audit fails at is named, and the others are audited."""
+    write(shop / "work.py", LOST)
+    write(shop / "names.py", LIKELY)
+    looked = analyse._look
+
+    def fail(project: analyse.Project, module: Module, found: analyse.Looked) -> None:
+        if module.path.endswith("names.py"):
+            raise RecursionError("too deep")
+        looked(project, module, found)
+
+    monkeypatch.setattr(analyse, "_look", fail)
+    monkeypatch.delenv("SESSIONWATCH_TESTING", raising=False)
+    audit = analyse.audit("shop", workers=1)
+    assert [(each.path, "RecursionError: too deep" in each.error) for each in audit.unparsed] == [
+        ("shop/names.py", True)
+    ]
+    assert len(audit.entries) == 1
 
 
 def test_what_is_left_out(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
