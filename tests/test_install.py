@@ -312,7 +312,8 @@ def test_an_installation_that_begins_within_another_one(
     before, put_in, inner, heard = dict(vars(Session)), installing.install, [], []
 
     def install(*arguments: Any, **options: Any) -> Any:
-        inner.append(installation.install(gives_way=gives_way, log=False, sink=lambda *told: heard.append(told)))
+        inner.append(installation.install(gives_way=gives_way, log=False))
+        inner[-1].subscribe(lambda *told: heard.append(told))
         return put_in(*arguments, **options)
 
     monkeypatch.setattr(installing, "install", install)
@@ -575,7 +576,7 @@ def test_code_that_is_made_at_run_time_does_not_fill_memory(shop: Engine) -> Non
             made = "session = Session(engine); session.add(Order()); session.flush(); session.close()"
             code = compile("\n" * number + made, "made.py", "exec")
             exec(code, {"Session": Session, "Order": Order, "engine": shop})
-        assert len(watch.findings) == len(watch._known) == len(heard) == 5
+        assert len(watch.findings) == len(watch.store) == len(heard) == 5
         assert watch.status()["findings_not_kept"] == 4
 
 
@@ -640,10 +641,12 @@ with sessionwatch.watching(mode=MODE, rules=dict.fromkeys(SLUGS, "log"), log=Fal
     with sessionwatch.unit_of_work("job"):
         leaked = Session(engine)
         leaked.scalars(select(Order)).all()                     # session-leak
-        for _ in range(2):
-            with Session(engine) as session:
-                session.add(Order(status="new"))
-                session.commit()                                # split-unit-of-work
+        with Session(engine) as session:
+            session.add(Order(status="new"))
+            session.commit()
+        with Session(engine) as session:
+            session.add(Order(status="new"))
+            session.commit()                                    # split-unit-of-work
     leaked.close()
     with Session(engine) as session:
         session.add(Order(id=1, status="again"))
@@ -728,7 +731,7 @@ def test_run_without_greenlet(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sessionwatch", "run", "--fail", program]
     done = subprocess.run(command, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "lost-writes: 1 Order object was written" in done.stderr
+    assert "lost-writes" in done.stderr
 
 
 def test_run_of_pytest_without_greenlet(tmp_path: Path) -> None:

@@ -55,9 +55,10 @@ def patch_ask(tracker: Tracker) -> Callable[[Any], Any]:
 def _explicit() -> frozenset[CodeType]:
     """The functions by which a program takes a registry's session, and not a method of it."""
     functions: list[Any] = [scoped_session.__call__]
-    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # not without greenlet
-    if asyncio is not None:
-        functions.append(asyncio.async_scoped_session.__call__)
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")
+    registry = getattr(asyncio, "async_scoped_session", None)  # not without greenlet, whose lack leaves half a module
+    if registry is not None:
+        functions.append(registry.__call__)
     return frozenset(function.__code__ for function in functions if hasattr(function, "__code__"))
 
 
