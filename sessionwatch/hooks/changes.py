@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState, attributes, make_transient
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.allowances import active_allowances
@@ -116,7 +117,10 @@ def patch_set(writes: PendingWrites) -> Callable[[Any], Any]:
                 unseen(error)
                 raise
             if state.session_id not in live and state.key is not None:  # is_detached(), in one test where it is not
-                changed(writes, state, self.key, "changed")
+                try:
+                    changed(writes, state, self.key, "changed")
+                except Exception:
+                    writes.tracker.failed("InstrumentedAttribute.__set__")
 
         return __set__
 
@@ -130,12 +134,14 @@ def patch_delete(writes: PendingWrites) -> Callable[[Any], Any]:
         def __delete__(self: Any, instance: Any) -> None:  # noqa: N807
             try:
                 original(self, instance)
-            except BaseException as error:
-                unseen(error)
-                raise
-            state = attributes.instance_state(instance)
-            if is_detached(state):
-                changed(writes, state, self.key, "deleted")
+                state = attributes.instance_state(instance)
+                if is_detached(state):
+                    changed(writes, state, self.key, "deleted")
+            except BaseException as crossed:
+                late = settle(crossed, original, writes.tracker, "__delete__")
+                if late is None:
+                    raise
+                late(self, instance)
 
         return __delete__
 
@@ -149,15 +155,17 @@ def patch_collection(writes: PendingWrites, verb: str, initiator: int) -> Callab
         def fire(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 result = original(self, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            state = self.owner_state
-            if is_detached(state):
-                by = args[initiator] if len(args) > initiator else kwargs.get("initiator")
-                if by is None:
-                    changed(writes, state, read.collection_key(self), verb)
-            return result
+                state = self.owner_state
+                if is_detached(state):
+                    by = args[initiator] if len(args) > initiator else kwargs.get("initiator")
+                    if by is None:
+                        changed(writes, state, read.collection_key(self), verb)
+                return result
+            except BaseException as crossed:
+                late = settle(crossed, original, writes.tracker, "fire")
+                if late is None:
+                    raise
+                return late(self, *args, **kwargs)
 
         return fire
 
@@ -169,11 +177,17 @@ def patch_mutable(writes: PendingWrites) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def changed_in_place(self: Any) -> None:
-            original(self)
-            for parent, key in list(read.parents(self).items()):
-                state = parent if isinstance(parent, InstanceState) else attributes.instance_state(parent.obj())
-                if state is not None and is_detached(state):
-                    changed(writes, state, key, "changed in place")
+            try:
+                original(self)
+                for parent, key in list(read.parents(self).items()):
+                    state = parent if isinstance(parent, InstanceState) else attributes.instance_state(parent.obj())
+                    if state is not None and is_detached(state):
+                        changed(writes, state, key, "changed in place")
+            except BaseException as crossed:
+                late = settle(crossed, original, writes.tracker, "changed_in_place")
+                if late is None:
+                    raise
+                late(self)
 
         return changed_in_place
 
@@ -190,12 +204,14 @@ def patch_writer(writes: PendingWrites, verb: str) -> Callable[[Any], Any]:
         def write(self: Any, value: Any) -> None:
             try:
                 original(self, value)
-            except BaseException as error:
-                unseen(error)
-                raise
-            state = attributes.instance_state(self.instance)
-            if is_detached(state):
-                changed(writes, state, self.attr.key, verb)
+                state = attributes.instance_state(self.instance)
+                if is_detached(state):
+                    changed(writes, state, self.attr.key, verb)
+            except BaseException as crossed:
+                late = settle(crossed, original, writes.tracker, "write")
+                if late is None:
+                    raise
+                late(self, value)
 
         return write
 
@@ -230,7 +246,10 @@ def patch_bulk_save(writes: PendingWrites) -> Callable[[Any], Any]:
     def handed(objects: Iterable[Any]) -> Iterator[Any]:
         try:
             for instance in objects:  # a generator is not run ahead: it may change an instance as it goes
-                writes.taken(attributes.instance_state(instance))
+                try:
+                    writes.taken(attributes.instance_state(instance))
+                except Exception:
+                    writes.tracker.failed("Session.bulk_save_objects")
                 yield instance
         except BaseException as error:
             unseen(error)
@@ -242,9 +261,11 @@ def patch_bulk_save(writes: PendingWrites) -> Callable[[Any], Any]:
                 if writes.waiting or not isinstance(objects, list | tuple):  # else nothing is done for any of them
                     objects = handed(objects)
                 original(self, objects, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, writes.tracker, "bulk_save_objects")
+                if late is None:
+                    raise
+                late(self, objects, *args, **kwargs)
 
         return bulk_save_objects
 
@@ -261,9 +282,15 @@ def patch_state_session(writes: PendingWrites) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _state_session(state: Any) -> Any:
-            if writes.waiting and sys._getframe(1).f_code is code:
-                writes.taken(state)
-            return original(state)
+            try:
+                if writes.waiting and sys._getframe(1).f_code is code:
+                    writes.taken(state)
+                return original(state)
+            except BaseException as crossed:
+                late = settle(crossed, original, writes.tracker, "_state_session")
+                if late is None:
+                    raise
+                return late(state)
 
         return _state_session
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session, scoped_session
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.callsite import Caller, Wanted, is_user, looked_at
 from ..frames.chain import with_callers
@@ -30,7 +31,6 @@ from .failures import tell as tell_failure
 from .finishing import finish_callers
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
-from .patch import unseen
 from .reading import read
 from .sessions import REGISTRY, WITH, adopted, opener
 from .thrown import Thrown, note
@@ -107,40 +107,45 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _close_impl(self: Any, invalidate: bool, is_reset: bool = False) -> None:
             try:
-                record = self._sessionwatch
-            except AttributeError:
-                record = adopted(tracker, self)
-            if record is None or not tracker.active:
-                original(self, invalidate, is_reset)
-                return
-            if record.closed_how is not None:
-                _closed_again(tracker, codes, record, sys._getframe(1))
-                original(self, invalidate, is_reset)
-                return
-            how = "invalidated" if invalidate else "reset" if is_reset else "closed"
-            if record.reference is None:
-                _close_idle(tracker, codes, record, how, sys._getframe(1))
-                original(self, invalidate, is_reset)
-                return
-            who = end = None
-            try:
-                frame = sys._getframe(1)
-                who = _leaver(codes, record, frame, self)
-                end = _ending(tracker, self, record, who, frame, how)
-            except Exception:
-                tracker.failed("Session._close_impl")
-            record.pending = None  # closing: what becomes of the identity map is no longer of interest
-            try:
-                original(self, invalidate, is_reset)
-            except BaseException as failure:
-                _finish(tracker, record, how, who, end, failure)
-                unseen(failure)
-                raise
-            error = _finish(tracker, record, how, who, end, None)
-            if error is not None:
-                with tracker.guarded("Session._close_impl"):
-                    finish_callers(sys._getframe(1))
-                raise error
+                try:
+                    record = self._sessionwatch
+                except AttributeError:
+                    record = adopted(tracker, self)
+                if record is None or not tracker.active:
+                    original(self, invalidate, is_reset)
+                    return
+                if record.closed_how is not None:
+                    _closed_again(tracker, codes, record, sys._getframe(1))
+                    original(self, invalidate, is_reset)
+                    return
+                how = "invalidated" if invalidate else "reset" if is_reset else "closed"
+                if record.reference is None:
+                    _close_idle(tracker, codes, record, how, sys._getframe(1))
+                    original(self, invalidate, is_reset)
+                    return
+                who = end = None
+                try:
+                    frame = sys._getframe(1)
+                    who = _leaver(codes, record, frame, self)
+                    end = _ending(tracker, self, record, who, frame, how)
+                except Exception:
+                    tracker.failed("Session._close_impl")
+                record.pending = None  # closing: what becomes of the identity map is no longer of interest
+                try:
+                    original(self, invalidate, is_reset)
+                except BaseException as failure:
+                    _finish(tracker, record, how, who, end, failure)
+                    raise
+                error = _finish(tracker, record, how, who, end, None)
+                if error is not None:
+                    with tracker.guarded("Session._close_impl"):
+                        finish_callers(sys._getframe(1))
+                    raise error
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session._close_impl")
+                if late is None:
+                    raise
+                late(self, invalidate, is_reset)
 
         return _close_impl
 
@@ -309,25 +314,31 @@ def patch_expunge_all(
     def make(original: Any) -> Any:
         def expunge_all(self: Any) -> None:
             try:
-                record = self._sessionwatch
-            except AttributeError:
-                record = None
-            if record is None or not record.pending:  # a session that is being closed, or never began
+                try:
+                    record = self._sessionwatch
+                except AttributeError:
+                    record = None
+                if record is None or not record.pending:  # a session that is being closed, or never began
+                    original(self)
+                    return
+                before = record.reference
+                if tracker.active and record.pending[0]:
+                    with tracker.guarded("Session.expunge_all"):
+                        note(thrown, list(record.pending[0]), record, sys._getframe(1))
                 original(self)
-                return
-            before = record.reference
-            if tracker.active and record.pending[0]:
+                record.reference = weakref.ref(self.identity_map)
+                record.pending = read.unflushed(self)
                 with tracker.guarded("Session.expunge_all"):
-                    note(thrown, list(record.pending[0]), record, sys._getframe(1))
-            original(self)
-            record.reference = weakref.ref(self.identity_map)
-            record.pending = read.unflushed(self)
-            with tracker.guarded("Session.expunge_all"):
-                allowance = allowed()
-                mark = callsite.mark(sys._getframe(1))
-                tracker.ledger.let_go(before, record, mark, allowance is not None)
-                if allowance is not None:
-                    allowance.hits += 1
+                    allowance = allowed()
+                    mark = callsite.mark(sys._getframe(1))
+                    tracker.ledger.let_go(before, record, mark, allowance is not None)
+                    if allowance is not None:
+                        allowance.hits += 1
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.expunge_all")
+                if late is None:
+                    raise
+                late(self)
 
         return expunge_all
 

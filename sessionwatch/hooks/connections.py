@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType, MappingProxyType
 from typing import Any
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.callsite import Caller, looked_at
 from ..record.events import ConnectionEnded
@@ -19,7 +20,6 @@ from ..record.life import Entry, SessionRecord, recognised
 from ..record.tracker import Tracker
 from ..units.scope import current_unit
 from .failures import handled_around
-from .patch import unseen
 from .writes import driver_commits, is_over, note, summarised
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -93,25 +93,29 @@ class Connections:
         connection: Any = reference()
         if connection is None:  # somebody kept the method alone
             return
-        who = event = None
-        leaving = False
+        original = type(connection).close
         try:
+            event = self._ending(connection, sys._getframe(1))
+            original(connection)
+            raised = self.tracker.emit(event) if event is not None else None
+            if raised is not None:
+                raise raised
+        except BaseException as crossed:
+            late = settle(crossed, original, self.tracker, "Connection.close")
+            if late is None:
+                raise
+            late(connection)
+
+    def _ending(self, connection: Any, frame: FrameType) -> ConnectionEnded | None:
+        """What there is to tell of a close."""
+        with self.tracker.guarded("Connection.close"):
             held = self._let_go(connection)
             if held is not None and self.tracker.active:
-                who, error = held.exiting or (callsite.caller(sys._getframe(1)), sys.exception())
+                who, error = held.exiting or (callsite.caller(frame), sys.exception())
                 leaving = bool(error is not None and recognised(error) not in held.errors) or bool(handled_around())
                 if not leaving and not driver_commits(connection) and not is_over(connection, held.told_of_transaction):
-                    event = _event(held, "closed", who)
-        except Exception:
-            self.tracker.failed("Connection.close")
-        try:
-            type(connection).close(connection)
-        except BaseException as failure:
-            unseen(failure)
-            raise
-        raised = self.tracker.emit(event) if event is not None else None
-        if raised is not None:
-            raise raised
+                    return _event(held, "closed", who)
+        return None
 
     def _let_go(self, connection: Any) -> Held | None:
         connection.__dict__.pop("close", None)
@@ -161,10 +165,16 @@ def patch_autobegin(connections: Connections) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _autobegin(self: Any) -> None:
-            original(self)
-            transaction = self.get_transaction()
-            if transaction is not None:
-                self.__dict__[BEGAN] = weakref.ref(transaction)
+            try:
+                original(self)
+                transaction = self.get_transaction()
+                if transaction is not None:
+                    self.__dict__[BEGAN] = weakref.ref(transaction)
+            except BaseException as crossed:
+                late = settle(crossed, original, connections.tracker, "_autobegin")
+                if late is None:
+                    raise
+                late(self)
 
         return _autobegin
 
@@ -176,15 +186,17 @@ def patch_aexit(connections: Connections) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         async def __aexit__(self: Any, type_: Any, value: Any, traceback: Any) -> Any:  # noqa: N807
-            with connections.tracker.guarded("AsyncConnection.__aexit__"):
-                held = getattr(self.sync_connection, "__dict__", {}).get(HELD)
-                if held is not None:
-                    held.exiting = callsite.caller(sys._getframe(1)), value
             try:
+                with connections.tracker.guarded("AsyncConnection.__aexit__"):
+                    held = getattr(self.sync_connection, "__dict__", {}).get(HELD)
+                    if held is not None:
+                        held.exiting = callsite.caller(sys._getframe(1)), value
                 return await original(self, type_, value, traceback)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, connections.tracker, "AsyncConnection.__aexit__")
+                if late is None:
+                    raise
+                return await late.awaited(self, type_, value, traceback)
 
         return __aexit__
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import PendingRollbackError, SQLAlchemyError
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.catching import Catch, caught
 from ..frames.chain import called
@@ -268,13 +269,19 @@ def patch_spawn(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def greenlet_spawn(*args: Any, **kwargs: Any) -> Any:
-            error = exception()
-            if error is not None or handled():
-                try:
-                    _handled.set(tuple(weakref.ref(one) for one in chain(error) if hasattr(one, "__weakref__")))
-                except Exception:
-                    tracker.failed("greenlet_spawn")
-            return original(*args, **kwargs)
+            try:
+                error = exception()
+                if error is not None or handled():
+                    try:
+                        _handled.set(tuple(weakref.ref(one) for one in chain(error) if hasattr(one, "__weakref__")))
+                    except Exception:
+                        tracker.failed("greenlet_spawn")
+                return original(*args, **kwargs)
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "greenlet_spawn")
+                if late is None:
+                    raise
+                return late(*args, **kwargs)
 
         return greenlet_spawn
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ..border import settle
 from ..frames import callsite
 from ..record.events import InheritedConnection
 from ..record.life import SessionRecord
 from ..record.sql import summary
 from ..record.tracker import Tracker
-from .patch import unseen
 from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -67,15 +67,17 @@ def patch_connect(tracker: Tracker, opened: tuple[Callable[[Any, FrameType], Non
         def connect(self: Any) -> None:
             try:
                 original(self)
-            except BaseException as error:
-                unseen(error)
-                raise
-            if tracker.active:
-                for listener in opened:
-                    try:
-                        listener(self, sys._getframe(1))
-                    except Exception:
-                        tracker.failed("_ConnectionRecord.__connect")
+                if tracker.active:
+                    for listener in opened:
+                        try:
+                            listener(self, sys._getframe(1))
+                        except Exception:
+                            tracker.failed("_ConnectionRecord.__connect")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "_ConnectionRecord.__connect")
+                if late is None:
+                    raise
+                late(self)
 
         return connect
 

@@ -10,13 +10,13 @@ from threading import get_ident
 from types import BuiltinFunctionType
 from typing import Any
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.tasks import current_greenlet
 from ..record.allowances import active_allowances
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
-from .patch import unseen
 from .pools import name_of
 from .private import DO_GET
 from .reading import read
@@ -79,16 +79,18 @@ def patch_connection(tracker: Tracker) -> Callable[[Any], Any]:
         def connection(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 found = original(self, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            try:
-                record = self.__dict__.get(KEY)
-                if record is not None and record.unplaced:
-                    record.begins_at(callsite.site(sys._getframe()))  # our own: in a greenlet it is the only one
-            except Exception:
-                tracker.failed("Session.connection")
-            return found
+                try:
+                    record = self.__dict__.get(KEY)
+                    if record is not None and record.unplaced:
+                        record.begins_at(callsite.site(sys._getframe()))  # our own: in a greenlet it is the only one
+                except Exception:
+                    tracker.failed("Session.connection")
+                return found
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.connection")
+                if late is None:
+                    raise
+                return late(self, *args, **kwargs)
 
         return connection
 
@@ -102,17 +104,19 @@ def patch_fetch(tracker: Tracker) -> Callable[[Any], Any]:
         def fetch(self: Any, result: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 rows = original(self, result, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            try:
-                reference = result.connection.__dict__.get(KEY)
-                record = reference() if reference is not None else None
-                if record is not None and record.held is not None:
-                    record.fetched(bool(rows if rows is not None else read.buffer(self)))
-            except Exception:
-                tracker.failed("fetchmany")
-            return rows
+                try:
+                    reference = result.connection.__dict__.get(KEY)
+                    record = reference() if reference is not None else None
+                    if record is not None and record.held is not None:
+                        record.fetched(bool(rows if rows is not None else read.buffer(self)))
+                except Exception:
+                    tracker.failed("fetchmany")
+                return rows
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "fetchmany")
+                if late is None:
+                    raise
+                return late(self, result, *args, **kwargs)
 
         return fetch
 
@@ -124,12 +128,18 @@ def patch_timeout(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            frame = sys._getframe(1)
-            if tracker.active and frame.f_code.co_name == DO_GET.name:
-                with tracker.guarded("TimeoutError.__init__"):
-                    pool = frame.f_locals.get("self")
-                    tracker.when_pool_ran_dry(self, id(pool), pool.checkedout())  # type: ignore[union-attr]
+            try:
+                original(self, *args, **kwargs)
+                frame = sys._getframe(1)
+                if tracker.active and frame.f_code.co_name == DO_GET.name:
+                    with tracker.guarded("TimeoutError.__init__"):
+                        pool = frame.f_locals.get("self")
+                        tracker.when_pool_ran_dry(self, id(pool), pool.checkedout())  # type: ignore[union-attr]
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "TimeoutError.__init__")
+                if late is None:
+                    raise
+                late(self, *args, **kwargs)
 
         return __init__
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from . import private
 from .context import Context
-from .patch import listen, patch
+from .patch import guarded, listen, patch
 from .reading import read
 from .shapes import module_of
 from .table import FOLLOWERS, HOOKS, LISTENERS
@@ -54,7 +54,8 @@ def install(context: Context) -> contextlib.ExitStack:
                 stack.callback(patch(owner, hook.place.spelled()[2], hook.make(context)))
         for listener in LISTENERS:
             if context.wants(*listener.makes):
-                stack.callback(listen(Session, listener.name, listener.make(context), **listener.options))
+                function = guarded(listener.make(context), context.tracker, listener.name)
+                stack.callback(listen(Session, listener.name, function, **listener.options))
         for follower in FOLLOWERS:
             if context.wants(*follower.makes):
                 stack.callback(follower.install(context))

@@ -13,12 +13,12 @@ from typing import Any
 
 from sqlalchemy.orm.attributes import InstrumentedAttribute, instance_state
 
+from ..border import settle
 from ..frames import callsite
 from ..model import Finding
 from ..record.events import RepeatedGet, RepeatedLoad
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from .patch import unseen
 from .private import GET_IMPL, MERGE, READ_OF, REFRESHED
 from .reading import read
 from .unloaded import facts
@@ -38,29 +38,31 @@ def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _emit_lazyload(self: Any, session: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-            record = session.__dict__.get(KEY)
-            if record is not None and tracker.active:
-                error = None
-                try:
-                    frame = _reading(4)
-                    if frame is not None:
-                        tracker.loaded(record, "relationship", state.class_.__name__, self.key)
-                        if threshold:
-                            error = _one_more(tracker, record, state, self.parent_property, frame, threshold)
-                except Exception:
-                    tracker.failed("LazyLoader._emit_lazyload")
-                if error is not None:
-                    raise error
             try:
+                record = session.__dict__.get(KEY)
+                if record is not None and tracker.active:
+                    error = None
+                    try:
+                        frame = _reading(4)
+                        if frame is not None:
+                            tracker.loaded(record, "relationship", state.class_.__name__, self.key)
+                            if threshold:
+                                error = _one_more(tracker, record, state, self.parent_property, frame, threshold)
+                    except Exception:
+                        tracker.failed("LazyLoader._emit_lazyload")
+                    if error is not None:
+                        raise error
                 result = original(self, session, state, *args, **kwargs)
-            except BaseException as failure:
-                unseen(failure)
-                raise
-            if result and record is not None and threshold:
-                child = read.state(result[0] if type(result) is list else result)
-                if child is not None:
-                    _goes_back(record, read.run(child), read.run(state))
-            return result
+                if result and record is not None and threshold:
+                    child = read.state(result[0] if type(result) is list else result)
+                    if child is not None:
+                        _goes_back(record, read.run(child), read.run(state))
+                return result
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "LazyLoader._emit_lazyload")
+                if late is None:
+                    raise
+                return late(self, session, state, *args, **kwargs)
 
         return _emit_lazyload
 
@@ -75,28 +77,30 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _load_on_pk_identity(session: Any, statement: Any, identity: Any, **kwargs: Any) -> Any:
-            record = session.__dict__.get(KEY)
-            state = kwargs.get(REFRESHED.name)
-            before = read.run(state) if state is not None else None
-            if record is not None and tracker.active:
-                error = None
-                try:
-                    if state is not None:
-                        error = refreshed(record, state, _reading(6))
-                    elif threshold:
-                        error = got(record, statement, identity, sys._getframe(1))
-                except Exception:
-                    tracker.failed("loading.load_on_pk_identity")
-                if error is not None:
-                    raise error
             try:
+                record = session.__dict__.get(KEY)
+                state = kwargs.get(REFRESHED.name)
+                before = read.run(state) if state is not None else None
+                if record is not None and tracker.active:
+                    error = None
+                    try:
+                        if state is not None:
+                            error = refreshed(record, state, _reading(6))
+                        elif threshold:
+                            error = got(record, statement, identity, sys._getframe(1))
+                    except Exception:
+                        tracker.failed("loading.load_on_pk_identity")
+                    if error is not None:
+                        raise error
                 result = original(session, statement, identity, **kwargs)
-            except BaseException as failure:
-                unseen(failure)
-                raise
-            if state is not None and record is not None and threshold:
-                _goes_back(record, read.run(state), before)
-            return result
+                if state is not None and record is not None and threshold:
+                    _goes_back(record, read.run(state), before)
+                return result
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "loading.load_on_pk_identity")
+                if late is None:
+                    raise
+                return late(session, statement, identity, **kwargs)
 
         return _load_on_pk_identity
 

@@ -14,12 +14,12 @@ from types import FrameType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from ..border import settle
 from ..frames import callsite
 from ..model import Mark
 from ..record.events import ForeignLoop
 from ..record.tracker import Tracker
 from .failures import chain
-from .patch import unseen
 from .reading import read
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -85,12 +85,17 @@ def patch_ping(loops: Loops) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _do_ping_w_event(self: Any, dbapi_connection: Any) -> Any:
             try:
-                return original(self, dbapi_connection)
-            except BaseException as error:
-                with loops.tracker.guarded("DefaultDialect._do_ping_w_event"):
-                    loops.failed(loops.pooled(dbapi_connection), None, "", error, sys._getframe(1))
-                unseen(error)
-                raise
+                try:
+                    return original(self, dbapi_connection)
+                except BaseException as error:
+                    with loops.tracker.guarded("DefaultDialect._do_ping_w_event"):
+                        loops.failed(loops.pooled(dbapi_connection), None, "", error, sys._getframe(1))
+                    raise
+            except BaseException as crossed:
+                late = settle(crossed, original, loops.tracker, "DefaultDialect._do_ping_w_event")
+                if late is None:
+                    raise
+                return late(self, dbapi_connection)
 
         return _do_ping_w_event
 

@@ -17,11 +17,12 @@ from sqlalchemy.ext.mutable import MutableBase
 from sqlalchemy.orm import ColumnProperty, Mapper
 from sqlalchemy.orm.base import LoaderCallableStatus
 
+from ..border import settle
 from ..frames import callsite
 from ..record.events import ChangedInPlace
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from .patch import listen, unseen
+from .patch import guarded, listen
 from .private import STATE_ATTRIBUTE
 from .reading import read
 
@@ -41,6 +42,7 @@ def follow(tracker: Tracker) -> Callable[[], None]:
             keys = frozenset(candidates(mapper))
             if keys:
                 for name, function in _listeners(tracker, keys).items():
+                    function = guarded(function, tracker, name)
                     event.listen(class_, name, function, raw=True)
                     listening.append((weakref.ref(class_), name, function))
 
@@ -186,20 +188,22 @@ def patch_prepare(tracker: Tracker) -> Callable[[Any], Any]:
         def _prepare_impl(self: Any) -> None:
             try:
                 original(self)
-            except BaseException as error:
-                unseen(error)
-                raise
-            if self.parent is not None or not tracker.active:
-                return
-            problem = None
-            try:
-                record = self.session.__dict__.get(KEY)
-                if record is not None:
-                    problem = look(self.session, record, sys._getframe(1))
-            except Exception:
-                tracker.failed("SessionTransaction._prepare_impl")
-            if problem is not None:
-                raise problem
+                if self.parent is not None or not tracker.active:
+                    return
+                problem = None
+                try:
+                    record = self.session.__dict__.get(KEY)
+                    if record is not None:
+                        problem = look(self.session, record, sys._getframe(1))
+                except Exception:
+                    tracker.failed("SessionTransaction._prepare_impl")
+                if problem is not None:
+                    raise problem
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "SessionTransaction._prepare_impl")
+                if late is None:
+                    raise
+                late(self)
 
         return _prepare_impl
 

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Column
 from sqlalchemy.orm.attributes import instance_state
 
+from ..border import settle
 from ..frames import callsite
 from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
 from ..record.allowances import Allowance
 from ..record.life import Known
 from ..record.tracker import KEY, Tracker
-from .patch import unseen
 from .reading import read
 from .thrown import Thrown, note
 
@@ -162,17 +162,23 @@ def patch_runid(tracker: Tracker) -> Callable[[Any], Any]:
         loaded = tracker.ledger.loaded
 
         def _new_runid() -> Any:
-            run = original()
             try:
-                recent = tracker.recent
-                if recent is not None and recent[0] == get_ident():
-                    tracker.recent = None
-                    loaded(run, recent[1])
-                else:
-                    loaded(run, callsite.site(sys._getframe(1)))
-            except Exception:
-                tracker.failed("loading._new_runid")
-            return run
+                run = original()
+                try:
+                    recent = tracker.recent
+                    if recent is not None and recent[0] == get_ident():
+                        tracker.recent = None
+                        loaded(run, recent[1])
+                    else:
+                        loaded(run, callsite.site(sys._getframe(1)))
+                except Exception:
+                    tracker.failed("loading._new_runid")
+                return run
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "loading._new_runid")
+                if late is None:
+                    raise
+                return late()
 
         return _new_runid
 
@@ -189,22 +195,28 @@ def patch_expunge(
 
     def make(original: Any) -> Any:
         def _expunge_states(self: Any, states: Any, to_transient: bool = False) -> None:
-            states = list(states)
-            record = self.__dict__.get(KEY)
-            caller = sys._getframe(1)
-            if record is not None and tracker.active and caller.f_code.co_name == "expunge":
+            try:
+                states = list(states)
+                record = self.__dict__.get(KEY)
+                caller = sys._getframe(1)
+                if record is not None and tracker.active and caller.f_code.co_name == "expunge":
+                    with tracker.guarded("Session._expunge_states"):
+                        note(thrown, [state for state in states if state.key is None], record, caller.f_back)
+                original(self, states, to_transient=to_transient)
+                if record is None or to_transient or not tracker.active:
+                    return
                 with tracker.guarded("Session._expunge_states"):
-                    note(thrown, [state for state in states if state.key is None], record, caller.f_back)
-            original(self, states, to_transient=to_transient)
-            if record is None or to_transient or not tracker.active:
-                return
-            with tracker.guarded("Session._expunge_states"):
-                mark = callsite.mark(sys._getframe(1))
-                allowance = allowed()
-                for state in states:
-                    tracker.ledger.note_expunged(state, record, mark, allowance is not None)
-                if allowance is not None:
-                    allowance.hits += 1
+                    mark = callsite.mark(sys._getframe(1))
+                    allowance = allowed()
+                    for state in states:
+                        tracker.ledger.note_expunged(state, record, mark, allowance is not None)
+                    if allowance is not None:
+                        allowance.hits += 1
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session._expunge_states")
+                if late is None:
+                    raise
+                late(self, states, to_transient)
 
         return _expunge_states
 
@@ -216,14 +228,20 @@ def patch_deleted(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _remove_newly_deleted(self: Any, states: Any) -> None:
-            states = list(states)
-            original(self, states)
-            record = self.__dict__.get(KEY)
-            if record is not None and tracker.active:
-                with tracker.guarded("Session._remove_newly_deleted"):
-                    mark = callsite.mark(sys._getframe(1))
-                    for state in states:
-                        tracker.ledger.note_expunged(state, record, mark, True)
+            try:
+                states = list(states)
+                original(self, states)
+                record = self.__dict__.get(KEY)
+                if record is not None and tracker.active:
+                    with tracker.guarded("Session._remove_newly_deleted"):
+                        mark = callsite.mark(sys._getframe(1))
+                        for state in states:
+                            tracker.ledger.note_expunged(state, record, mark, True)
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session._remove_newly_deleted")
+                if late is None:
+                    raise
+                late(self, states)
 
         return _remove_newly_deleted
 
@@ -237,13 +255,15 @@ def patch_expire(tracker: Tracker) -> Callable[[Any], Any]:
         def expire(self: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
             try:
                 original(self, instance, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            if tracker.active:
-                with tracker.guarded("Session.expire"):
-                    state = instance_state(instance)
-                    tracker.ledger.note_expired(state, callsite.mark(sys._getframe(1)), read.run(state))
+                if tracker.active:
+                    with tracker.guarded("Session.expire"):
+                        state = instance_state(instance)
+                        tracker.ledger.note_expired(state, callsite.mark(sys._getframe(1)), read.run(state))
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.expire")
+                if late is None:
+                    raise
+                late(self, instance, *args, **kwargs)
 
         return expire
 
@@ -255,11 +275,17 @@ def patch_expire_all(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def expire_all(self: Any) -> None:
-            original(self)
-            record = self.__dict__.get(KEY)
-            if record is not None and tracker.active:
-                with tracker.guarded("Session.expire_all"):
-                    record.expired(callsite.mark(sys._getframe(1)), "by expire_all()")
+            try:
+                original(self)
+                record = self.__dict__.get(KEY)
+                if record is not None and tracker.active:
+                    with tracker.guarded("Session.expire_all"):
+                        record.expired(callsite.mark(sys._getframe(1)), "by expire_all()")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.expire_all")
+                if late is None:
+                    raise
+                late(self)
 
         return expire_all
 

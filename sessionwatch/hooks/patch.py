@@ -7,11 +7,25 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ..border import settle, stops
 from ..patching import patch, unseen
 from ..record.tracker import Tracker
 from .listeners import listen
 
-__all__ = ["become", "listen", "patch", "patch_error", "unseen"]
+__all__ = ["become", "guarded", "listen", "patch", "patch_error", "unseen"]
+
+
+def guarded(function: Callable[..., None], tracker: Tracker, name: str) -> Callable[..., None]:
+    """A listener whose errors stay with us."""
+
+    def listener(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except BaseException as crossed:
+            if stops(crossed, tracker, name):
+                raise
+
+    return listener
 
 
 def patch_error(tracker: Tracker, name: str, made: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
@@ -22,13 +36,19 @@ def patch_error(tracker: Tracker, name: str, made: Callable[[Any, FrameType], No
 
     def make(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            frame = sys._getframe().f_back  # None at the root of a greenlet
-            if tracker.active and frame is not None:
-                try:
-                    made(self, frame)
-                except Exception:
-                    tracker.failed(f"{name}.__init__")
+            try:
+                original(self, *args, **kwargs)
+                frame = sys._getframe().f_back  # None at the root of a greenlet
+                if tracker.active and frame is not None:
+                    try:
+                        made(self, frame)
+                    except Exception:
+                        tracker.failed(f"{name}.__init__")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "__init__")
+                if late is None:
+                    raise
+                late(self, *args, **kwargs)
 
         return __init__
 

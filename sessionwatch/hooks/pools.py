@@ -17,8 +17,9 @@ from sqlalchemy import pool as pools
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
+from ..border import settle
 from ..record.tracker import KEY, MANY, Queue, Tracker, queue
-from .patch import listen, unseen
+from .patch import guarded, listen
 from .reading import read, waiting
 
 COUNT, MAX, PENDING, TIMEOUTS = (
@@ -163,34 +164,39 @@ def patch_raw_connection(kept: Pools) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def raw_connection(self: Any) -> Any:
-            stats = None
-            if tracker.active:
+            try:
+                stats = None
+                if tracker.active:
+                    try:
+                        stats = self.pool.__dict__.get(KEY) or kept.of(self)
+                    except Exception:
+                        tracker.failed("Engine.raw_connection")
+                if stats is None:
+                    return original(self)
+                stats.pending += 1
+                started = perf_counter()
                 try:
-                    stats = self.pool.__dict__.get(KEY) or kept.of(self)
+                    lent = original(self)
+                except BaseException as error:
+                    stats.pending -= 1
+                    if isinstance(error, PoolTimeout):
+                        stats.timeouts += 1
+                    raise
+                stats.pending -= 1
+                now = perf_counter()
+                try:
+                    out.setdefault(id(read.pooled(lent)), (now, stats))  # some pools hand out one that is out already
+                    stats.waits.append(now - started)
+                    if len(stats.waits) >= MANY:  # each of the other times follows on one of these
+                        tracker.when_grown()
                 except Exception:
                     tracker.failed("Engine.raw_connection")
-            if stats is None:
-                return original(self)
-            stats.pending += 1
-            started = perf_counter()
-            try:
-                lent = original(self)
-            except BaseException as error:
-                stats.pending -= 1
-                if isinstance(error, PoolTimeout):
-                    stats.timeouts += 1
-                unseen(error)
-                raise
-            stats.pending -= 1
-            now = perf_counter()
-            try:
-                out.setdefault(id(read.pooled(lent)), (now, stats))  # some pools hand out one that is out already
-                stats.waits.append(now - started)
-                if len(stats.waits) >= MANY:  # each of the other times follows on one of these
-                    tracker.when_grown()
-            except Exception:
-                tracker.failed("Engine.raw_connection")
-            return lent
+                return lent
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Engine.raw_connection")
+                if late is None:
+                    raise
+                return late(self)
 
         return raw_connection
 
@@ -210,7 +216,7 @@ def follow(kept: Pools) -> Callable[[], None]:
         except Exception:
             kept.tracker.failed("the return of a connection")
 
-    undo = [listen(Pool, name, returned) for name in ("checkin", "detach")]
+    undo = [listen(Pool, name, guarded(returned, kept.tracker, name)) for name in ("checkin", "detach")]
 
     def stop() -> None:
         for step in undo:

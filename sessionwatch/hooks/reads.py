@@ -14,11 +14,12 @@ from typing import Any
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.exc import DetachedInstanceError
 
+from ..border import settle
 from ..frames import callsite
 from ..record.events import DetachedRead, DetachedTouch
 from ..record.tracker import Tracker
 from .ownership import foreign, ownership
-from .patch import become, patch_error, unseen
+from .patch import become, patch_error
 from .private import STATE_ATTRIBUTE
 from .reading import read
 from .unloaded import facts
@@ -80,22 +81,24 @@ def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
             if instance is None:
                 return self
             try:
-                values = instance.__dict__
-                value = values[self.key]
-                state = values[attribute]  # by the dictionary: cheaper than by the attribute
-            except (KeyError, AttributeError):
-                pass
-            else:
-                # a write-only collection keeps a mere True there; to look at `impl` each time costs as much as the rest
-                if value is not True or self.impl.supports_population:
-                    if state.session_id is None and state.key is not None:
-                        _touched(tracker, self, state)
-                    return value
-            try:
+                try:
+                    values = instance.__dict__
+                    value = values[self.key]
+                    state = values[attribute]  # by the dictionary: cheaper than by the attribute
+                except (KeyError, AttributeError):
+                    pass
+                else:
+                    # a write-only collection keeps a mere True there; to look at `impl` each time costs as much
+                    if value is not True or self.impl.supports_population:
+                        if state.session_id is None and state.key is not None:
+                            _touched(tracker, self, state)
+                        return value
                 return original(self, instance, owner)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "InstrumentedAttribute.__get__")
+                if late is None:
+                    raise
+                return late(self, instance, owner)
 
         return __get__
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import ColumnProperty, InstanceState
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import LoaderCallableStatus
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..model import Mark, Site
@@ -32,7 +33,7 @@ from ..record.life import Known, SessionRecord
 from ..record.tracker import KEY, Tracker
 from .changes import PendingWrites
 from .ownership import Owner, described, is_detached, owner
-from .patch import patch_error, unseen
+from .patch import patch_error
 from .private import MERGE, RECURSIVE, ROWS, UPDATES
 from .reading import read
 
@@ -52,23 +53,25 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callab
 
     def make(original: Any) -> Any:
         def _merge(self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-            known = kwargs.get(RECURSIVE.name)
-            outermost = judged and not known and kwargs.get("load", True)
             try:
+                known = kwargs.get(RECURSIVE.name)
+                outermost = judged and not known and kwargs.get("load", True)
                 merged = original(self, state, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            writes.taken(state)
-            if outermost and known:
-                problem = None
-                try:
-                    problem = received(self, known, sys._getframe(1))
-                except Exception:
-                    tracker.failed("Session._merge")
-                if problem is not None:
-                    raise problem
-            return merged
+                writes.taken(state)
+                if outermost and known:
+                    problem = None
+                    try:
+                        problem = received(self, known, sys._getframe(1))
+                    except Exception:
+                        tracker.failed("Session._merge")
+                    if problem is not None:
+                        raise problem
+                return merged
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session._merge")
+                if late is None:
+                    raise
+                return late(self, state, *args, **kwargs)
 
         return _merge
 
@@ -189,26 +192,30 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _update_impl(self: Any, state: Any, *args: Any, **kwargs: Any) -> None:
-            record = self.__dict__.get(KEY)
-            if record is None or not tracker.active or not (is_detached(state) and _was_stored(tracker, state)):
-                original(self, state, *args, **kwargs)
-                return
-            before = owner(tracker, state)
             try:
-                original(self, state, *args, **kwargs)
-            except InvalidRequestError as error:
-                with tracker.guarded("Session._update_impl"):
-                    refused(self, record, state, before, error, sys._getframe(1))
-                unseen(error)
-                raise
-            except BaseException as error:
-                unseen(error)
-                raise
-            try:
-                mark = called(callsite.mark(sys._getframe(1)))
-                tracker.ledger.note_reattached(state, (read.number(self), mark, before))
-            except Exception:
-                tracker.failed("Session._update_impl")
+                record = self.__dict__.get(KEY)
+                if record is None or not tracker.active or not (is_detached(state) and _was_stored(tracker, state)):
+                    original(self, state, *args, **kwargs)
+                    return
+                before = owner(tracker, state)
+                try:
+                    original(self, state, *args, **kwargs)
+                except InvalidRequestError as error:
+                    with tracker.guarded("Session._update_impl"):
+                        refused(self, record, state, before, error, sys._getframe(1))
+                    raise
+                except BaseException:
+                    raise
+                try:
+                    mark = called(callsite.mark(sys._getframe(1)))
+                    tracker.ledger.note_reattached(state, (read.number(self), mark, before))
+                except Exception:
+                    tracker.failed("Session._update_impl")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session._update_impl")
+                if late is None:
+                    raise
+                late(self, state, *args, **kwargs)
 
         return _update_impl
 

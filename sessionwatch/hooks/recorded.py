@@ -12,7 +12,7 @@ from ..frames import callsite
 from ..record.recording import Recording
 from ..record.sql import text_write
 from ..record.tracker import KEY, Tracker
-from .patch import listen
+from .patch import guarded, listen
 
 
 def follow(recording: Recording, tracker: Tracker) -> Callable[[], None]:
@@ -25,7 +25,7 @@ def follow(recording: Recording, tracker: Tracker) -> Callable[[], None]:
         "after_rollback": _mark(recording, tracker, "rollback"),
         "do_orm_execute": _executed(recording, tracker),
     }
-    undos = [listen(Session, name, listener) for name, listener in events.items()]
+    undos = [listen(Session, name, guarded(listener, tracker, name)) for name, listener in events.items()]
 
     def undo() -> None:
         for one in reversed(undos):

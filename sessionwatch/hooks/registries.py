@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy.orm import scoped_session
 
+from ..border import settle
 from ..frames import callsite
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
-from .patch import unseen
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LOOKS = 20  # at a provider: from then on it is known what it does
@@ -33,19 +33,23 @@ def patch_ask(tracker: Tracker) -> Callable[[Any], Any]:
         def __call__(self: Any) -> Any:  # noqa: N807
             try:
                 session = original(self)
-            except BaseException as error:
-                unseen(error)
-                raise
-            try:
-                frame = sys._getframe(1)
-                record = _record_of(session)
-                if record is not None and (
-                    record.began is None or (record.unit is not None and record.unit.ended) or frame.f_code in explicit
-                ):
-                    taken(record, callsite.raw(frame))
-            except Exception:
-                tracker.failed("ScopedRegistry.__call__")
-            return session
+                try:
+                    frame = sys._getframe(1)
+                    record = _record_of(session)
+                    if record is not None and (
+                        record.began is None
+                        or (record.unit is not None and record.unit.ended)
+                        or frame.f_code in explicit
+                    ):
+                        taken(record, callsite.raw(frame))
+                except Exception:
+                    tracker.failed("ScopedRegistry.__call__")
+                return session
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "ScopedRegistry.__call__")
+                if late is None:
+                    raise
+                return late(self)
 
         return __call__
 

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import SessionReused
@@ -23,7 +24,6 @@ from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
 from .discards import origin
-from .patch import unseen
 from .reading import read
 from .registries import lent_again
 
@@ -46,17 +46,19 @@ def patch_init(tracker: Tracker) -> Callable[[Any], Any]:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             try:
                 original(self, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            if tracker.active:
-                try:
-                    frame = sys._getframe(1)
-                    if type(self) is not Session and frame.f_code.co_name == "__init__":  # a subclass's own
-                        frame = maker(self, frame)
-                    tracker.open(self, frame)
-                except Exception:
-                    tracker.failed("Session.__init__")
+                if tracker.active:
+                    try:
+                        frame = sys._getframe(1)
+                        if type(self) is not Session and frame.f_code.co_name == "__init__":  # a subclass's own
+                            frame = maker(self, frame)
+                        tracker.open(self, frame)
+                    except Exception:
+                        tracker.failed("Session.__init__")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.__init__")
+                if late is None:
+                    raise
+                late(self, *args, **kwargs)
 
         return __init__
 
@@ -75,10 +77,16 @@ def patch_enter(tracker: Tracker) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def __enter__(self: Any) -> Any:  # noqa: N807
-            record = getattr(self, KEY, None)
-            if type(record) is SessionRecord and record.closed_how is not None:
-                record.closed_scope = "hand"
-            return original(self)
+            try:
+                record = getattr(self, KEY, None)
+                if type(record) is SessionRecord and record.closed_how is not None:
+                    record.closed_scope = "hand"
+                return original(self)
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "__enter__")
+                if late is None:
+                    raise
+                return late(self)
 
         return __enter__
 
@@ -92,17 +100,19 @@ def patch_add(tracker: Tracker, originating: bool = False) -> Callable[[Any], An
         def add(self: Any, instance: Any, _warn: bool = True) -> None:
             try:
                 original(self, instance, _warn=_warn)
-            except BaseException as error:
-                unseen(error)
-                raise
-            record = self.__dict__.get(KEY)
-            if record is not None and record.added is None and record.closed_how is None:
-                try:
-                    record.added = called(callsite.mark(sys._getframe(1)))
-                    if originating and record.origin is None:
-                        record.origin = origin(sys._getframe(1))
-                except Exception:
-                    tracker.failed("Session.add")
+                record = self.__dict__.get(KEY)
+                if record is not None and record.added is None and record.closed_how is None:
+                    try:
+                        record.added = called(callsite.mark(sys._getframe(1)))
+                        if originating and record.origin is None:
+                            record.origin = origin(sys._getframe(1))
+                    except Exception:
+                        tracker.failed("Session.add")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.add")
+                if late is None:
+                    raise
+                late(self, instance, _warn)
 
         return add
 
@@ -128,32 +138,37 @@ def patch_begin(tracker: Tracker, began: Callable[[SessionRecord], None] | None)
 
     def make(original: Any) -> Any:
         def __init__(self: Any, session: Any, origin: Any, parent: Any = None) -> None:  # noqa: N807
-            record = getattr(session, KEY, None)
-            if type(record) is not SessionRecord:  # a subclass may make up attributes
-                record = adopted(tracker, session)
-            if record is None or not tracker.active:
-                original(self, session, origin, parent)
-                return
-            if record.closed_how is not None or (record.unit is not None and record.unit.ended):
-                record = again(tracker, session, record, sys._getframe(1))
-            if record.reference is None:
-                record.holds(read.number(session), weakref.ref(session.identity_map), read.unflushed(session))
             try:
-                original(self, session, origin, parent)
-            except BaseException as error:
-                if isinstance(error, InvalidRequestError):
-                    refused(tracker, session, record, error, sys._getframe(1))
-                unseen(error)
-                raise
-            if parent is None:
-                record.began = perf_counter()
-                if began is not None:
-                    try:
-                        began(record)
-                    except Exception:
-                        tracker.failed("SessionTransaction.__init__")
-            elif self.nested:
-                record.savepoint()
+                record = getattr(session, KEY, None)
+                if type(record) is not SessionRecord:  # a subclass may make up attributes
+                    record = adopted(tracker, session)
+                if record is None or not tracker.active:
+                    original(self, session, origin, parent)
+                    return
+                if record.closed_how is not None or (record.unit is not None and record.unit.ended):
+                    record = again(tracker, session, record, sys._getframe(1))
+                if record.reference is None:
+                    record.holds(read.number(session), weakref.ref(session.identity_map), read.unflushed(session))
+                try:
+                    original(self, session, origin, parent)
+                except BaseException as error:
+                    if isinstance(error, InvalidRequestError):
+                        refused(tracker, session, record, error, sys._getframe(1))
+                    raise
+                if parent is None:
+                    record.began = perf_counter()
+                    if began is not None:
+                        try:
+                            began(record)
+                        except Exception:
+                            tracker.failed("SessionTransaction.__init__")
+                elif self.nested:
+                    record.savepoint()
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "SessionTransaction.__init__")
+                if late is None:
+                    raise
+                late(self, session, origin, parent)
 
         return __init__
 

@@ -18,12 +18,12 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy.orm import Session
 
+from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..model import Mark
 from ..record.events import Misconfigured
 from ..record.tracker import KEY, Tracker
-from .patch import unseen
 from .reading import entries, read
 from .writes import net_change
 
@@ -85,13 +85,15 @@ def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any],
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             try:
                 original(self, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            try:
-                settings.made[key(self)] = called(callsite.mark(sys._getframe(1)))
-            except Exception:
-                settings.tracker.failed("settings.made")
+                try:
+                    settings.made[key(self)] = called(callsite.mark(sys._getframe(1)))
+                except Exception:
+                    settings.tracker.failed("settings.made")
+            except BaseException as crossed:
+                late = settle(crossed, original, settings.tracker, "settings.made")
+                if late is None:
+                    raise
+                late(self, *args, **kwargs)
 
         return __init__
 
@@ -106,11 +108,17 @@ def patch_engine_created(settings: Settings) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def engine_created(cls: Any, engine: Any) -> None:
-            original.__func__(cls, engine)
             try:
-                settings.made[engine.dialect] = called(callsite.mark(sys._getframe(1)))
-            except Exception:
-                settings.tracker.failed("Dialect.engine_created")
+                original.__func__(cls, engine)
+                try:
+                    settings.made[engine.dialect] = called(callsite.mark(sys._getframe(1)))
+                except Exception:
+                    settings.tracker.failed("Dialect.engine_created")
+            except BaseException as crossed:
+                late = settle(crossed, original, settings.tracker, "Dialect.engine_created")
+                if late is None:
+                    raise
+                late(cls, engine)
 
         return classmethod(engine_created)
 
@@ -124,14 +132,16 @@ def patch_async_call(settings: Settings) -> Callable[[Any], Any]:
         def __call__(self: Any, **kwargs: Any) -> Any:  # noqa: N807
             try:
                 session = original(self, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            try:
-                settings.makers[session.sync_session] = self
-            except Exception:
-                settings.tracker.failed("async_sessionmaker.__call__")
-            return session
+                try:
+                    settings.makers[session.sync_session] = self
+                except Exception:
+                    settings.tracker.failed("async_sessionmaker.__call__")
+                return session
+            except BaseException as crossed:
+                late = settle(crossed, original, settings.tracker, "async_sessionmaker.__call__")
+                if late is None:
+                    raise
+                return late(self, **kwargs)
 
         return __call__
 
@@ -237,16 +247,18 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         def _do_get(self: Any) -> Any:
             try:
-                dialect = read.dialect(self)
-                if hasattr(dialect, "do_execute"):  # a pool without an engine has a stand-in
-                    settings.wrap(dialect, "do_execute", _watched(settings, weakref.ref(dialect)))
-            except Exception:
-                settings.tracker.failed("StaticPool._do_get")
-            try:
+                try:
+                    dialect = read.dialect(self)
+                    if hasattr(dialect, "do_execute"):  # a pool without an engine has a stand-in
+                        settings.wrap(dialect, "do_execute", _watched(settings, weakref.ref(dialect)))
+                except Exception:
+                    settings.tracker.failed("StaticPool._do_get")
                 return original(self)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, settings.tracker, "StaticPool._do_get")
+                if late is None:
+                    raise
+                return late(self)
 
         return _do_get
 
@@ -254,20 +266,23 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
 
 
 def _watched(settings: Settings, reference: Any) -> Callable[[Any], Any]:
-    def make(original: Any) -> Any:
-        method = original.__func__
+    def make(bound: Any) -> Any:
+        original = bound.__func__
 
         def do_execute(*args: Any, **kwargs: Any) -> Any:
             dialect = reference()
-            entered = _enter(settings, dialect, sys._getframe(1))
             try:
-                return method(dialect, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
-            finally:
-                if entered:
-                    settings.busy.pop(dialect, None)
+                entered = _enter(settings, dialect, sys._getframe(1))
+                try:
+                    return original(dialect, *args, **kwargs)
+                finally:
+                    if entered:
+                        settings.busy.pop(dialect, None)
+            except BaseException as crossed:
+                late = settle(crossed, original, settings.tracker, "Dialect.do_execute")
+                if late is None:
+                    raise
+                return late(dialect, *args, **kwargs)
 
         return do_execute
 
@@ -297,14 +312,18 @@ def patch_no_autoflush(settings: Settings) -> Callable[[Any], Any]:
     def make(original: Any) -> Any:
         @contextmanager
         def no_autoflush(session: Any) -> Iterator[Any]:
-            settings.quiet[session] = settings.quiet.get(session, 0) + 1
+            _count(session, 1)
             try:
                 with original.fget(session) as entered:
                     yield entered
             finally:
-                settings.quiet[session] -= 1
+                _count(session, -1)
 
         return property(no_autoflush, doc=original.__doc__)
+
+    def _count(session: Any, number: int) -> None:
+        with settings.tracker.guarded("Session.no_autoflush"):
+            settings.quiet[session] = settings.quiet.get(session, 0) + number
 
     return make
 
@@ -314,19 +333,21 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def _autoflush(self: Any) -> None:
-            if not self.autoflush and any(read.unflushed(self)):
-                error = None
-                try:
-                    error = queried(self, sys._getframe(1))
-                except Exception:
-                    settings.tracker.failed("Session._autoflush")
-                if error is not None:
-                    raise error
             try:
+                if not getattr(self, "autoflush", True) and any(read.unflushed(self)):
+                    error = None
+                    try:
+                        error = queried(self, sys._getframe(1))
+                    except Exception:
+                        settings.tracker.failed("Session._autoflush")
+                    if error is not None:
+                        raise error
                 original(self)
-            except BaseException as failure:
-                unseen(failure)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, settings.tracker, "Session._autoflush")
+                if late is None:
+                    raise
+                late(self)
 
         return _autoflush
 

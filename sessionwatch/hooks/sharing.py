@@ -15,11 +15,11 @@ from typing import Any
 from sqlalchemy.engine import Connection, Transaction
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from ..border import settle
 from ..frames import callsite
 from ..record.events import SharedConnection
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from .patch import unseen
 from .private import COMMIT
 from .reading import entries, live_sessions, read
 from .writes import summarised
@@ -61,14 +61,16 @@ class Sharing:
 
     def _ends(self, original: Any, ending: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
         def end(dbapi_connection: Any) -> Any:
-            if self.tracker.active:
-                with self.tracker.guarded("Dialect.do_rollback"):
-                    ending(dbapi_connection, sys._getframe(1))
             try:
+                if self.tracker.active:
+                    with self.tracker.guarded("Dialect.do_rollback"):
+                        ending(dbapi_connection, sys._getframe(1))
                 return original(dbapi_connection)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, self.tracker, "Dialect.do_rollback")
+                if late is None:
+                    raise
+                return late(dbapi_connection)
 
         return end
 

@@ -10,6 +10,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
+from ..border import settle
 from ..frames import callsite, whereabouts
 from ..frames.handed import awaited_at
 from ..model import RawSite
@@ -26,7 +27,6 @@ from .forks import inherited
 from .loops import Loops
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
-from .patch import unseen
 from .reading import in_greenlet, read, session_of
 from .writes import note
 
@@ -57,54 +57,70 @@ def patch_execute(
 
     def make(original: Any) -> Any:
         def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
-            reference = getattr(self, KEY, None)
-            record: Any = reference() if reference is not None else None
+            record: Any = None
             entered, place = False, None
-            if sites:
-                tracker.recent = None
-            if forking and tracker.forked:
-                _in_child(tracker, self, record, context, sys._getframe(1))
-            if record is not None:
-                if record.inside is not None or record.failure is not None:
-                    _before(tracker, record, context, sys._getframe(1))
-                if entering and record.inside is None:
-                    record.inside = sys._getframe()
-                    entered = True
-                    if record.unplaced:
-                        place = _begins(tracker, record, sys._getframe(1))
-            started = perf_counter() if blocking and _get_running_loop() is not None and not dialect.is_async else 0.0
             try:
-                result = original(self, dialect, context, *args)
-            except BaseException as error:
-                unseen(error)
-                raise
-            finally:
+                reference = getattr(self, KEY, None)
+                if reference is not None:
+                    record = reference()
+                if sites:
+                    tracker.recent = None
+                if forking and tracker.forked:
+                    _in_child(tracker, self, record, context, sys._getframe(1))
+                if record is not None:
+                    if record.inside is not None or record.failure is not None:
+                        _before(tracker, record, context, sys._getframe(1))
+                    if entering and record.inside is None:
+                        record.inside = sys._getframe()
+                        entered = True
+                        if record.unplaced:
+                            place = _begins(tracker, record, sys._getframe(1))
+                started = (
+                    perf_counter() if blocking and _get_running_loop() is not None and not dialect.is_async else 0.0
+                )
+                try:
+                    result = original(self, dialect, context, *args)
+                finally:
+                    if entered:
+                        record.inside = None
+                        if record.held is not None:
+                            record.active = record.held[0].clock()
+                if record is not None and record.began is not None:
+                    try:
+                        record.statements += 1
+                        record.last = context.statement
+                        if (
+                            sites
+                        ):  # walked to once a statement: for the session, for what it wrote and for what it loads
+                            place = place or callsite.site(sys._getframe(1))
+                            if place is None or record.exiting is not None or place.code.co_filename not in known:
+                                place = ran_at(record, place)
+                            record.last_site = place
+                            if not any(read.has_events(self)):
+                                tracker.recent = get_ident(), place
+                        if (
+                            context.is_crud
+                            or context.is_text
+                            or context.isddl
+                            or getattr(context.compiled, "ctes", None)
+                        ):
+                            note(self, record, context, result, place or sys._getframe(1))
+                            if originating and record.origin is None and record.levels:
+                                record.origin = origin(sys._getframe(1))
+                    except Exception:
+                        tracker.failed("Connection._exec_context")
+                elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
+                    _core(tracker, core, self, context, result, sys._getframe(1))
+                if started:
+                    _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
+                return result
+            except BaseException as crossed:
                 if entered:
                     record.inside = None
-                    if record.held is not None:
-                        record.active = record.held[0].clock()
-            if record is not None and record.began is not None:
-                try:
-                    record.statements += 1
-                    record.last = context.statement
-                    if sites:  # walked to once a statement: for the session, for what it wrote and for what it loads
-                        place = place or callsite.site(sys._getframe(1))
-                        if place is None or record.exiting is not None or place.code.co_filename not in known:
-                            place = ran_at(record, place)
-                        record.last_site = place
-                        if not any(read.has_events(self)):
-                            tracker.recent = get_ident(), place
-                    if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
-                        note(self, record, context, result, place or sys._getframe(1))
-                        if originating and record.origin is None and record.levels:
-                            record.origin = origin(sys._getframe(1))
-                except Exception:
-                    tracker.failed("Connection._exec_context")
-            elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
-                _core(tracker, core, self, context, result, sys._getframe(1))
-            if started:
-                _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
-            return result
+                late = settle(crossed, original, tracker, "Connection._exec_context")
+                if late is None:
+                    raise
+                return late(self, dialect, context, *args)
 
         whereabouts.STATEMENTS.add(execute.__code__)
         return execute
@@ -205,17 +221,22 @@ def patch_error(
 
     def make(original: Any) -> Any:
         def _handle_dbapi_exception(self: Any, *args: Any, **kwargs: Any) -> Any:
-            pooled = None
-            if loops is not None:
-                with tracker.guarded("Connection._handle_dbapi_exception"):
-                    pooled = loops.holds(self)
             try:
-                return original(self, *args, **kwargs)
-            except BaseException as error:
-                with tracker.guarded("Connection._handle_dbapi_exception"):
-                    noted(self, args, error, sys._getframe(1), pooled)
-                unseen(error)
-                raise
+                pooled = None
+                if loops is not None:
+                    with tracker.guarded("Connection._handle_dbapi_exception"):
+                        pooled = loops.holds(self)
+                try:
+                    return original(self, *args, **kwargs)
+                except BaseException as error:
+                    with tracker.guarded("Connection._handle_dbapi_exception"):
+                        noted(self, args, error, sys._getframe(1), pooled)
+                    raise
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Connection._handle_dbapi_exception")
+                if late is None:
+                    raise
+                return late(self, *args, **kwargs)
 
         return _handle_dbapi_exception
 
@@ -245,14 +266,20 @@ def patch_refusal(tracker: Tracker, handlers: tuple[Callable[[Any, FrameType], N
 
     def make(original: Any) -> Any:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            original(self, *args, **kwargs)
-            frame = sys._getframe().f_back  # None at the root of a greenlet
-            if tracker.active and frame is not None:
-                for refused in handlers:
-                    try:
-                        refused(self, frame)
-                    except Exception:
-                        tracker.failed("InvalidRequestError.__init__")
+            try:
+                original(self, *args, **kwargs)
+                frame = sys._getframe().f_back  # None at the root of a greenlet
+                if tracker.active and frame is not None:
+                    for refused in handlers:
+                        try:
+                            refused(self, frame)
+                        except Exception:
+                            tracker.failed("InvalidRequestError.__init__")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "InvalidRequestError.__init__")
+                if late is None:
+                    raise
+                late(self, *args, **kwargs)
 
         return __init__
 

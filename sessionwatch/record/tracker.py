@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from ..border import is_foreign
 from ..frames import activation, callsite, chain
 from ..model import Mark
 from ..saying import say
@@ -279,7 +280,12 @@ class Tracker:
             self.failed(hook)
 
     def failed(self, hook: str) -> None:
-        """Count and log the exception that is being handled; raise it again under our own tests."""
+        """Count and log the exception that is being handled; raise it again under our own tests.
+
+        And where it is none of ours: see `border`.
+        """
+        if is_foreign(sys.exception()):
+            raise
         self.internal_errors[hook] += 1
         path = os.environ.get("SESSIONWATCH_INTERNAL_ERRORS")
         if path:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from ..border import settle
 from ..patching import unseen
+from . import scope as units
 from .naming import NO_ROUTE, asgi_handler, asgi_route, method_of
 from .scope import FrameworkUnit, Sessions, Unit, are_answers_heard, failed, process_ends
 
@@ -34,18 +36,35 @@ class UnitOfWorkMiddleware:
         self.route = route
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope.get("type") not in ("http", "websocket"):
-            await self.app(scope, receive, _lifespan(scope, send))
-            return
-        unit = request(scope, self.route)
         try:
-            with unit:
-                await self.app(scope, receive, _answering(unit.unit, send))
+            await serve(self.app, scope, receive, send, self.route)
         except BaseException as error:
             unseen(error)
             raise
+
+
+async def serve(app: App, scope: Scope, receive: Any, send: Any, route: Callable[[Scope], str | None]) -> None:
+    """Call the application in a unit."""
+    original, called = app, False
+    try:
+        if scope.get("type") not in ("http", "websocket"):
+            sending = _lifespan(scope, send)
+            called = True
+            await original(scope, receive, sending)
+            return
+        unit = request(scope, route)
+        try:
+            with unit:
+                sending = _answering(unit.unit, send)
+                called = True
+                await original(scope, receive, sending)
         finally:
             unit.end()
+    except BaseException as crossed:
+        late = settle(crossed, original, units, "an ASGI application", called)
+        if late is None:
+            raise
+        await late.awaited(scope, receive, send)
 
 
 def _lifespan(scope: Scope, send: Any) -> Any:
@@ -105,18 +124,16 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         async def __call__(self: Any, scope: Scope, receive: Any, send: Any) -> None:  # noqa: N807
-            if not is_active() or scope.get("type") not in ("http", "websocket"):
-                await original(self, scope, receive, _lifespan(scope, send))
-                return
-            unit = request(scope)
             try:
-                with unit:
-                    await original(self, scope, receive, _answering(unit.unit, send))
-            except BaseException as error:
-                unseen(error)
-                raise
-            finally:
-                unit.end()
+                if is_active():
+                    await serve(original.__get__(self), scope, receive, send, asgi_route)
+                else:
+                    await original(self, scope, receive, send)
+            except BaseException as crossed:
+                late = settle(crossed, original, units, "an ASGI application", called=False)
+                if late is None:
+                    raise
+                await late.awaited(self, scope, receive, send)
 
         return __call__
 
@@ -129,17 +146,24 @@ def wrap_background(attribute: str) -> Callable[[Callable[[], bool]], Callable[[
     def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
         def make(original: Any) -> Any:
             async def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-                if not is_active():
-                    return await original(self, *args, **kwargs)
-                unit = FrameworkUnit("task", f"background task {_called(self, attribute)}")
+                called, result = False, None
                 try:
-                    with unit:
+                    if not is_active():
+                        called = True
                         return await original(self, *args, **kwargs)
-                except BaseException as error:
-                    unseen(error)
-                    raise
-                finally:
-                    unit.end()
+                    unit = FrameworkUnit("task", f"background task {_called(self, attribute)}")
+                    try:
+                        with unit:
+                            called = True
+                            result = await original(self, *args, **kwargs)
+                    finally:
+                        unit.end()
+                    return result
+                except BaseException as crossed:
+                    late = settle(crossed, original, units, "a background task", called, result)
+                    if late is None:
+                        raise
+                    return await late.awaited(self, *args, **kwargs)
 
             return __call__
 

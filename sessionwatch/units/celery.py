@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .scope import FrameworkUnit, answers, process_ends
+from .scope import FrameworkUnit, answers, failed, process_ends
 
 __tracebackhide__ = True  # pytest: the story is in the message
+
+
+def _quiet(handler: Callable[..., None]) -> Callable[..., None]:
+    """Celery would log an error of ours as the program's."""
+
+    def quiet(*args: Any, **kwargs: Any) -> None:
+        try:
+            handler(*args, **kwargs)
+        except Exception:
+            failed("a Celery task")
+
+    return quiet
 
 
 def connect(signals: Any) -> Callable[[], None]:
@@ -34,6 +46,7 @@ def connect(signals: Any) -> Callable[[], None]:
     def worker_ends(**_: Any) -> None:
         process_ends(over=True)  # a prefork worker: `os._exit` comes next
 
+    begin, end, answered, worker_ends = map(_quiet, (begin, end, answered, worker_ends))
     signals.task_prerun.connect(begin, weak=False)
     signals.task_postrun.connect(end, weak=False)
     signals.worker_process_shutdown.connect(worker_ends, weak=False)

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..border import settle
 from ..patching import unseen
+from . import scope as units
 from .naming import NO_ROUTE, method_of
 from .scope import FrameworkUnit, Unit, are_answers_heard, current_unit, failed
 
@@ -31,7 +33,11 @@ class UnitOfWorkMiddleware:
         self.route = route
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        return serve(self.app, environ, start_response, self.route)
+        try:
+            return serve(self.app, environ, start_response, self.route)
+        except BaseException as error:
+            unseen(error)
+            raise
 
 
 class Status:
@@ -110,6 +116,29 @@ def serve(
     lodges: bool = False,
 ) -> Iterable[bytes]:
     """Call the application in a unit. ``lodges``: sessions that it leaves open belong to something wider."""
+    original, called, body = app, False, None
+    try:
+        unit, status, starts = _begin(environ, start_response, route, lodges)
+        mine = unit.unit
+        try:
+            with unit:
+                called = True
+                body = original(environ, starts)
+        except BaseException:
+            unit.end()
+            raise
+        return body if mine is None else _lasting(unit, body, status, environ)
+    except BaseException as crossed:
+        late = settle(crossed, original, units, "a WSGI application", called, body)
+        if late is None:
+            raise
+        return late(environ, start_response)  # type: ignore[no-any-return]
+
+
+def _begin(
+    environ: Environ, start_response: Any, route: Callable[[Environ], str | None], lodges: bool
+) -> tuple[FrameworkUnit, Status, Any]:
+    """The unit of a request, its answer's status, and the ``start_response`` that notes it."""
     method = method_of(environ.get("REQUEST_METHOD"))
 
     def name() -> str | None:
@@ -121,16 +150,13 @@ def serve(
     mine, status = unit.unit, Status()
     if mine is not None:
         mine.lodges = lodges
-    try:
-        with unit:
-            body = app(environ, start_response if mine is None else status.noting(start_response))
-    except BaseException as error:
-        unit.end()
-        unseen(error)
-        raise
-    if mine is None:
-        return body
-    mine.request = None  # the call has returned: what comes now in this thread is another request
+    return unit, status, start_response if mine is None else status.noting(start_response)
+
+
+def _lasting(unit: FrameworkUnit, body: Iterable[bytes], status: Status, environ: Environ) -> Iterable[bytes]:
+    """The body, which ends the unit where it ends itself."""
+    if unit.unit is not None:
+        unit.unit.request = None  # the call has returned: what comes now in this thread is another request
     if isinstance(body, (list, tuple, bytes)) or _is_file(body, environ):
         unit.end()
         return body
@@ -152,14 +178,16 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def __call__(self: Any, environ: Environ, start_response: Any) -> Any:  # noqa: N807
-            if not is_active():
-                return original(self, environ, start_response)
             try:
+                if not is_active():
+                    return original(self, environ, start_response)
                 lodges = _in_a_wider_context(self, environ)
                 return serve(original.__get__(self), environ, start_response, lambda environ: None, lodges)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, units, "a WSGI application", called=False)
+                if late is None:
+                    raise
+                return late(self, environ, start_response)
 
         return __call__
 
@@ -185,16 +213,18 @@ def wrap_dispatch(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def full_dispatch_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_active():
-                try:
-                    _name()
-                except Exception:
-                    failed("Flask.full_dispatch_request")
             try:
+                if is_active():
+                    try:
+                        _name()
+                    except Exception:
+                        failed("Flask.full_dispatch_request")
                 return original(self, *args, **kwargs)
-            except BaseException as error:
-                unseen(error)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, units, "Flask.full_dispatch_request")
+                if late is None:
+                    raise
+                return late(self, *args, **kwargs)
 
         return full_dispatch_request
 

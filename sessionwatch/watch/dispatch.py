@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from .. import rules
+from ..border import is_foreign
 from ..config import Config
 from ..hooks.errors import RAISED
 from ..model import LOADED_VALUES, Evidence, Finding, FindingError, Options, Rule
@@ -67,10 +68,16 @@ class Dispatch:
         return raised
 
     def _drop(self, rule: Rule) -> None:
+        try:
+            self.tracker.failed(f"rule {rule.slug}")  # raises what is none of ours: the rule stays
+        finally:
+            if not is_foreign(sys.exception()):
+                self._let_go(rule)
+
+    def _let_go(self, rule: Rule) -> None:
         for kind, handlers in self._handlers.items():
             self._handlers[kind] = [handler for handler in handlers if handler[0] is not rule]
         self.config.origins[f"rules.{rule.slug}"] = "dropped after an internal error"
-        self.tracker.failed(f"rule {rule.slug}")
 
     def _found(self, finding: Finding, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
         finding.mode = self.config.mode
