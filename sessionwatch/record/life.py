@@ -309,10 +309,12 @@ class SessionRecord(_Life):
         return (self.finished or perf_counter()) - self.started
 
     def __del__(self) -> None:
-        if self.closed_how is None and not sys.is_finalizing():
-            tracker = self.tracker
-            if tracker is not None:
-                tracker.collected(self)
+        try:
+            if self.closed_how is None and not sys.is_finalizing() and self.tracker is not None:
+                self.tracker.collected(self)
+        except Exception:
+            if hasattr(self, "muted"):  # else it is half made: an exception broke off its beginning
+                self.tracker.failed("collected")
 
 
 class PastSession(_Life):

@@ -1,0 +1,247 @@
+"""Fault injection: each function of ours below a hook or a listener fails in turn, and the host notices nothing.
+
+    python -m tests.host.faults                      every mode, every error
+    python -m tests.host.faults log RuntimeError     one of each, as CI does
+
+A host program of right and wrong use is run bare, then watched once to learn which functions of ours it reaches, and
+then once for each of them, made to raise. What the program does and gets has to be as bare; at least one internal error
+has to be counted.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import pkgutil
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from sqlalchemy import create_engine, select, text, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session, make_transient, scoped_session, sessionmaker
+from sqlalchemy.orm.exc import DetachedInstanceError
+
+import sessionwatch
+from sessionwatch.model import MODES, Mode
+from tests.programs.shop import Base, Item, Order
+
+ERRORS: tuple[type[Exception], ...] = (RuntimeError, RecursionError, MemoryError)
+# What runs below a hook. Not what users call, nor what only an installation runs, nor the guard itself.
+BELOW = ("hooks", "record", "rules", "frames", "units")
+GUARD = frozenset({
+    "__del__", "settle", "stops", "is_foreign", "failed", "guarded", "by_collector", "_report", "say", "make",
+    "install", "listen",
+    "live_sessions",  # asked by installations, too
+})  # fmt: skip
+
+
+class Host:
+    """The program: what it did and got, in words."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+        self.engine = create_engine("sqlite://")
+        Base.metadata.create_all(self.engine)
+
+    def run(self) -> list[object]:
+        for part in (self.right, self.detached, self.lost, self.errors, self.registry, self.merges, self.loads):
+            try:
+                part()
+            except Exception as error:
+                self.said.append(f"{part.__name__}: {type(error).__mro__[-4].__name__}")
+        gc.collect()
+        with Session(self.engine) as session:
+            self.said.append(session.scalars(select(Order.status).order_by(Order.id)).all())
+        self.engine.dispose()
+        return self.said
+
+    def right(self) -> None:
+        with Session(self.engine) as session, session.begin():
+            session.add_all([Order(status="a"), Order(status="b"), Order(status="c")])
+        with Session(self.engine) as session:
+            order = session.get_one(Order, 1)
+            with session.begin_nested():
+                order.status = "changed"
+            session.execute(update(Order).values(status="all").where(Order.id == 2))
+            session.commit()
+            self.said.append(order.status)
+            session.expire_all()
+            session.refresh(order)
+            session.rollback()
+
+    def detached(self) -> None:
+        with Session(self.engine) as session:
+            order = session.get_one(Order, 1)
+        self.said.append(order.status)
+        order.status = "never"
+        try:
+            self.said.append(len(order.items))
+        except DetachedInstanceError:
+            self.said.append("detached")
+        make_transient(order)
+
+    def lost(self) -> None:
+        session = Session(self.engine)
+        session.add(Order(status="lost"))
+        session.flush()
+        session.close()
+        session = Session(self.engine)
+        session.execute(text("insert into orders (status) values ('dropped')"))
+        del session
+
+    def errors(self) -> None:
+        session = Session(self.engine)
+        with suppress(SQLAlchemyError):
+            session.execute(text("insert into nowhere values (1)"))
+        self.said.append(session.scalar(text("select 1")))
+        session.add(Order(id=1, status="again"))
+        try:
+            session.commit()
+        except IntegrityError:
+            self.said.append("refused")
+        session.rollback()
+        session.close()
+
+    def registry(self) -> None:
+        registry = scoped_session(sessionmaker(self.engine))
+        registry.add(Order(status="d"))
+        registry.commit()
+        registry.remove()
+        session = registry()
+        with session.no_autoflush:
+            session.expunge_all()
+        session.delete(session.get_one(Order, 4))
+        session.flush()
+        registry.remove()
+
+    def merges(self) -> None:
+        with Session(self.engine, expire_on_commit=False) as first:
+            order = first.get_one(Order, 2)
+            first.expunge(order)
+        order.status = "merged"
+        with Session(self.engine) as second:
+            self.said.append(second.merge(order).status)
+            second.commit()
+        with Session(self.engine) as third:
+            third.add(order)
+            third.bulk_save_objects([Order(status="bulk")])
+            third.commit()
+
+    def loads(self) -> None:
+        with Session(self.engine) as session:
+            session.add_all([Item(order_id=number) for number in (1, 2, 3)])
+            session.commit()
+            self.said.append([len(order.items) for order in session.scalars(select(Order).order_by(Order.id))])
+
+
+def modules() -> Iterator[types.ModuleType]:
+    for part in BELOW:
+        package = importlib.import_module(f"sessionwatch.{part}")
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield importlib.import_module(found.name)
+
+
+def functions() -> dict[types.CodeType, str]:
+    """Plain functions and methods of ours, by their code."""
+    found: dict[types.CodeType, str] = {}
+    for module in modules():
+        owners = [module, *(one for one in vars(module).values() if isinstance(one, type))]
+        for owner in owners:
+            for name, one in vars(owner).items():
+                function = one.fget if isinstance(one, property) else getattr(one, "__wrapped__", one)
+                if not isinstance(function, types.FunctionType) or function.__module__ != module.__name__:
+                    continue
+                if name not in GUARD and not name.startswith(("patch_", "_make")):
+                    found[function.__code__] = f"{module.__name__}.{function.__qualname__}"
+    return found
+
+
+@contextmanager
+def reached(codes: dict[types.CodeType, str]) -> Iterator[set[types.CodeType]]:
+    """Those of the functions that run in the block, below code that is not ours."""
+    seen: set[types.CodeType] = set()
+
+    def profile(frame: types.FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in codes:
+            seen.add(frame.f_code)
+
+    sys.setprofile(profile)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
+def failing(code: types.CodeType, owners: list[types.FunctionType], error: type[Exception]) -> Iterator[None]:
+    """The function with that code raises, wherever it is kept: its code is another one for the length of the block."""
+    raising = _raising(error, code)
+    changed = [function for function in owners if function.__code__ is code]
+    for function in changed:
+        function.__code__ = raising
+    try:
+        yield
+    finally:
+        for function in changed:
+            function.__code__ = code
+
+
+def _raising(error: type[Exception], code: types.CodeType) -> types.CodeType:
+    free = ", ".join(code.co_freevars)
+    lines = [f"def outer({free}):"] if free else ["def outer():"]
+    lines += ["    def fails(*args, **kwargs):", *(f"        {name}" for name in code.co_freevars)]
+    lines += ["        import sys; sys.__dict__['faults'].append(1)"]
+    lines += [f"        raise {error.__name__}('a fault of ours')", "    return fails"]
+    names: dict[str, Any] = {}
+    exec("\n".join(lines).replace("        \n", ""), names)
+    return names["outer"](*code.co_freevars).__code__  # type: ignore[no-any-return]
+
+
+def check(mode: Mode, error: type[Exception], say: Callable[[str], object] = print) -> list[str]:
+    """What went wrong: for each function, the difference to bare, or that nothing was counted."""
+    codes = functions()
+    bare = Host().run()
+    with sessionwatch.watching(mode, log=False, rules=quiet(mode)), reached(codes) as seen:
+        plain = Host().run()
+    if plain != bare:
+        return [f"without a fault: {plain} instead of {bare}"]
+    owners = [one for one in gc.get_objects() if isinstance(one, types.FunctionType) and one.__code__ in seen]
+    wrong, raised = [], 0
+    logging.getLogger("sessionwatch").setLevel(logging.CRITICAL)
+    for code in sorted(seen, key=lambda one: codes[one]):
+        with sessionwatch.watching(mode, log=False, rules=quiet(mode)) as watch:
+            watch.tracker.reraise = False
+            sys.__dict__["faults"] = faults = []
+            with failing(code, owners, error):
+                found = Host().run()
+            counted = sum(watch.status()["internal_errors"].values())
+        raised += bool(faults)
+        if found != bare:
+            wrong.append(f"{codes[code]}: {[pair for pair in zip(found, bare, strict=False) if pair[0] != pair[1]]}")
+        elif faults and not counted:  # what is remembered from before is not asked again
+            wrong.append(f"{codes[code]}: nothing counted")
+    logging.getLogger("sessionwatch").setLevel(logging.NOTSET)
+    say(f"{mode}, {error.__name__}: {raised} of {len(seen)} functions raised, {len(wrong)} wrong")
+    return wrong
+
+
+def quiet(mode: Mode) -> dict[str, Any]:
+    """In strict mode rules would raise, which a host does notice: every rule is on, and none raises."""
+    return {"all": "log"} if mode == "strict" else {}
+
+
+def main(arguments: list[str]) -> int:
+    modes = [mode for mode in MODES if not arguments or mode in arguments]
+    errors = [error for error in ERRORS if not arguments or error.__name__ in arguments]
+    wrong = [line for mode in modes for error in errors for line in check(mode, error)]
+    print(*wrong, sep="\n")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
