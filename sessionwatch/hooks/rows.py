@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sized
 from typing import Any
 
+from ..border import is_foreign
 from .reading import read
 
 _IN_TRANSACTION = 1  # a flag of MySQL's and MariaDB's protocol
@@ -65,20 +66,32 @@ def patch_result(original: Any) -> Any:
     """
 
     def _setup_dml_or_text_result(self: Any) -> Any:
-        if self.isinsert:
-            try:
-                self._sessionwatch_rows = self.cursor.rowcount
-            except Exception:
-                self._sessionwatch_rows = None
+        try:
+            if self.isinsert:
+                self._sessionwatch_rows = _counted(self.cursor)
+        except BaseException:  # none of ours
+            original(self)
+            raise
         return original(self)
 
     return _setup_dml_or_text_result
 
 
+def _counted(cursor: Any) -> Any:
+    try:
+        return cursor.rowcount
+    except Exception as error:
+        if is_foreign(error):
+            raise
+        return None
+
+
 def _rowcount(context: Any, result: Any) -> int | None:
     try:
         rows = context._sessionwatch_rows if context.isinsert else result.rowcount
-    except Exception:  # a cursor that is closed already
+    except Exception as error:  # a cursor that is closed already
+        if is_foreign(error):
+            raise
         return None
     return rows if isinstance(rows, int) and rows >= 0 else None
 
@@ -87,7 +100,9 @@ def has_result(context: Any) -> bool:
     """Whether a statement brings rows."""
     try:
         return context.cursor.description is not None
-    except Exception:
+    except Exception as error:
+        if is_foreign(error):
+            raise
         return True
 
 
