@@ -136,19 +136,16 @@ def patch_collection(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
-            error = None
-            if tracker.active:
-                try:
-                    error = asked(self, sys._getframe(1))
-                except Exception:
-                    tracker.failed("the query of a collection")
-            if error is not None:
-                raise error
             try:
+                error = asked(self, sys._getframe(1)) if tracker.active else None
+                if error is not None:
+                    raise error
                 return original(self, *args, **kwargs)
-            except BaseException as failure:
-                unseen(failure)
-                raise
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "the query of a collection")
+                if late is None:
+                    raise
+                return late(self, *args, **kwargs)
 
         return ask
 
