@@ -55,19 +55,22 @@ class Installation:
             _note(self._settings["folder"], event="failed", error=f"{type(error).__name__}: {error}")
 
     def without_orm(self, module: Any) -> None:
-        """A program may never import the ORM: then the first engine is the sign."""
+        """A program may never import the ORM: then the first connection of an engine is the sign.
+
+        Not the engine's making: `create_engine()` reads the names of the parameters of its ``__init__``.
+        """
         engine = module.Engine
-        original = engine.__init__
+        original = engine.connect
 
         @functools.wraps(original)
-        def __init__(this: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            if vars(engine).get("__init__") is __init__:
-                engine.__init__ = original
+        def connect(this: Any, *args: Any, **kwargs: Any) -> Any:
+            if vars(engine).get("connect") is connect:
+                engine.connect = original
             with contextlib.suppress(ImportError):
                 importlib.import_module("sqlalchemy.orm")  # of which we hear
-            original(this, *args, **kwargs)
+            return original(this, *args, **kwargs)
 
-        engine.__init__ = __init__
+        engine.connect = connect
 
 
 def _halfway(name: str, loaded: object) -> bool:

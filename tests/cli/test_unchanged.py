@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -310,3 +311,17 @@ def test_program_without_sqlalchemy_is_left_alone(place: Place) -> None:
     outcome = place.sessionwatch("run", "job.py")
     assert (outcome.status, outcome.out) == (0, "[]\n")
     assert outcome.err == "sessionwatch: no findings (no process imported sqlalchemy.orm)\n"
+
+
+def test_engines_take_their_arguments(tmp_path: Path) -> None:
+    """``create_engine()`` reads the parameters of the engine's class, in a program that imports no ORM, too."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from sqlalchemy import create_engine, text\n"
+        "engine = create_engine('sqlite://', echo=False, logging_name='shop', hide_parameters=True)\n"
+        "with engine.connect() as connection:\n"
+        "    print(connection.scalar(text('SELECT 42')))\n"
+    )
+    command = [sys.executable, "-m", "sessionwatch", "run", str(program)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
