@@ -62,7 +62,7 @@ class Sharing:
     def _ends(self, original: Any, ending: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
         def end(dbapi_connection: Any) -> Any:
             try:
-                if self.tracker.active:
+                if self.tracker.active and _concerns_others(sys._getframe(1).f_locals.get("self")):
                     with self.tracker.guarded("Dialect.do_rollback"):
                         ending(dbapi_connection, sys._getframe(1))
                 return original(dbapi_connection)
@@ -94,6 +94,16 @@ class Sharing:
             vars(dialect).pop("do_commit", None)
         self._dialects.clear()
         self._known.clear()
+
+
+def _concerns_others(acting: Any) -> bool:
+    """Whether some session has uncommitted writes, and none on the connection that asks: nearly never."""
+    own = id(acting)
+    for session in live_sessions():
+        record = session.__dict__.get(KEY)
+        if record is not None and record.levels and own not in record.owned and any(record.levels):
+            return True
+    return False
 
 
 def _acting(frame: FrameType) -> tuple[Any, str]:
