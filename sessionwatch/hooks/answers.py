@@ -19,7 +19,7 @@ from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import Unit, on_answer, on_unit_end
 from .reading import read, session_of
-from .writes import left_behind
+from .writes import left_behind, written
 
 __tracebackhide__ = True  # pytest: the story is in the message
 
@@ -88,6 +88,6 @@ def after_commit(session: Any) -> None:
         return
     late = record.unit.late
     late.pop(record.number, None)
-    stored = {write.subject for write in left_behind(record)}
+    stored = {write.subject for write in written(record)}
     for number in [number for number, event in late.items() if stored & {write.subject for write in event.writes}]:
         late.pop(number, None)

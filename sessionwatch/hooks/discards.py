@@ -22,13 +22,10 @@ from ..record.parts import Write
 from ..record.tracker import KEY, Tracker
 from .failures import Failure, is_handled
 from .reading import read, session_of
-from .writes import _mapper_of, left_behind, pending, summarised
+from .writes import _mapper_of, pending, summarised, written
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
-_DEEP = 12  # functions of the user's that are remembered of a first write
-
-Origin = tuple[tuple[CodeType, ...], Mark]  # whose first write it was, innermost first, and where
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -43,10 +40,10 @@ class Discard:
     writes: tuple[Write, ...]
 
 
-def origin(frame: FrameType) -> Origin:
-    """Who writes first in a transaction."""
-    frames = callsite.user_frames(frame, _DEEP)
-    return tuple(outer.f_code for outer in frames), callsite.mark(frame)
+def codes_of(first: Mark) -> tuple[CodeType, ...]:
+    """The functions that a first write came through, innermost first, as far as they were kept."""
+    place = first.site
+    return () if place is None else (place.code, *(caller.code for caller in getattr(place, "callers", ())))
 
 
 def unflushed(record: SessionRecord, failure: Failure, context: Any) -> None:
@@ -86,7 +83,8 @@ def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
 def discard(record: SessionRecord, failure: Failure, frame: FrameType) -> Discard | None:
     """What the rollback takes along of the callers of the function that handles the error; None if nothing."""
     error = failure.error()
-    codes, first = record.origin
+    first = record.origin
+    codes = codes_of(first)
     if error is None or not is_handled(failure):
         return None
     passed = set(_frames(error))
@@ -138,7 +136,7 @@ def after_commit(tracker: Tracker) -> Callable[[Any], None]:
             return
         found, record.discarded = record.discarded, None
         with tracker.guarded("after_commit"):
-            again = {write.subject: write.count for write in left_behind(record)}
+            again = {write.subject: write.count for write in written(record)}
             lost = tuple(write for write in found.writes if not _written_again(write, again))
             if lost:
                 event = DiscardedWrites(

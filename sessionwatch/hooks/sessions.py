@@ -23,7 +23,6 @@ from ..record.events import SessionReused
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
-from .discards import origin
 from .reading import read
 from .registries import lent_again
 
@@ -105,7 +104,7 @@ def patch_add(tracker: Tracker, originating: bool = False) -> Callable[[Any], An
                     try:
                         record.added = called(callsite.mark(sys._getframe(1)))
                         if originating and record.origin is None:
-                            record.origin = origin(sys._getframe(1))
+                            record.origin = record.added
                     except Exception:
                         tracker.failed("Session.add")
             except BaseException as crossed:

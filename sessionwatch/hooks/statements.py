@@ -12,6 +12,7 @@ from typing import Any
 
 from ..border import settle
 from ..frames import callsite, whereabouts
+from ..frames.chain import called
 from ..frames.handed import awaited_at
 from ..model import RawSite
 from ..record.events import Blocked
@@ -20,7 +21,7 @@ from ..record.sql import summary
 from ..record.tracker import KEY, Tracker
 from .answers import commit_failed
 from .connections import Connections
-from .discards import origin, unflushed
+from .discards import unflushed
 from .failures import before_statement, failed
 from .failures import refused as refused_after_failure
 from .forks import inherited
@@ -106,7 +107,7 @@ def patch_execute(
                         ):
                             note(self, record, context, result, place or sys._getframe(1))
                             if originating and record.origin is None and record.levels:
-                                record.origin = origin(sys._getframe(1))
+                                record.origin = called(callsite.marked(place))
                     except Exception:
                         tracker.failed("Connection._exec_context")
                 elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):

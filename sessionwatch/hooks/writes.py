@@ -143,12 +143,17 @@ def uncommitted(session: Any, record: SessionRecord) -> tuple[Write, ...]:
     return tuple(writes)
 
 
+def written(record: SessionRecord) -> list[Write]:
+    """What was sent to the database in the transaction so far, whether or not that has just been committed."""
+    return summarised((entry for level in record.levels for entry in level.values()), record.temporary)
+
+
 def left_behind(record: SessionRecord) -> tuple[Write, ...]:
     """The same for a session that was collected; its own collections are still there."""
     for connection, root in record.within.items():
         if root is not None and not root.is_active:
             _forget(record, connection)
-    writes = summarised((entry for level in record.levels for entry in level.values()), record.temporary)
+    writes = written(record)
     if record.pending and not record.external:
         new, deleted, modified = record.pending
         writes += pending(new, deleted, modified, record)
