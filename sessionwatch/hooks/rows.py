@@ -6,7 +6,7 @@ import gc
 from collections.abc import Sized
 from typing import Any
 
-from ..border import is_foreign
+from ..border import is_foreign, settle
 from .reading import read
 
 _IN_TRANSACTION = 1  # a flag of MySQL's and MariaDB's protocol
@@ -59,6 +59,13 @@ def _returned(context: Any) -> int | None:
     return None
 
 
+class _Silent:
+    """A count that can't be had is none: there is nobody to tell."""
+
+    @staticmethod
+    def failed(hook: str) -> None: ...
+
+
 def patch_result(original: Any) -> Any:
     """``DefaultExecutionContext._setup_dml_or_text_result``: an INSERT's count, before its cursor is closed.
 
@@ -68,22 +75,20 @@ def patch_result(original: Any) -> Any:
     def _setup_dml_or_text_result(self: Any) -> Any:
         try:
             if self.isinsert:
-                self._sessionwatch_rows = _counted(self.cursor)
-        except BaseException:  # none of ours
-            original(self)
-            raise
-        return original(self)
+                try:
+                    self._sessionwatch_rows = self.cursor.rowcount
+                except Exception as error:
+                    if is_foreign(error):
+                        raise
+                    self._sessionwatch_rows = None
+            return original(self)
+        except BaseException as crossed:
+            late = settle(crossed, original, _Silent, "the count of an INSERT")
+            if late is None:
+                raise
+            return late(self)
 
     return _setup_dml_or_text_result
-
-
-def _counted(cursor: Any) -> Any:
-    try:
-        return cursor.rowcount
-    except Exception as error:
-        if is_foreign(error):
-            raise
-        return None
 
 
 def _rowcount(context: Any, result: Any) -> int | None:
@@ -130,7 +135,9 @@ def driver_is_idle(connection: Any) -> bool:
         return False
     try:
         return not _in_transaction(driver)
-    except Exception:  # closed, or of another kind than its names say
+    except Exception as error:  # closed, or of another kind than its names say
+        if is_foreign(error):
+            raise
         return False
 
 
