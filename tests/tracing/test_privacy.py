@@ -25,7 +25,7 @@ from sqlalchemy.exc import DatabaseError, InvalidRequestError, MissingGreenlet, 
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.exc import DetachedInstanceError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 import sessionwatch
 from sessionwatch import FindingError, rules
@@ -34,6 +34,7 @@ from sessionwatch.units.asgi import UnitOfWorkMiddleware
 from sessionwatch.watch.watch import Watch
 from tests.rules.clock import Clock
 from tests.rules.test_cross_task import held
+from tests.services import POSTGRESQL
 from tests.tracing.conftest import Installer
 from tests.tracing.otel import Otel
 
@@ -207,10 +208,12 @@ def blocking_io(engine: Engine, shape: int) -> None:
 
 def split_unit_of_work(engine: Engine, shape: int) -> None:
     with sessionwatch.unit_of_work("both"):
-        for _ in range(2):
-            with Session(engine) as session:
-                session.add(Pet(name=canary(shape)))
-                session.commit()
+        with Session(engine) as session:
+            session.add(Pet(name=canary(shape)))
+            session.commit()
+        with Session(engine) as session:
+            session.add(Pet(name=canary(shape)))
+            session.commit()
 
 
 def long_session(engine: Engine, shape: int) -> None:
@@ -245,6 +248,58 @@ def cross_process(engine: Engine, shape: int) -> None:
         gone(engine)
     finally:
         watch.tracker.forked = 0.0
+
+
+def foreign_loop(engine: Engine, shape: int) -> None:
+    database = create_async_engine(POSTGRESQL.url().set(drivername="postgresql+asyncpg"))
+
+    async def ask() -> None:
+        async with AsyncSession(database) as session:
+            await session.execute(text("SELECT CAST(:p AS TEXT)"), {"p": canary(shape).replace("\0", "")})
+
+    for _ in range(2):
+        with contextlib.suppress(RuntimeError, DatabaseError):
+            asyncio.run(ask())
+
+
+def shared_connection(engine: Engine, shape: int) -> None:
+    static = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(static)
+    session = Session(static)
+    session.add(Pet(name=canary(shape)))
+    session.flush()
+    with Session(static) as other:
+        other.scalars(select(Pet)).all()
+    session.close()
+
+
+def late_commit(engine: Engine, shape: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with Session(engine) as session:
+            session.add(Owner(email=f"{canary(shape)} {shape}", name=canary(shape)))
+            await send({"type": "http.response.start", "status": 201, "headers": []})
+            await send({"type": "http.response.body", "body": CORE.encode()})
+            session.commit()
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": f"/owners/{CORE}", "raw_path": b"", "headers": []}
+    with contextlib.suppress(DatabaseError):
+        asyncio.run(UnitOfWorkMiddleware(app)(scope, None, send))  # type: ignore[arg-type]
+
+
+def discarded_writes(engine: Engine, shape: int) -> None:
+    def ensure(session: Session) -> None:
+        try:
+            session.add(Owner(email=f"{canary(shape)} {shape}", name=canary(shape)))
+            session.flush()
+        except DatabaseError:
+            session.rollback()
+
+    with Session(engine) as session:
+        session.add(Pet(name=canary(shape)))
+        ensure(session)
+        session.commit()
 
 
 def untracked_mutation(engine: Engine, shape: int) -> None:
@@ -304,6 +359,10 @@ MISTAKES: dict[str, Callable[[Engine, int], None]] = {
     "long-session": long_session,
     "swallowed-error": swallowed_error,
     "cross-process": cross_process,
+    "foreign-loop": foreign_loop,
+    "shared-connection": shared_connection,
+    "late-commit": late_commit,
+    "discarded-writes": discarded_writes,
     "untracked-mutation": untracked_mutation,
     "boundary": boundary,
     "config": config,
