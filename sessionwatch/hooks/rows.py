@@ -130,10 +130,13 @@ def _is_waiting(context: Any) -> bool:
 
 def driver_is_idle(connection: Any) -> bool:
     """Whether the driver's connection is in no transaction: somebody has ended it there. False if it does not say."""
-    driver = getattr(read.lent(connection), "driver_connection", None)
+    fairy = read.lent(connection)
+    driver = getattr(fairy, "driver_connection", None)
     if driver is None:
         return False
     try:
+        if not getattr(read.pooled(fairy), "in_use", True):  # its user is being collected: the pool was faster to undo
+            return False
         return not _in_transaction(driver)
     except Exception as error:  # closed, or of another kind than its names say
         if is_foreign(error):

@@ -243,7 +243,8 @@ def test_takes_over_and_hands_back(instrumentor: SessionwatchInstrumentor, otel:
 def test_above_a_run(withdrawn: bool, instrumentor: SessionwatchInstrumentor, shop: Engine) -> None:
     """Where `sessionwatch run`, the instrumentor and the program install, one is in place, and all are handed back."""
     before, heard = dict(vars(Session)), []
-    run = installation.install(gives_way=True, log=False, sink=lambda finding, first: heard.append(finding.rule))
+    run = installation.install(gives_way=True, log=False)
+    run.subscribe(lambda finding, first: heard.append(finding.rule))
     instrumentor.instrument()
     with sessionwatch.watching("log", log=False) as own:
         lose(shop)
