@@ -12,31 +12,31 @@ from types import CodeType, FrameType
 
 from ..model import Called, Mark, RawSite, Site
 from . import callsite
-from .callsite import STOP, USER
+from .callsite import STOP, USER, _new
 
 LIMIT = 12  # frames of the user's
 _FAR = 100  # frames of anybody's, around a place that is noted early
-_keeps = False
+keeps = False
 
 
 def keep(on: bool) -> None:
     """Whether places that are noted early keep the frames around them."""
-    global _keeps
-    _keeps = on
+    global keeps
+    keeps = on
 
 
 def called(mark: Mark) -> Mark:
     """A mark that was taken just now, with the frames around its place."""
-    if _keeps and mark.site is not None:
+    if keeps and mark.site is not None:
         callers = around(mark.site.code, sys._getframe(1))
         if callers:
-            return mark._replace(site=_with(mark.site, callers))
+            return _new(Mark, (_with(mark.site, callers), mark.thread, mark.task))
     return mark
 
 
 def opened(code: CodeType | None, frame: FrameType) -> tuple[RawSite, ...]:
     """The frames around one that opens a session."""
-    return around(code, frame) if _keeps and code is not None else ()
+    return around(code, frame) if keeps and code is not None else ()
 
 
 def with_callers(mark: Mark, callers: tuple[RawSite, ...]) -> Mark:
@@ -45,7 +45,7 @@ def with_callers(mark: Mark, callers: tuple[RawSite, ...]) -> Mark:
 
 
 def _with(place: RawSite, callers: tuple[RawSite, ...]) -> Called:
-    found = Called(*place)
+    found = _new(Called, place)
     found.callers = callers
     return found
 
@@ -57,22 +57,26 @@ def around(code: CodeType, frame: FrameType | None) -> tuple[RawSite, ...]:
     found: list[RawSite] = []
     while left:
         left -= 1
-        if frame is None:
+        try:
+            if inside:
+                while frame.f_code is not code:  # type: ignore[union-attr]
+                    frame = frame.f_back  # type: ignore[union-attr]
+                inside = False
+            else:
+                while (file := frame.f_code.co_filename) in passed:  # type: ignore[union-attr]
+                    frame = frame.f_back  # type: ignore[union-attr]
+                kind = USER if file in users else callsite.kind_of(frame)  # type: ignore[arg-type]
+                if kind == USER:
+                    found.append(_new(RawSite, (frame.f_code, frame.f_lasti)))  # type: ignore[union-attr]
+                    if file != path or len(found) == LIMIT:
+                        break
+                elif kind == STOP:
+                    break
+            frame = frame.f_back  # type: ignore[union-attr]
+        except AttributeError:  # the outermost one's f_back is None
             current, frame = callsite.outer_greenlet(current)
             if frame is None:
                 break
-        running = frame.f_code
-        if inside:
-            inside = running is not code
-        elif (file := running.co_filename) not in passed:
-            kind = USER if file in users else callsite.kind_of(frame)
-            if kind == USER:
-                found.append(RawSite(running, frame.f_lasti))
-                if file != path or len(found) == LIMIT:
-                    break
-            elif kind == STOP:
-                break
-        frame = frame.f_back
     return tuple(found)
 
 

@@ -81,13 +81,9 @@ def _commits(frame: FrameType) -> bool:
     )
 
 
-def after_commit(session: Any) -> None:
+def stored(record: SessionRecord, late: dict[int, LateCommit]) -> None:
     """A commit that succeeds after one that failed stores what was promised."""
-    record = getattr(session, KEY, None)
-    if record is None or record.unit is None or not record.unit.late or session.in_nested_transaction():
-        return
-    late = record.unit.late
     late.pop(record.number, None)
-    stored = {write.subject for write in written(record)}
-    for number in [number for number, event in late.items() if stored & {write.subject for write in event.writes}]:
+    subjects = {write.subject for write in written(record)}
+    for number in [number for number, event in late.items() if subjects & {write.subject for write in event.writes}]:
         late.pop(number, None)

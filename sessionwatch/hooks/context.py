@@ -41,6 +41,7 @@ class Listener:
     makes: Kinds
     make: Callable[[Context], Callable[..., None]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    bordered: bool = False  # has the border's handler inside: a function around it would cost each session
 
 
 @dataclass(slots=True, eq=False, repr=False)

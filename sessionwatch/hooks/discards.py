@@ -58,11 +58,9 @@ def unflushed(record: SessionRecord, failure: Failure, context: Any) -> None:
         failure.subject = mapper.class_.__name__ if mapper is not None else None
 
 
-def after_rollback(session: Any) -> None:
+def keep(record: SessionRecord) -> None:
     """Keep what was written until it is known whose it was. A failed flush has rolled back before the program does."""
-    record = getattr(session, KEY, None)
-    if record is not None and record.origin is not None and not session.in_nested_transaction():
-        record.dropped = [entry for level in record.levels for entry in level.values()]
+    record.dropped = [entry for level in record.levels for entry in level.values()]
 
 
 def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
@@ -124,34 +122,23 @@ def _others(record: SessionRecord, failure: Failure) -> tuple[Write, ...]:
     return tuple(write for write in (*found, *waiting.values()) if write.count != 0)
 
 
-def after_commit(tracker: Tracker) -> Callable[[Any], None]:
+def committed(tracker: Tracker, record: SessionRecord, found: Discard, frame: FrameType) -> None:
     """The session commits after such a rollback: the caller's part is missing, unless it was written again."""
-
-    def listener(session: Any) -> None:
-        record = getattr(session, KEY, None)
-        if record is None or session.in_nested_transaction():
-            return
-        record.origin = None
-        if record.discarded is None:
-            return
-        found, record.discarded = record.discarded, None
-        with tracker.guarded("after_commit"):
-            again = {write.subject: write.count for write in written(record)}
-            lost = tuple(write for write in found.writes if not _written_again(write, again))
-            if lost:
-                event = DiscardedWrites(
-                    record,
-                    found.function,
-                    found.statement,
-                    found.rolled_back,
-                    found.failed,
-                    found.first,
-                    callsite.mark(sys._getframe(1)),
-                    lost,
-                )
-                record.waiting = tracker.emit(event, record.allowances) or record.waiting
-
-    return listener
+    record.discarded = None
+    again = {write.subject: write.count for write in written(record)}
+    lost = tuple(write for write in found.writes if not _written_again(write, again))
+    if lost:
+        event = DiscardedWrites(
+            record,
+            found.function,
+            found.statement,
+            found.rolled_back,
+            found.failed,
+            found.first,
+            callsite.mark(frame),
+            lost,
+        )
+        record.waiting = tracker.emit(event, record.allowances) or record.waiting
 
 
 def _written_again(write: Write, again: dict[str, int | None]) -> bool:

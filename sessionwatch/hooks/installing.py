@@ -54,7 +54,9 @@ def install(context: Context) -> contextlib.ExitStack:
                 stack.callback(patch(owner, hook.place.spelled()[2], hook.make(context)))
         for listener in LISTENERS:
             if context.wants(*listener.makes):
-                function = guarded(listener.make(context), context.tracker, listener.name)
+                function = listener.make(context)
+                if not listener.bordered:
+                    function = guarded(function, context.tracker, listener.name)
                 stack.callback(listen(Session, listener.name, function, **listener.options))
         for follower in FOLLOWERS:
             if context.wants(*follower.makes):

@@ -17,9 +17,9 @@ from sqlalchemy import pool as pools
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
-from ..border import settle
+from ..border import settle, stops
 from ..record.tracker import KEY, MANY, Queue, Tracker, queue
-from .patch import guarded, listen
+from .patch import listen
 from .reading import read, waiting
 
 COUNT, MAX, PENDING, TIMEOUTS = (
@@ -213,10 +213,11 @@ def follow(kept: Pools) -> Callable[[], None]:
             if lent is not None:  # else it went out before the installation
                 since, stats = lent
                 stats.uses.append(perf_counter() - since)
-        except Exception:
-            kept.tracker.failed("the return of a connection")
+        except BaseException as crossed:
+            if stops(crossed, kept.tracker, "the return of a connection"):
+                raise
 
-    undo = [listen(Pool, name, guarded(returned, kept.tracker, name)) for name in ("checkin", "detach")]
+    undo = [listen(Pool, name, returned) for name in ("checkin", "detach")]
 
     def stop() -> None:
         for step in undo:

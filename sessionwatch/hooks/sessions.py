@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from ..border import settle
+from ..border import settle, stops
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import SessionReused
@@ -222,9 +222,17 @@ def permanently_closed(session: Any) -> bool:
     return state is not None and state.name == "CLOSED"
 
 
-def flushed(session: Any, flush_context: Any) -> None:
+def after_flush(tracker: Tracker) -> Callable[[Any, Any], None]:
     """Count a flush; what is added from now on is another story."""
-    record = getattr(session, KEY, None)
-    if record is not None:
-        record.flushes += 1
-        record.added = None
+
+    def listener(session: Any, flush_context: Any) -> None:
+        try:
+            record = getattr(session, KEY, None)
+            if record is not None:
+                record.flushes += 1
+                record.added = None
+        except BaseException as crossed:
+            if stops(crossed, tracker, "after_flush"):
+                raise
+
+    return listener

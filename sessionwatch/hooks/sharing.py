@@ -35,6 +35,7 @@ class Sharing:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self._dialects: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._calm = 0  # how much had been written when nothing was left uncommitted
         self._known: dict[int, weakref.ref[Any]] = {}  # the pool's record by the id() of the driver's connection
 
     def connected(self, pooled: Any, _: FrameType) -> None:
@@ -48,26 +49,23 @@ class Sharing:
 
     def watch(self, dialect: Any) -> None:
         """Hear of each rollback and commit of this dialect from now on."""
-        if (
-            dialect is None
-            or dialect in self._dialects
-            or "do_rollback" in vars(dialect)
-            or "do_commit" in vars(dialect)
-        ):
+        if dialect is None or "do_rollback" in vars(dialect) or "do_commit" in vars(dialect):
             return
         self._dialects.add(dialect)
         dialect.do_rollback = self._ends(dialect.do_rollback, self._rolls_back)
         dialect.do_commit = self._ends(dialect.do_commit, self._commits)
 
     def _ends(self, original: Any, ending: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
+        tracker = self.tracker
+
         def end(dbapi_connection: Any) -> Any:
             try:
-                if self.tracker.active and _concerns_others(sys._getframe(1).f_locals.get("self")):
-                    with self.tracker.guarded("Dialect.do_rollback"):
+                if tracker.wrote != self._calm and tracker.active and self._concerns_others(sys._getframe(1)):
+                    with tracker.guarded("Dialect.do_rollback"):
                         ending(dbapi_connection, sys._getframe(1))
                 return original(dbapi_connection)
             except BaseException as crossed:
-                late = settle(crossed, original, self.tracker, "Dialect.do_rollback")
+                late = settle(crossed, original, tracker, "Dialect.do_rollback")
                 if late is None:
                     raise
                 return late(dbapi_connection)
@@ -87,6 +85,22 @@ class Sharing:
             record.published = _event("published", record, acting, "committed", frame, written)
             record.end_writes()
 
+    def _concerns_others(self, frame: FrameType) -> bool:
+        """Whether some session has uncommitted writes, and none on the connection that asks: nearly never.
+
+        Where none has any, nobody is asked again until something is written.
+        """
+        written, found, own = self.tracker.wrote, False, 0
+        for session in live_sessions():
+            record = session.__dict__.get(KEY)
+            if record is not None and record.levels and any(record.levels):
+                found, own = True, own or id(frame.f_locals.get("self"))
+                if own not in record.owned:
+                    return True
+        if not found:
+            self._calm = written
+        return False
+
     def forget(self) -> None:
         """Give every dialect its own methods back."""
         for dialect in list(self._dialects):
@@ -94,16 +108,6 @@ class Sharing:
             vars(dialect).pop("do_commit", None)
         self._dialects.clear()
         self._known.clear()
-
-
-def _concerns_others(acting: Any) -> bool:
-    """Whether some session has uncommitted writes, and none on the connection that asks: nearly never."""
-    own = id(acting)
-    for session in live_sessions():
-        record = session.__dict__.get(KEY)
-        if record is not None and record.levels and own not in record.owned and any(record.levels):
-            return True
-    return False
 
 
 def _acting(frame: FrameType) -> tuple[Any, str]:

@@ -106,8 +106,10 @@ def patch_execute(
                             or getattr(context.compiled, "ctes", None)
                         ):
                             note(self, record, context, result, place or sys._getframe(1))
-                            if originating and record.origin is None and record.levels:
-                                record.origin = called(callsite.marked(place))
+                            if record.levels:
+                                tracker.wrote += 1
+                                if originating and record.origin is None:
+                                    record.origin = record.newest or called(callsite.marked(place))
                     except Exception:
                         tracker.failed("Connection._exec_context")
                 elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
@@ -153,7 +155,10 @@ def ran_at(record: SessionRecord, place: RawSite | None) -> RawSite | None:
 def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Any:
     """The place of the transaction's first statement, which may run for long, or fail."""
     try:
-        return record.begins_at(ran_at(record, callsite.site(frame)))
+        place = callsite.site(frame)
+        if place is None or place.code.co_filename not in callsite._users:
+            place = ran_at(record, place)
+        return record.begins_at(place)
     except Exception:
         tracker.failed("Connection._exec_context")
 

@@ -107,6 +107,18 @@ def _begun(context: Context) -> Callable[..., None]:
     return transactions.after_begin(context.tracker, context.wants(Reattached, ChangedTwice), watchdog, sharing)
 
 
+def _transaction_ended(context: Context) -> Callable[..., None]:
+    return transactions.after_transaction_end(context.tracker, context.crossing.ended)
+
+
+def _committed(context: Context) -> Callable[..., None]:
+    return transactions.after_commit(context.tracker, context.wants(SplitCommit))
+
+
+def _rolled_back(context: Context) -> Callable[..., None]:
+    return transactions.after_rollback(context.tracker, context.wants(SplitCommit))
+
+
 def _close(context: Context) -> Callable[[Any], Any]:
     return closing.patch_close(context.tracker)
 
@@ -349,18 +361,15 @@ HOOKS: tuple[Hook, ...] = (
 
 # One row an event for all rules, where several need it: see `transactions`.
 LISTENERS: tuple[Listener, ...] = (
-    Listener("after_begin", EVERY, _begun),
-    Listener("after_transaction_end", EVERY, lambda c: transactions.after_transaction_end(c.tracker, c.crossing.ended)),
+    Listener("after_begin", EVERY, _begun, bordered=True),
+    Listener("after_transaction_end", EVERY, _transaction_ended, bordered=True),
     Listener("before_flush", (ChangedTwice,), lambda c: crossing.before_flush(c.tracker, c.crossing)),
-    Listener("after_flush", EVERY, lambda c: sessions.flushed),
+    Listener("after_flush", EVERY, lambda c: sessions.after_flush(c.tracker), bordered=True),
     Listener("after_flush", SETTINGS, lambda c: settings.after_flush(c.settings)),
-    Listener("before_commit", REFUSED, lambda c: transactions.before_commit(c.tracker)),
-    Listener("after_commit", DISCARDED, lambda c: discards.after_commit(c.tracker)),
-    Listener("after_commit", LATE, lambda c: answers.after_commit),  # before what was written is let go
-    Listener("after_commit", EVERY, lambda c: transactions.after_commit(c.tracker, c.wants(SplitCommit))),
+    Listener("before_commit", REFUSED, lambda c: transactions.before_commit(c.tracker), bordered=True),
+    Listener("after_commit", EVERY, _committed, bordered=True),
     Listener("after_commit", SETTINGS, lambda c: settings.after_commit(c.settings)),
-    Listener("after_rollback", DISCARDED, lambda c: discards.after_rollback),
-    Listener("after_rollback", EVERY, lambda c: transactions.after_rollback(c.tracker, c.wants(SplitCommit))),
+    Listener("after_rollback", EVERY, _rolled_back, bordered=True),
     Listener("after_soft_rollback", DISCARDED, lambda c: discards.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", LATE, lambda c: answers.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", FAILED, lambda c: failures.after_soft_rollback(c.tracker)),

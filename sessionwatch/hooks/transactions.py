@@ -9,12 +9,16 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
+from ..border import stops
 from ..frames import callsite
 from ..model import Mark
 from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import Watchdog
+from .answers import stored
 from .crossing import drop
+from .discards import committed as stored_without
+from .discards import keep
 from .failures import before_commit as failed_before
 from .holding import begun
 from .overlaps import before_commit as somebody_inside
@@ -38,33 +42,33 @@ def after_begin(
     """
 
     def listener(session: Any, transaction: Any, connection: Any) -> None:
-        record = getattr(session, KEY, None)
-        if record is None:
-            return
-        if databases:
-            note_database(record, connection)
-        if transaction.nested:
-            return
-        # KEY; a connection that is kept must not keep the session's record
-        connection._sessionwatch = reference = weakref.ref(record)
-        entry = read.connections(transaction).get(connection)
-        if entry is None:
-            return
-        if entry[3]:  # autoclose: checked out by this session, and so is the commit
-            record.connections += 1
-            record.owned = (*record.owned, id(connection))
-        elif owns(session, entry):
-            record.owned = (*record.owned, id(connection))
-        else:
-            record.external = True
-        if sharing is not None and type(connection.engine.pool) in POOLS:
-            with tracker.guarded("after_begin"):
+        try:
+            record = getattr(session, KEY, None)
+            if record is None:
+                return
+            if databases:
+                note_database(record, connection)
+            if transaction.nested:
+                return
+            # KEY; a connection that is kept must not keep the session's record
+            connection._sessionwatch = reference = weakref.ref(record)
+            entry = read.connections(transaction).get(connection)
+            if entry is None:
+                return
+            if entry[3]:  # autoclose: checked out by this session, and so is the commit
+                record.connections += 1
+                record.owned = (*record.owned, id(connection))
+            elif owns(session, entry):
+                record.owned = (*record.owned, id(connection))
+            else:
+                record.external = True
+            if sharing is not None and type(connection.engine.pool) in POOLS:
                 sharing.watch(connection.engine.dialect)
-        if watchdog is not None and record.owned:
-            try:
+            if watchdog is not None and record.owned:
                 begun(record, reference, watchdog, connection)
-            except Exception:
-                tracker.failed("after_begin")
+        except BaseException as crossed:
+            if stops(crossed, tracker, "after_begin"):
+                raise
 
     return listener
 
@@ -73,18 +77,22 @@ def after_transaction_end(tracker: Tracker, ended: Callable[[Any], None]) -> Cal
     """A transaction or savepoint is over, one way or another. ``ended`` hears of a record at work."""
 
     def listener(session: Any, transaction: Any) -> None:
-        record = getattr(session, KEY, None)
-        if record is None:
-            return
-        if transaction.parent is None:
-            if record.working is not None:
-                ended(record)
-            if record.closed_how is None:
-                record.end_transaction()
-            if record.published is not None:
-                not_committed(tracker, record)
-        elif transaction.nested and record.closed_how is None:
-            record.end_savepoint()
+        try:
+            record = getattr(session, KEY, None)
+            if record is None:
+                return
+            if transaction.parent is None:
+                if record.working is not None:
+                    ended(record)
+                if record.closed_how is None:
+                    record.end_transaction()
+                if record.published is not None:
+                    not_committed(tracker, record)
+            elif transaction.nested and record.closed_how is None:
+                record.end_savepoint()
+        except BaseException as crossed:
+            if stops(crossed, tracker, "after_transaction_end"):
+                raise
 
     return listener
 
@@ -93,15 +101,19 @@ def before_commit(tracker: Tracker) -> Callable[[Any], None]:
     """A commit begins, of the transaction or of a savepoint: of one that somebody is in, or that has failed?"""
 
     def listener(session: Any) -> None:
-        record = getattr(session, KEY, None)
-        if record is None or (record.inside is None and record.failure is None):
-            return
-        frame = sys._getframe(1)
-        error = somebody_inside(tracker, record, frame)
-        if error is None:
-            error = failed_before(tracker, record, frame)
-        if error is not None:
-            raise error
+        try:
+            record = getattr(session, KEY, None)
+            if record is None or (record.inside is None and record.failure is None):
+                return
+            frame = sys._getframe(1)
+            error = somebody_inside(tracker, record, frame)
+            if error is None:
+                error = failed_before(tracker, record, frame)
+            if error is not None:
+                raise error
+        except BaseException as crossed:
+            if stops(crossed, tracker, "before_commit"):
+                raise
 
     return listener
 
@@ -110,28 +122,46 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
     """A commit of the whole transaction; a released savepoint fires this too. ``splitting``: its unit matters."""
 
     def listener(session: Any) -> None:
-        record = getattr(session, KEY, None)
-        if record is None or session.in_nested_transaction():
-            return
-        if record.changes:
-            record.changes = ()  # what was changed stands
         try:
-            written = splitting and any(record.levels)
-            mark = commit_mark(record, sys._getframe(1)) if written or session.expire_on_commit else None
-            if written and mark is not None:
-                committed(tracker, session, record, sys._getframe(1), mark)
-            record.committed = True
-            record.published = None
-            record.ended_by = "committed"
-            record.levels = ()
-            if mark is not None and session.expire_on_commit:
-                record.expired(mark, "by commit()")
-            if record.failure is not None and record.failure.told:
-                record.failure = None  # the transaction is over, and with it an error that was told
-        except Exception:
-            tracker.failed("after_commit")
+            record = getattr(session, KEY, None)
+            if record is None or session.in_nested_transaction():
+                return
+            if record.changes:
+                record.changes = ()  # what was changed stands
+            if record.origin is not None:
+                record.origin = None
+            try:
+                if record.discarded is not None or (record.unit is not None and record.unit.late):
+                    _made_good(tracker, record, sys._getframe(1))
+                written = splitting and any(record.levels)
+                mark = commit_mark(record, sys._getframe(1)) if written or session.expire_on_commit else None
+                if written and mark is not None:
+                    committed(tracker, session, record, sys._getframe(1), mark)
+                record.committed = True
+                record.published = None
+                record.ended_by = "committed"
+                record.levels = ()
+                if record.failure is not None and record.failure.told:
+                    record.failure = None  # the transaction is over, and with it an error that was told
+                if mark is not None and session.expire_on_commit:
+                    record.expired(mark, "by commit()")
+            except Exception:
+                tracker.failed("after_commit")
+        except BaseException as crossed:
+            if stops(crossed, tracker, "after_commit"):
+                raise
 
     return listener
+
+
+def _made_good(tracker: Tracker, record: SessionRecord, frame: FrameType) -> None:
+    """Before what was written is let go: what was discarded, or promised, that this commit stores after all?"""
+    with tracker.guarded("after_commit"):
+        if record.discarded is not None:
+            stored_without(tracker, record, record.discarded, frame)
+    with tracker.guarded("after_commit"):
+        if record.unit is not None and record.unit.late:
+            stored(record, record.unit.late)
 
 
 def commit_mark(record: SessionRecord, frame: FrameType) -> Mark:
@@ -148,24 +178,28 @@ def after_rollback(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
     """An explicit rollback, of the transaction or of the innermost savepoint. ``splitting``: its unit matters."""
 
     def listener(session: Any) -> None:
-        record = getattr(session, KEY, None)
-        if record is None:
-            return
-        if record.changes:
-            drop(record)
         try:
-            if splitting and any(record.levels) and not session.in_nested_transaction():
-                undone(tracker, session, record, sys._getframe(1))
-        except Exception:
-            tracker.failed("after_rollback")
-        record.drop_writes()
-        if not session.in_nested_transaction():
-            record.rolled_back = True
-            record.failed_at = perf_counter()
-            record.ended_by = "rolled_back"
+            record = getattr(session, KEY, None)
+            if record is None:
+                return
+            whole = not session.in_nested_transaction()
             try:
-                record.expired(callsite.mark(sys._getframe(1)), "by rollback()")
+                if whole and record.origin is not None:
+                    keep(record)
+                if record.changes:
+                    drop(record)
+                if splitting and whole and any(record.levels):
+                    undone(tracker, session, record, sys._getframe(1))
             except Exception:
                 tracker.failed("after_rollback")
+            record.drop_writes()
+            if whole:
+                record.rolled_back = True
+                record.failed_at = perf_counter()
+                record.ended_by = "rolled_back"
+                record.expired(callsite.mark(sys._getframe(1)), "by rollback()")
+        except BaseException as crossed:
+            if stops(crossed, tracker, "after_rollback"):
+                raise
 
     return listener

@@ -57,15 +57,16 @@ def note(connection: Any, record: SessionRecord, context: Any, result: Any, wher
 def _wrote(
     connection: Any, record: SessionRecord, what: tuple[Any, str], count: int | None, where: RawSite | FrameType
 ) -> None:
-    root, before = connection.get_transaction(), record.within.get(id(connection))
+    number, root = id(connection), connection.get_transaction()
+    before = record.within.get(number)
     if before is not root:
         if before is not None:  # somebody ended it on the connection, and what was written in it
-            _forget(record, id(connection))
-        record.within = {**record.within, id(connection): root}
+            _forget(record, number)
+        record.within = {**record.within, number: root} if record.within else {number: root}
     session = read.sessions.get(record.session_id)
     flushed = session is not None and read.flushing(session)
     mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
-    record.wrote(*what, id(connection), flushed, count, mark)
+    record.wrote(*what, number, flushed, count, mark)
     if connection.dialect.name in _IMPLICIT and not driver_is_idle(connection):
         record.told_of_transaction = True
 

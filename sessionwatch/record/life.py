@@ -230,6 +230,13 @@ class SessionRecord(_Life):
         """A statement ended the transaction behind the session's back."""
         self.levels = tuple({} for _ in self.levels)
 
+    @property
+    def newest(self) -> Mark | None:
+        """Where the innermost savepoint wrote last, with the frames around it; None if it wrote nothing."""
+        for entry in reversed(self.levels[-1].values()):
+            return entry.mark
+        return None
+
     def end_savepoint(self) -> None:
         """Hand up what a released savepoint wrote; a rolled back one has nothing left."""
         if len(self.levels) > 1:

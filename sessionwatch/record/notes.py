@@ -35,12 +35,12 @@ class Notes:
         self.when_said: Callable[[], None] = lambda: None
         self._failed = failed
         self._busy = busy  # whether this thread says something already
-        self._waiting: deque[Callable[[], object]] = deque()
+        self.waiting: deque[Callable[[], object]] = deque()
         self._being_said: deque[None] = deque()  # one for each thread that says something at the moment
         self._here = _Here()
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self.waiting)
 
     @property
     def collecting(self) -> bool:
@@ -60,15 +60,15 @@ class Notes:
 
     def note(self, say: Callable[[], object]) -> None:
         """Have it said soon. Callable at any moment."""
-        self._waiting.append(say)
+        self.waiting.append(say)
         if self.wake() and _is_plain(sys._getframe(1)):
             self._wait()  # a program that collects by hand hears of it before it goes on
 
     def say(self) -> None:
         """Say what waits; to be called where no lock is held that a handler, a sink or an exporter could want."""
-        if not self._waiting or self._busy():
+        if not self.waiting or self._busy():
             return
-        while self._waiting:
+        while self.waiting:
             self._being_said.append(None)
             try:
                 self._say_one()
@@ -84,12 +84,12 @@ class Notes:
 
     def _wait(self) -> None:
         until = time.monotonic() + _PATIENCE
-        while (self._waiting or self._being_said) and time.monotonic() < until:
+        while (self.waiting or self._being_said) and time.monotonic() < until:
             time.sleep(0.0005)
 
     def _say_one(self) -> None:
         try:
-            said = self._waiting.popleft()
+            said = self.waiting.popleft()
         except IndexError:  # another thread was faster
             return
         with self.by_collector("collected"):
@@ -97,7 +97,7 @@ class Notes:
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's, and so is who says it."""
-        self._waiting.clear()
+        self.waiting.clear()
         self._being_said.clear()
         self._here = _Here()
 

@@ -72,6 +72,7 @@ class Tracker:
         self.opened_by_kind: dict[str, int] = {}
         self.ends: dict[str, dict[str, Ends]] = {}  # by kind and outcome
         self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
+        self.wrote = 0  # rises with each statement of a session's that wrote
         self.totals: dict[str, int] = {}  # statements, flushes
         self.written: dict[str, int] = {}  # rows by verb
         self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
@@ -101,13 +102,14 @@ class Tracker:
         if self.wants is not None and not self.wants(session):
             session.__dict__[KEY] = None
             return None
-        if self.notes:
+        if self.notes.waiting:
             self.notes.say()
         opening = callsite.raw(frame)
         record = self._record(session, opening, current_unit())
-        around = chain.opened(opening[0], frame)
-        if around:
-            record.around = around
+        if chain.keeps:
+            around = chain.opened(opening[0], frame)
+            if around:
+                record.around = around
         error = sys.exception()
         if error is not None:
             record.errors_at_open = tuple(_handled(error))
