@@ -201,7 +201,7 @@ def test_reports_a_stale_pickle(watch: Watch, memory: Engine) -> None:
         session.commit()
     finding = only(watch, RULE)
     assert finding.line == line("cached")
-    assert "no session is known to have held it" in render(finding)
+    assert "it was unpickled or copied; no session has held this one" in render(finding)
 
 
 def test_reports_a_merge_of_a_living_sessions_instance(watch: Watch, memory: Engine) -> None:
