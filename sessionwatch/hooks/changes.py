@@ -287,7 +287,7 @@ def patch_state_session(writes: PendingWrites) -> Callable[[Any], Any]:
                     writes.taken(state)
                 return original(state)
             except BaseException as crossed:
-                late = settle(crossed, original, writes.tracker, "_state_session")
+                late = settle(crossed, original, writes.tracker, "session._state_session")
                 if late is None:
                     raise
                 return late(state)

@@ -171,7 +171,7 @@ def patch_autobegin(connections: Connections) -> Callable[[Any], Any]:
                 if transaction is not None:
                     self.__dict__[BEGAN] = weakref.ref(transaction)
             except BaseException as crossed:
-                late = settle(crossed, original, connections.tracker, "_autobegin")
+                late = settle(crossed, original, connections.tracker, "Connection._autobegin")
                 if late is None:
                     raise
                 late(self)

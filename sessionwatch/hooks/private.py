@@ -264,6 +264,7 @@ INSERTED = _private(
     "sqlalchemy.engine.default:DefaultExecutionContext", "_insertmanyvalues_rows", "rows that RETURNING brought", Write
 )
 FETCHED = _private(ADAPTED, "_rows", "rows that an asyncio driver's cursor holds", Write, package="greenlet")
+STREAMS = _private(ADAPTED, "server_side", "true: that cursor does not hold all rows", package="greenlet")
 PREFIXES = _private("sqlalchemy:Table", "_prefixes", "TEMPORARY", Write, SplitCommit)
 BUFFER = _private(
     "sqlalchemy.engine.cursor:BufferedRowCursorFetchStrategy",

@@ -101,6 +101,7 @@ class Read:
         )
         self.inserted = reader(None, _attribute, names.INSERTED)
         self.fetched = reader(None, _attribute, names.FETCHED)
+        self.streams = reader(True, _attribute, names.STREAMS)
         self.values = reader((), _attribute, names.VALUES)
         self.prefixes = reader((), _attribute, names.PREFIXES)
         self.subject = reader(

@@ -98,7 +98,15 @@ def _rowcount(context: Any, result: Any) -> int | None:
         if is_foreign(error):
             raise
         return None
-    return rows if isinstance(rows, int) and rows >= 0 else None
+    return rows if isinstance(rows, int) and rows >= 0 else _held(context)
+
+
+def _held(context: Any) -> int | None:
+    """Rows of RETURNING that an asyncio driver's cursor holds: aiosqlite's has no other count in SQLAlchemy 2.0."""
+    if not has_result(context) or read.streams(context.cursor):
+        return None
+    fetched = read.fetched(context.cursor)
+    return len(fetched) if isinstance(fetched, Sized) else None
 
 
 def has_result(context: Any) -> bool:

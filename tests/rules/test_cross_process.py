@@ -51,7 +51,7 @@ def in_child(function: Callable[[], object]) -> str:
     if not (child := os.fork()):
         status = 1
         try:
-            os.write(writer, str(function()).encode())
+            os.write(writer, str(function()).encode())  # story-in-child
             status = 0
         finally:
             os._exit(status)
@@ -225,18 +225,21 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
     use(session)
 
     def child() -> str:
-        use(session)
+        use(session)  # story-child
         return messages.render(watch.findings[0])
 
     here, name = "test_cross_process.py", "test_message_word_for_word"
-    shown = in_child(child)
+    shown = in_child(child)  # story-fork
     label = found(watch)[0]["session"]["id"]
     session.close()
+    callers = [("story-child", "child"), ("story-in-child", "in_child"), ("story-fork", name)]
+    called = " < ".join(f"{here}:{line(mark)} in {function}" for mark, function in callers)
     assert shown == textwrap.dedent(f"""\
         cross-process: SELECT ran in a forked process, on a connection that its parent had opened
-          used       {here}:{line("used")} in use                             session {label}
-          connected  {here}:{line("used")} in use                             in process {os.getpid()}
-          opened     {here}:{line("story-open")} in {name}     session {label}
+          used         {here}:{line("used")} in use                             session {label}
+          connected    {here}:{line("used")} in use                             in process {os.getpid()}
+          opened       {here}:{line("story-open")} in {name}     session {label}
+          called from  {called}
           fix: in the child, before its first statement: engine.dispose(close=False);
                a session that was opened before the fork is the parent's: open a new one
           more: sessionwatch explain cross-process""")

@@ -14,10 +14,8 @@ from sqlalchemy import Engine, ForeignKey, create_engine, event, select
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import (
     DeclarativeBase,
-    DynamicMapped,
     Mapped,
     Session,
-    WriteOnlyMapped,
     immediateload,
     joinedload,
     load_only,
@@ -449,32 +447,6 @@ def test_ignores_different_lines(watch: Watch, memory: Engine) -> None:
     assert watch.findings == []
 
 
-def test_ignores_dynamic_and_write_only(watch: Watch, memory: Engine) -> None:
-    """Relationships that are queried by hand are not loaded."""
-
-    class Base(DeclarativeBase):
-        pass
-
-    class Child(Base):
-        __tablename__ = "manual_children"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("manual_parents.id"))
-
-    class Parent(Base):
-        __tablename__ = "manual_parents"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        dynamic: DynamicMapped[Child] = relationship(Child, lazy="dynamic", overlaps="only")
-        only: WriteOnlyMapped[Child] = relationship(Child, lazy="write_only", overlaps="dynamic")
-
-    Base.metadata.create_all(memory)
-    with Session(memory) as session:
-        session.add_all([Parent() for _ in range(ROWS)])
-        session.commit()
-        for parent in session.scalars(select(Parent)):
-            assert list(parent.dynamic) == list(session.scalars(parent.only.select()))
-    assert watch.findings == []
-
-
 def test_ignores_cascades_and_flushes(watch: Watch, memory: Engine) -> None:
     """What a delete loads to take along is SQLAlchemy's own business, and so is a merge's look-up."""
     with Session(memory) as session:
@@ -626,7 +598,7 @@ def test_the_message(watch: Watch, memory: Engine) -> None:
             for order in session.scalars(select(Order)):  # message loaded
                 len(order.items)  # message touched
 
-    show()
+    show()  # message called
     finding = only(watch, RULE)
     assert finding.session is not None
     label, here = finding.session["id"], "tests/rules/test_n_plus_one.py"
@@ -634,9 +606,10 @@ def test_the_message(watch: Watch, memory: Engine) -> None:
     assert render(finding) == "\n".join(
         [
             "n-plus-one: Order.items was loaded for one Order at a time, by a query each",
-            f"  touched  {here}:{touched} in show",
-            f"  loaded   {here}:{loaded} in show",
-            f"  opened   {here}:{opened} in show     session {label}",
+            f"  touched      {here}:{touched} in show",
+            f"  loaded       {here}:{loaded} in show",
+            f"  opened       {here}:{opened} in show     session {label}",
+            f"  called from  {here}:{line('message called')} in test_the_message",
             "  fix: load it with the query: .options(selectinload(Order.items))",
             "  more: sessionwatch explain n-plus-one",
         ]

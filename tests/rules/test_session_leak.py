@@ -365,7 +365,7 @@ async def test_ignores_an_async_generator_that_is_closed(async_shop: AsyncEngine
 def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole story; only the seconds and the session's number vary."""
     monkeypatch.chdir(Path(__file__).parent)
-    forget(shop)
+    forget(shop)  # forget-called
     gc.collect()
     finding = only(watch, "session-leak")
     opened = finding.evidence[-1]
@@ -373,8 +373,9 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
     note = opened.note
     assert messages.render(finding) == textwrap.dedent(f"""\
         session-leak: a session was dropped with its connection checked out
-          executed  test_session_leak.py:{line("forget-last")} in forget     SELECT orders, the last of 2 statements
-          opened    test_session_leak.py:{line("forget-open")} in forget     session {opened.session}, {note}
+          executed     test_session_leak.py:{line("forget-last")} in forget     SELECT orders, the last of 2 statements
+          opened       test_session_leak.py:{line("forget-open")} in forget     session {opened.session}, {note}
+          called from  test_session_leak.py:{line("forget-called")} in test_message_word_for_word
           fix: close it where it is made: `with Session(engine) as session:`
           more: sessionwatch explain session-leak""")
 

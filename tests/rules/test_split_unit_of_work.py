@@ -88,17 +88,18 @@ def test_reports_its_message(shop: Engine, watch: Watch) -> None:
     """The whole story, word for word."""
     with unit_of_work("checkout"):
         create(shop)
-        update(shop)
+        update(shop)  # suw-called
     finding = only(watch, RULE)
     one, two = finding.evidence[5].session, finding.evidence[0].session
     places = [(item.label, item.site) for item in finding.evidence if item.site]
-    rows = [f"{label:<9}  {site.shown_path}:{site.line} in {site.function}" for label, site in places]
+    rows = [f"{label:<11}  {site.shown_path}:{site.line} in {site.function}" for label, site in places]
     width = max(map(len, rows))
     told = [f"  {row:<{width}}     session {two if index < 3 else one}" for index, row in enumerate(rows)]
     what = "checkout committed its writes in two sessions: the first ones stay where the second ones fail"
     assert messages.render(finding).splitlines() == [
         f"split-unit-of-work: {what}",
         *told,
+        f"  called from  tests/rules/test_split_unit_of_work.py:{line('suw-called')} in test_reports_its_message",
         "  fix: use one session and one commit for all of it: hand the first session on; where it is meant,",
         '       say so: `with unit_of_work("…", sessions="many"):`',
         "  more: sessionwatch explain split-unit-of-work",

@@ -505,15 +505,16 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
     """The whole story."""
     monkeypatch.chdir(Path(__file__).parent)
     with Session(shop) as session:  # story-open
-        fail(session)
+        fail(session)  # story-fail
         go_on(session)
     finding = only(watch, "swallowed-error")
     label, here = finding.evidence[-1].session, "test_swallowed_error.py"
     assert messages.render(finding) == textwrap.dedent(f"""\
         swallowed-error: INSERT orders failed with IntegrityError, and the session ran SELECT items without a rollback
-          ran     {here}:{line("going-on")} in go_on                           session {label}
-          failed  {here}:{line("failing")} in fail                            IntegrityError
-          opened  {here}:{line("story-open")} in test_message_word_for_word     session {label}
+          ran          {here}:{line("going-on")} in go_on                           session {label}
+          failed       {here}:{line("failing")} in fail                            IntegrityError
+          opened       {here}:{line("story-open")} in test_message_word_for_word     session {label}
+          called from  {here}:{line("story-fail")} in test_message_word_for_word
           fix: roll back in the handler: session.rollback();
                where only this may fail, put it in a savepoint inside of the try: with session.begin_nested(): ...
           more: sessionwatch explain swallowed-error""")
