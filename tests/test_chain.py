@@ -141,6 +141,17 @@ def test_what_was_noted_early_has_the_nearest_caller_in_another_file(app: App) -
     assert shown(finding) == ["app/db.py leak", "app/routes.py leak"]
 
 
+def test_what_starts_a_worker_is_no_caller(app: App) -> None:
+    """Code without a file, as of ``python -c`` and of what runs xdist's workers, is in no chain of a file's."""
+    names: dict[str, Any] = {"__name__": "__channelexec__"}
+    exec(compile("def start(function, engine): function(engine)", "<string>", "exec"), names)
+    with sessionwatch.watching("log", log=False) as watch:
+        names["start"](load(app.folder, "app.db").leak, app.engine)
+        gc.collect()
+    (finding,) = watch.findings
+    assert (finding.chain, finding.caller) == ((), None)
+
+
 def test_telemetry_keeps_no_frames_early(app: App) -> None:
     """There only the innermost frame of such a place is known."""
     finding = app.only("app.routes", "leak", "telemetry")

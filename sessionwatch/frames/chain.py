@@ -14,6 +14,7 @@ from ..model import Called, Mark, RawSite, Site
 from . import callsite
 from .callsite import STOP, USER, _new
 
+_GIVEN = "<string>"  # code of `python -c`, or what runs a worker of xdist: nobody's caller
 LIMIT = 12  # frames of the user's
 _FAR = 100  # frames of anybody's, around a place that is noted early
 keeps = False
@@ -67,6 +68,8 @@ def around(code: CodeType, frame: FrameType | None) -> tuple[RawSite, ...]:
                     frame = frame.f_back  # type: ignore[union-attr]
                 kind = USER if file in users else callsite.kind_of(frame)  # type: ignore[arg-type]
                 if kind == USER:
+                    if file == _GIVEN != path:
+                        break
                     found.append(_new(RawSite, (frame.f_code, frame.f_lasti)))  # type: ignore[union-attr]
                     if file != path or len(found) == LIMIT:
                         break
@@ -86,8 +89,8 @@ def outwards(site: Site, frame: FrameType | None) -> tuple[Site, ...]:
     comprehension = False
     for outer in _users(frame):
         code = outer.f_code
-        if found and code.co_filename == "<string>" != site.path:
-            break  # of `python -c`, or what runs a worker
+        if found and code.co_filename == _GIVEN != site.path:
+            break
         here = RawSite(code, outer.f_lasti).resolve()
         if not found and (here.path, here.line, here.function) != (site.path, site.line, site.function):
             continue

@@ -436,6 +436,7 @@ async def test_ignores_an_error_that_fastapi_answers(
         async def conflict(request: Any, error: Any) -> JSONResponse:
             return JSONResponse({}, 409)
 
+    await async_shop.dispose()  # the client has an event loop of its own
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.post("/orders").status_code == (409 if handled or turned else 500)
     assert watch.findings == []
@@ -456,6 +457,7 @@ async def test_ignores_a_dependency_whose_route_fails(async_shop: AsyncEngine, w
     async def create(session: Any = Depends(get_session)) -> None:  # noqa: B008
         await insert_async(session)
 
+    await async_shop.dispose()  # the client has an event loop of its own
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.post("/orders").status_code == 500
     assert watch.findings == []
