@@ -749,8 +749,9 @@ def test_run_of_pytest_without_greenlet(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "\n1 finding, 0 allowed\n" in done.stdout
-    assert done.stderr.count("lost-writes: 1 Order object was written") == 1
-    assert done.stderr.endswith("\nsessionwatch: 1 finding (1 lost-writes)\n")
+    assert "sessionwatch: 1 fault\n" in done.stderr
+    assert done.stderr.count("\nA  FAULT  lost-writes  Order  ") == 1
+    assert done.stderr.count("1 Order object was written") == 1
 
 
 @pytest.mark.parametrize("first", ["sqlalchemy.ext.asyncio", "sqlalchemy.ext.mutable", "sqlalchemy.orm", "sqlalchemy"])

@@ -306,7 +306,8 @@ def test_run_and_the_ini_file_together(project: Project) -> None:  # noqa: F811
     command = [sys.executable, "-m", "sessionwatch", "run", "--fail", "-m", "pytest", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "sessionwatch: 1 finding (1 session-leak)" in done.stderr
+    assert "sessionwatch: 1 fault\n" in done.stderr
+    assert "\nA  FAULT  session-leak  " in done.stderr
     assert "ERROR test_it.py::test_signup" in done.stdout
 
 

@@ -16,10 +16,14 @@ from .table import FOLLOWERS, HOOKS, LISTENERS
 
 
 def import_all() -> None:
-    """Import every module that a hook may go into, where it is there; its package too, which may not be complete."""
+    """Import every module that a hook may go into, where it is there; its package too, which may not be complete.
+
+    And those that names are only read from.
+    """
     for name in dict.fromkeys(hook.place.spelled()[0] for hook in HOOKS):
         module_of(name.rpartition(".")[0])
         module_of(name)
+    private.probe()
 
 
 def missing(kinds: Iterable[type]) -> dict[type, str]:

@@ -34,7 +34,7 @@ class Read:
 
     def __init__(self) -> None:
         self.missing: list[Private] = []
-        self.settle(names.probe())
+        self.settle([])  # an installation probes: importing us imports no more of SQLAlchemy than we name
 
     def settle(self, missing: list[Private]) -> None:
         """Make the functions, for a SQLAlchemy without the names that are ``missing``."""
