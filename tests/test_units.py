@@ -356,4 +356,4 @@ def test_finding_names_its_unit(shop: Engine, watch: Watch) -> None:
         lose(shop)
     assert watch.findings[0].unit == "GET /orders/{id}"
     assert watch.findings[0].as_json()["unit"] == "GET /orders/{id}"
-    assert "\n  during   GET /orders/{id}\n" in render(watch.findings[0])
+    assert "\n  during       GET /orders/{id}\n" in render(watch.findings[0])

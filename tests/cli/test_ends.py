@@ -178,7 +178,7 @@ def test_a_system_without_posix(place: Place, source: str, status: int) -> None:
     env = {"PYTHONPATH": f"{place.path}{os.pathsep}{place.env['PYTHONPATH']}"}
     outcome = place.sessionwatch("run", "--fail", "--output", "report", "job.py", env=env)
     assert outcome.status == status, outcome.err
-    assert ("1 finding (1 lost-writes)" if status else "no findings") in (place.path / "report").read_text()
+    assert ("A  FAULT  lost-writes  " if status else "no findings") in (place.path / "report").read_text()
     place.write("own.py", f"import sessionwatch\nsessionwatch.install(output='own.jsonl', log=False)\n{source}")
     outcome = place.python("own.py", env=env)
     assert (outcome.status, outcome.err) == (0, "")

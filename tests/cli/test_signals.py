@@ -91,7 +91,7 @@ def test_text_report_comes_before_the_end_by_a_signal(place: Place) -> None:
     place.write("job.py", WAITS + "os.kill(os.getpid(), signal.SIGTERM)")
     outcome = place.sessionwatch("run", "job.py")
     assert outcome.status == -signal.SIGTERM
-    assert outcome.err.endswith("sessionwatch: 1 finding (1 lost-writes)\n")
+    assert outcome.err.startswith("sessionwatch: 1 fault\n\nA  FAULT  lost-writes  ")
 
 
 def test_ignored_signal_stays_ignored(place: Place) -> None:
