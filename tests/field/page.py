@@ -1,0 +1,90 @@
+"""``docs/field-test.md``, from the results of the runs and from what a person says of each finding."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS, VERDICTS = HERE / "results.json", HERE / "verdicts.toml"
+PAGE = HERE.parents[1] / "docs" / "field-test.md"
+
+HEAD = """\
+# The field test
+
+Suites of public projects that nobody here wrote, run bare, in log mode and in strict mode by `python -m tests.field`.
+The figures are printed by that command; whether a finding is true was judged by reading the code, once for each rule and
+function, and stands in `tests/field/verdicts.toml`. In strict mode a fault fails its test: those tests are the ones that
+changed there. In log mode nothing may change.
+"""
+
+
+def results() -> dict[str, Any]:
+    """What the runs said, by project."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return found
+
+
+def verdicts() -> dict[str, dict[str, str]]:
+    """What a person says of each finding: by project, and by rule, file and function."""
+    return tomllib.loads(VERDICTS.read_text(encoding="utf-8")) if VERDICTS.exists() else {}
+
+
+def key(finding: dict[str, Any]) -> str:
+    """What a verdict is filed under."""
+    return f"{finding['rule']} {finding['path']} {finding['function']}"
+
+
+def write() -> None:
+    PAGE.write_text(text(), encoding="utf-8")
+
+
+def text() -> str:
+    """The whole page, as Markdown."""
+    found, said = results(), verdicts()
+    return "\n".join([HEAD, *_suites(found), "", *_share(found, said), "", *_findings(found, said), ""])
+
+
+def _suites(found: dict[str, Any]) -> list[str]:
+    rows = [
+        "| project | what it is | tests | changed in log | changed in strict | processor time of log | of strict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in sorted(found.items()):
+        seconds, changed = one["seconds"], one["changed"]
+        times = [f"{seconds[mode] / max(seconds['bare'], 0.1):.2f}" for mode in ("log", "strict")]
+        tests = f"{one['tests']} ({one['passed']} pass bare)"
+        cells = [name, one["about"], tests, str(len(changed["log"])), str(len(changed["strict"])), *times]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _share(found: dict[str, Any], said: dict[str, dict[str, str]]) -> list[str]:
+    counts: dict[str, Counter[str]] = {"fault": Counter(), "advice": Counter()}
+    for name, one in found.items():
+        for finding in one["findings"]:
+            verdict = said.get(name, {}).get(key(finding), "not judged")
+            counts[finding["severity"]][verdict.partition(":")[0]] += 1
+    rows = ["| | true | false | not judged |", "|---|---|---|---|"]
+    for severity, kinds in counts.items():
+        rows.append(f"| distinct findings, {severity} | {kinds['true']} | {kinds['false']} | {kinds['not judged']} |")
+    return rows
+
+
+def _findings(found: dict[str, Any], said: dict[str, dict[str, str]]) -> list[str]:
+    lines = []
+    for name, one in sorted(found.items()):
+        lines += [f"## {name}", ""]
+        if not one["findings"]:
+            lines += ["No findings.", ""]
+            continue
+        lines += ["| rule | place | seen | verdict |", "|---|---|---|---|"]
+        for finding in one["findings"]:
+            place = f"`{finding['path']}` in `{finding['function']}`"
+            verdict = said.get(name, {}).get(key(finding), "not judged")
+            lines.append(f"| `{finding['rule']}` | {place} | {finding['count']} | {verdict} |")
+        lines.append("")
+    return lines
