@@ -15,10 +15,10 @@ PAGE = HERE.parents[1] / "docs" / "field-test.md"
 HEAD = """\
 # The field test
 
-Suites of public projects that nobody here wrote, run bare, in log mode and in strict mode by `python -m tests.field`.
-The figures are printed by that command; whether a finding is true was judged by reading the code, once for each rule and
-function, and stands in `tests/field/verdicts.toml`. In strict mode a fault fails its test: those tests are the ones that
-changed there. In log mode nothing may change.
+Suites of public projects that nobody here wrote, run bare, in log mode and in strict mode by
+`python -m tests.field`. That command prints the figures; whether a finding is true was judged by reading the code, once
+for each rule and function, in `tests/field/verdicts.toml`. In strict mode a fault fails its test: those tests are the
+ones that changed there. In log mode nothing may change.
 """
 
 
