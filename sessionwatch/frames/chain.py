@@ -37,7 +37,15 @@ def called(mark: Mark) -> Mark:
 
 def opened(code: CodeType | None, frame: FrameType) -> tuple[RawSite, ...]:
     """The frames around one that opens a session."""
-    return around(code, frame) if keeps and code is not None else ()
+    if not keeps or code is None:
+        return ()
+    outer = frame.f_back
+    if frame.f_code is code and outer is not None:  # the usual case, without the loop
+        calling = outer.f_code
+        path = calling.co_filename
+        if path != code.co_filename and path in callsite._users:
+            return (_new(RawSite, (calling, outer.f_lasti)),)
+    return around(code, frame)
 
 
 def with_callers(mark: Mark, callers: tuple[RawSite, ...]) -> Mark:

@@ -185,7 +185,9 @@ def _leaver(codes: Wanted, record: SessionRecord, frame: FrameType, session: Any
         who: Caller = exit_.caller
         record.closed_scope = exit_.scope or scope_of(who, record)
     else:
-        who = handed(session, callsite.caller(frame, codes))
+        who = callsite.caller(frame, codes)
+        if who[1] or who[0][0] is None:
+            who = handed(session, who)
         record.closed_scope = scope_of(who, record)
     if who[2] is not None:
         record.closer = who[2]
