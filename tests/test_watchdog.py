@@ -243,3 +243,17 @@ def test_a_program_ends_as_it_would(ending: str, tmp_path: Path) -> None:
         for more in ([], ["watched"])
     )
     assert (watched.returncode, watched.stdout, watched.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+
+
+def test_no_thread_begins_while_an_installation_is_paused() -> None:
+    """A transaction that another thread begins meanwhile starts none; after resume() one is started again."""
+    sessionwatch.uninstall()
+    with sessionwatch.watching("log", log=False) as watch:
+        watch.pause()
+        watch.watchdog.wake()
+        assert "sessionwatch" not in {thread.name for thread in threading.enumerate()}
+        watch.resume()
+        watch.watchdog.wake()
+        assert "sessionwatch" in {thread.name for thread in threading.enumerate()}
+    watch.watchdog.wake()
+    assert "sessionwatch" not in {thread.name for thread in threading.enumerate()}

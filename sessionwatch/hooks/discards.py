@@ -73,7 +73,9 @@ def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
         with tracker.guarded("after_soft_rollback"):
             if record.failure is not None and tracker.active:
                 record.discarded = discard(record, record.failure, sys._getframe(1)) or record.discarded
-        record.origin, record.dropped = None, ()
+        record.origin = None
+        if record.dropped:
+            vars(record).pop("dropped")
 
     return listener
 

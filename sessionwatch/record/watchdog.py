@@ -107,6 +107,7 @@ class Watchdog:
         self._found: list[tuple[Event, Any]] = []  # by the look that is being taken: said once the lock is free
         self._bell = Bell()  # one for each thread: whose bell is not this one any more ends
         self._thread: threading.Thread | None = None
+        self.retired = False  # while its installation is paused, and once it has ended
         self._green = False  # it is a greenlet
         self.attend: Callable[[], None] = lambda: None  # what else its thread has to do, each time that it wakes
 
@@ -124,12 +125,14 @@ class Watchdog:
         if self._thread is not None:
             self._bell.ring()
             return
-        if sys.is_finalizing():  # a session in somebody's __del__: a thread would never come to run
+        if self.retired or sys.is_finalizing():  # a session in somebody's __del__: a thread would never come to run
             return
         self._bell = bell = Bell()
         self._thread = threading.Thread(target=self._run, args=(bell,), name="sessionwatch", daemon=True)
         with suppress(RuntimeError):  # the interpreter is about to end, or has no more threads to give
             self._thread.start()
+        if self._bell is not bell:  # stopped meanwhile: that thread ends by itself
+            self._thread = None
 
     def ring(self) -> bool:
         """Have its thread `attend`; whether there is one, other than this."""
@@ -152,6 +155,11 @@ class Watchdog:
         if thread is not None and not self._green and thread is not threading.current_thread() and thread.is_alive():
             thread.join(_PATIENCE)
         self.parked = True
+
+    def retire(self) -> None:
+        """Stop: no transaction that begins while its installation ends, or is paused, starts another thread."""
+        self.retired = True
+        self.stop()
 
     def renew(self) -> None:
         """In a forked child: there is no thread, and what is open is the parent's."""

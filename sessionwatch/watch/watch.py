@@ -207,6 +207,7 @@ class Watch:
         if self.installed and on is not self.tracker.active:
             if on:
                 self.tracker.active = True
+                self.watchdog.retired = False
                 self.rehook()
             else:
                 self._unhook()
@@ -214,7 +215,7 @@ class Watch:
     def _unhook(self) -> None:
         """From now on nothing is watched. Other threads may be inside of a hook: it lets them pass."""
         self.tracker.active = False
-        self.watchdog.stop()
+        self.watchdog.retire()
         self._hooked.close()
         for session in live_sessions():
             record = session.__dict__.pop(KEY, None)
