@@ -32,6 +32,7 @@ class Held:
     session_id = 0
     told_of_transaction = False
     within: Any = MappingProxyType({})
+    nowhere = within
     kind = "sync"
     wrote, count_rows, end_writes = SessionRecord.wrote, SessionRecord.count_rows, SessionRecord.end_writes
 
@@ -80,6 +81,7 @@ class Connections:
         if held is None or held.transaction() is not transaction:
             held = Held(connection, transaction)
         note(connection, held, context, result, frame)
+        held.within = Held.nowhere  # the transaction would hold the connection, and is known already
         if any(held.levels) and held is not connection.__dict__.get(HELD):
             self._keep(connection, held)
 
