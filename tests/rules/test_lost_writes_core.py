@@ -131,7 +131,8 @@ def test_reports_a_program_without_the_orm(tmp_path: Path) -> None:
         connection.execute(text("insert into t values (1)"))
         """,
     )
-    assert "lost-writes: 1 row of t was inserted, but the program ended without a commit" in report
+    assert "FAULT  lost-writes  t " in report
+    assert "1 row of t was inserted, but the program ended without a commit\n" in report
 
 
 def test_ignores_a_program_without_the_orm_that_commits(tmp_path: Path) -> None:
