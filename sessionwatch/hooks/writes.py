@@ -93,8 +93,20 @@ def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: Ra
     undone = dialect in _UNDOES_DDL or (dialect == "sqlite" and not driver_is_idle(connection))
     if undone and not is_temporary(defined[0], record.temporary):
         name, verb, kind = defined
-        _wrote(connection, record, (f"{kind} {name}", verb), None, where)
+        what = f"{kind} {name}"
+        if verb == "dropped" and _takes_back(record, what, id(connection)):
+            return True
+        _wrote(connection, record, (what, verb), None, where)
     return True
+
+
+def _takes_back(record: SessionRecord, what: str, connection: int) -> bool:
+    """Whether what is dropped was created in the same transaction: then nothing is left to lose."""
+    created = {key for level in record.levels for key in level if key[:3] == (what, "created", connection)}
+    for level in record.levels:
+        for key in created & set(level):
+            del level[key]
+    return bool(created)
 
 
 def _targets(context: Any) -> Iterable[tuple[Any, str]]:
