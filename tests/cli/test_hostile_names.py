@@ -130,7 +130,7 @@ def test_a_program_with_such_names(place: Place) -> None:
         """,
     )
     outcome = place.sessionwatch("run", "job.py")
-    assert "1 finding" in outcome.err
+    assert "sessionwatch: 1 fault" in outcome.err
     assert_harmless(outcome.err)
 
 

@@ -144,7 +144,7 @@ def test_ctrl_c_arrives_once(place: Place, terminal: tuple[int, dict[str, Any]])
         os.write(ours, b"\x03")
         read_until(ours, b"first")
         process.send_signal(signal.SIGALRM)
-        text = read_until(ours, b"finding (")
+        text = read_until(ours, b"next:")
     assert b"got 1" in text
     assert process.returncode == 5
 
@@ -156,7 +156,7 @@ def test_ctrl_c_unhandled(place: Place, terminal: tuple[int, dict[str, Any]]) ->
     with place.start(sys.executable, "-m", "sessionwatch", "run", "job.py", **streams) as process:
         read_until(ours, b"ready")
         os.write(ours, b"\x03")
-        text = read_until(ours, b"finding (").decode()
+        text = read_until(ours, b"next:").decode()
     assert process.returncode == -signal.SIGINT
     assert text.count("Traceback (most recent call last)") == 1
     assert text.index("KeyboardInterrupt") < text.index("lost-writes")
@@ -169,8 +169,8 @@ def test_report_is_coloured_on_a_terminal_only(place: Place, terminal: tuple[int
     place.write("job.py", WAITS)
     command = [sys.executable, "-m", "sessionwatch", "run", "job.py"]
     with place.start(*command, **streams):
-        assert b"\x1b[" in read_until(ours, b"finding (")
+        assert b"\x1b[" in read_until(ours, b"next:")
     with place.start(*command, **{**streams, "preexec_fn": None}, env={"NO_COLOR": "1"}):
-        assert b"\x1b[" not in read_until(ours, b"finding (")
+        assert b"\x1b[" not in read_until(ours, b"next:")
     assert b"\x1b[" not in place.sessionwatch("run", "job.py").stderr
     assert b"\x1b[" in place.sessionwatch("run", "job.py", env={"FORCE_COLOR": "1"}).stderr

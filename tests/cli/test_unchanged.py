@@ -273,7 +273,7 @@ def test_own_sitecustomize_still_runs(place: Place) -> None:
     expected = place.python("job.py", env={"PYTHONPATH": path})
     assert hosted(place, path, "job.py") == expected
     assert expected.out.count("mine") == 1
-    assert "1 lost-writes" in (place.path / "report.txt").read_text()
+    assert "sessionwatch: 1 fault" in (place.path / "report.txt").read_text()
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "import no_such_module", "raise ImportError('sitecustomize')"])
@@ -285,7 +285,7 @@ def test_failing_sitecustomize_is_reported_as_ever(place: Place, source: str) ->
     expected = place.python("job.py", env={"PYTHONPATH": path})
     assert hosted(place, path, "job.py") == expected
     assert "Error in sitecustomize" in expected.err
-    assert "1 lost-writes" in (place.path / "report.txt").read_text()
+    assert "sessionwatch: 1 fault" in (place.path / "report.txt").read_text()
 
 
 def test_inherited_files_reach_the_program(place: Place) -> None:
