@@ -282,7 +282,7 @@ def note_database(record: SessionRecord, connection: Any) -> None:
     if found is None:
         found = _databases[engine.pool] = frozenset({(_where(engine), ())})
     tenant = connection.get_execution_options().get("schema_translate_map")
-    if tenant:
+    if isinstance(tenant, dict) and tenant:  # a stand-in of a test may answer with anything
         found = frozenset({(_where(engine), tuple(sorted(map(str, tenant.items()))))})
     if record.databases is not found:
         record.databases = record.databases | found if record.databases else found
