@@ -871,7 +871,7 @@ def test_reports_are_written(project: Project, options: tuple[str, ...]) -> None
     result.assert_outcomes(passed=2)
     (line,) = (project.path / "found.jsonl").read_text().splitlines()
     assert json.loads(line)["count"] == 2
-    assert "in all" in (project.path / "found.txt").read_text()
+    assert "2 tests" in (project.path / "found.txt").read_text()
 
 
 def test_a_report_in_an_unknown_format(project: Project) -> None:
