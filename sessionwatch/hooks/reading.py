@@ -70,7 +70,7 @@ class Read:
         )
         self.written = reader(((), ()), attrgetter, names.ADDED, names.DIRTY)  # the same
         self.is_over = reader(False, methodcaller, names.IS_OVER)  # the same
-        sessions = reader(None, attrgetter, names.ALL_SESSIONS)(sys.modules[names.SESSIONS])
+        sessions = reader(None, _attribute, names.ALL_SESSIONS)(sys.modules[names.SESSIONS])
         self.sessions: Mapping[int, Any] = {} if sessions is None else sessions
         self.live: _Everything | dict[int, Any] = _Everything() if sessions is None else sessions.data
 
@@ -82,8 +82,8 @@ class Read:
         self.state = reader(None, _attribute, names.STATE_ATTRIBUTE)  # of an instance
         self.collection_key = reader(None, attrgetter, names.COLLECTION_KEY)
         self.parents = reader({}, attrgetter, names.PARENTS)  # of a mutable value
-        registries = reader(lambda: (), attrgetter, names.ALL_REGISTRIES)(sys.modules[names.MAPPERS])
-        self.registries: Callable[[], Iterable[Any]] = registries
+        registries = reader(None, _attribute, names.ALL_REGISTRIES)(sys.modules[names.MAPPERS])
+        self.registries: Callable[[], Iterable[Any]] = registries or tuple
         self.between = frozenset(one for name in (names.EMIT_LAZYLOAD, *names.BETWEEN) for one in name.name.split("|"))
         self.between |= {"__call__", "get"}
 
