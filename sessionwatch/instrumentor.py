@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
 from .model import ConfigError
 from .watch import installation
-from .watch.watch import Watch
+
+if TYPE_CHECKING:
+    from .watch.watch import Watch
 
 logger = logging.getLogger("sessionwatch")
 

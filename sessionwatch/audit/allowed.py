@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..watch.suppress import parse_comment
-from .infer import Inference
 from .tree import Module, dotted
+
+if TYPE_CHECKING:
+    from .infer import Inference
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .body import Binding, Body
-from .mapped import Model, Relation
-from .tree import Class, Function, Module, Tree
-from .values import Value
+if TYPE_CHECKING:
+    from .body import Binding, Body
+    from .mapped import Model, Relation
+    from .tree import Class, Function, Module, Tree
+    from .values import Value
 
 
 class ModelAnswers(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from . import hints
-from .answers import Answers
 from .tree import Class, Function, Module, dotted
 from .values import (
     ClassValue,
@@ -25,6 +25,9 @@ from .values import (
     Value,
 )
 from .vocabulary import known
+
+if TYPE_CHECKING:
+    from .answers import Answers
 
 Stored = dict[str, list[tuple[Function, ast.expr | None, ast.expr | None]]]  # by name: where, annotation, value
 

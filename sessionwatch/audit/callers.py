@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
-from .tree import Function
+if TYPE_CHECKING:
+    from .tree import Function
 
 
 def argument_of(function: Function, argument: ast.arg, call: ast.Call) -> ast.expr | None:

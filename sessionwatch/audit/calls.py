@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from . import methods, statements
-from .answers import Answers
 from .hands import expiring, handed_out, literal, made, result_of, words
-from .tree import Function
 from .values import (
     ClassValue,
     Connection,
@@ -32,6 +31,10 @@ from .values import (
     Value,
 )
 from .vocabulary import known
+
+if TYPE_CHECKING:
+    from .answers import Answers
+    from .tree import Function
 
 _PASSED = frozenset({"list", "sorted", "tuple", "set", "reversed", "iter", "frozenset"})
 _MAKERS = {"sessionmaker": False, "async_sessionmaker": True}

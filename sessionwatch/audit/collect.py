@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
 from . import statements
-from .body import Step
 from .hands import as_session
-from .infer import Inference
 from .tree import Function, dotted
 from .uses import Handing, Opening, Operation, Uses
 from .values import (
@@ -25,6 +24,10 @@ from .values import (
     Value,
 )
 from .vocabulary import BULK, IO, PENDING, QUERY_IO, SESSION_METHODS
+
+if TYPE_CHECKING:
+    from .body import Step
+    from .infer import Inference
 
 _COLLECTION = frozenset({"append", "extend", "remove", "add", "insert", "pop", "clear", "discard", "update"})
 

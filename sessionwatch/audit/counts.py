@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from .infer import Inference
 from .result import FileCount, FunctionCount, Source
 from .tree import Function, Module, dotted
-from .use import Opening, Operation, Usage
 from .values import Engine, Maker, Registry, Session
 from .vocabulary import OPERATIONS
+
+if TYPE_CHECKING:
+    from .infer import Inference
+    from .use import Opening, Operation, Usage
 
 
 def file_count(usage: Usage, module: Module) -> FileCount | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import TYPE_CHECKING
 
-from .answers import Answers
-from .body import Binding
-from .tree import Function
 from .values import External, Maker, Session, Value
+
+if TYPE_CHECKING:
+    from .answers import Answers
+    from .body import Binding
+    from .tree import Function
 
 _SESSION = re.compile(r"_?(?:db_?|sql_?|orm_?|async_?|sa_?)*sess(?:ion)?_?", re.IGNORECASE)
 _DB = re.compile(r"_?(?:async_?)?db")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from .answers import Answers
 from .body import Binding, Body, Step, within
 from .tree import Function, dotted
 from .values import (
@@ -21,6 +21,9 @@ from .values import (
     Session,
     Value,
 )
+
+if TYPE_CHECKING:
+    from .answers import Answers
 
 
 def words(node: ast.Call) -> dict[str, ast.expr]:

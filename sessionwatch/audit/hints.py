@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from .answers import Answers
-from .tree import Function
 from .values import (
     ClassValue,
     Connection,
@@ -30,6 +29,10 @@ from .values import (
     Value,
 )
 from .vocabulary import ASYNC_MANAGERS, LATER, MANAGERS, MANY, OPTIONAL, STREAMS, known
+
+if TYPE_CHECKING:
+    from .answers import Answers
+    from .tree import Function
 
 _UNKNOWN = Statement("unknown", eager=None)
 _TYPES: dict[str, Value] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from .tree import Class
+if TYPE_CHECKING:
+    from .tree import Class
 
 
 @dataclass(frozen=True, slots=True)

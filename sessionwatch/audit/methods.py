@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from . import statements
-from .answers import Answers
 from .hands import as_session, literal, made, result_of, row, words
-from .tree import Function
 from .values import (
     Connection,
     Engine,
@@ -28,6 +27,10 @@ from .values import (
     Value,
 )
 from .vocabulary import ALL, ONE
+
+if TYPE_CHECKING:
+    from .answers import Answers
+    from .tree import Function
 
 # -- methods ------------------------------------------------------------------------------------------------
 

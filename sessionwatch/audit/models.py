@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from .answers import Answers
 from .mapped import Model, Relation
 from .tree import Class, dotted
 from .values import ClassValue, External, Flask
 from .vocabulary import EAGER, known
+
+if TYPE_CHECKING:
+    from .answers import Answers
 
 RELATIONSHIPS = frozenset({"relationship", "Relationship", "relation", "dynamic_loader", "WriteOnlyMapped"})
 _BASES = frozenset({"DeclarativeBase", "DeclarativeBaseNoMeta", "MappedAsDataclass", "Model", "SQLModel"})

@@ -6,12 +6,15 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from .answers import Answers
-from .mapped import Model
-from .tree import Function
 from .values import ClassValue, External, Method, Statement, Value
 from .vocabulary import DDL, WRITING_SQL, known
+
+if TYPE_CHECKING:
+    from .answers import Answers
+    from .mapped import Model
+    from .tree import Function
 
 _OTHER_ENTITY = frozenset({"with_only_columns", "with_entities", "values", "add_columns", "columns", "select_entity"})
 _WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)

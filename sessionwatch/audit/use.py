@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .callers import argument_of
 from .collect import Collector
 from .hands import as_session
-from .infer import Inference
-from .tree import Function
 from .uses import (
     Effects,
     Handing,
@@ -19,6 +19,10 @@ from .uses import (
     settled_by_parts,
 )
 from .values import Session
+
+if TYPE_CHECKING:
+    from .infer import Inference
+    from .tree import Function
 
 
 class Usage:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .body import Body, Step, chain
-from .tree import Function
-from .values import Instance, Session
+
+if TYPE_CHECKING:
+    from .tree import Function
+    from .values import Instance, Session
 
 
 @dataclass(eq=False, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from .mapped import Model
-from .tree import Class, Function, Module
+if TYPE_CHECKING:
+    from .mapped import Model
+    from .tree import Class, Function, Module
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, inspect
@@ -17,8 +17,10 @@ from sqlalchemy.orm import Mapper, Session, object_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..frames import callsite
-from ..model import Mark
 from ..output.messages import place
+
+if TYPE_CHECKING:
+    from ..model import Mark
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

@@ -6,10 +6,12 @@ import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from types import CodeType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..model import RawSite
 from . import callsite, source
+
+if TYPE_CHECKING:
+    from ..model import RawSite
 
 # Of an exception on its way out: the program expects it (a test), a handler ends it, makes another one of it, or
 # somebody may end it whose source is not known. None of these: it left the program's code.

@@ -6,10 +6,12 @@ import gc
 import sys
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..model import RawSite
 from . import callsite
+
+if TYPE_CHECKING:
+    from ..model import RawSite
 
 _AWAITABLE = (CoroutineType, AsyncGeneratorType, GeneratorType)
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import InstanceState, attributes, make_transient
 
@@ -17,13 +17,15 @@ from ..frames import callsite
 from ..frames.chain import called
 from ..record.allowances import active_allowances
 from ..record.events import DetachedWrite
-from ..record.tracker import Tracker
 from ..units.scope import Unit, current_unit
 from . import thrown
 from .ownership import foreign, is_detached, ownership
 from .patch import unseen
 from .private import STATE_ATTRIBUTE
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 # Modules of sqlalchemy.orm that change an attribute because the user's code asked them to.
 _CHANGING = ("collections", "descriptor_props", "mapped_collection", "writeonly", "dynamic")

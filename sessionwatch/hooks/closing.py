@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import perf_counter
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.orm import Session, scoped_session
 
@@ -21,11 +21,8 @@ from ..frames.chain import with_callers
 from ..frames.handed import awaited_at
 from ..frames.teardown import handed_exceptions
 from ..model import RawSite
-from ..record.allowances import Allowance
 from ..record.events import Overlap, SessionEnded
 from ..record.life import SessionRecord, recognised
-from ..record.parts import Write
-from ..record.tracker import Tracker
 from .failures import answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers
@@ -36,6 +33,11 @@ from .sessions import REGISTRY, WITH, adopted, opener
 from .thrown import Thrown, note
 from .units import undone
 from .writes import left_behind, uncommitted
+
+if TYPE_CHECKING:
+    from ..record.allowances import Allowance
+    from ..record.parts import Write
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _ABORTS = ("abort", "tpc_abort")

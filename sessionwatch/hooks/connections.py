@@ -10,17 +10,19 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import FrameType, MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import settle
 from ..frames import callsite
 from ..frames.callsite import Caller, looked_at
 from ..record.events import ConnectionEnded
 from ..record.life import Entry, SessionRecord, recognised
-from ..record.tracker import Tracker
 from ..units.scope import current_unit
 from .failures import handled_around
 from .writes import driver_commits, is_over, note, summarised
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 BEGAN, HELD = "_sessionwatch_began", "_sessionwatch_held"  # on a connection

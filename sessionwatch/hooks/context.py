@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..model import Limits
 from ..record.allowances import Allowance, active_allowances, matching
 from ..record.events import Event
-from ..record.tracker import Tracker
-from ..record.watchdog import Watchdog
-from .changes import PendingWrites
-from .connections import Connections
 from .crossing import Crossing
-from .loops import Loops
-from .pools import Pools
-from .settings import Settings
-from .shapes import Place
-from .sharing import Sharing
+
+if TYPE_CHECKING:
+    from ..model import Limits
+    from ..record.tracker import Tracker
+    from ..record.watchdog import Watchdog
+    from .changes import PendingWrites
+    from .connections import Connections
+    from .loops import Loops
+    from .pools import Pools
+    from .settings import Settings
+    from .shapes import Place
+    from .sharing import Sharing
 
 Kinds = tuple[type[Event], ...]
 

@@ -12,7 +12,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
 from threading import get_ident
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import RelationshipDirection, Session
@@ -21,12 +21,14 @@ from sqlalchemy.orm.base import PassiveFlag
 
 from ..frames import callsite
 from ..frames.chain import called
-from ..model import Mark
 from ..record.events import ChangedTwice, GivenAway
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .private import BEFORE_ATTACH, PARAMETER, VALIDATE
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..model import Mark
+    from ..record.life import SessionRecord
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 1000  # rows of one session that others changed, and sessions of one owner

@@ -12,17 +12,19 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..frames import callsite
 from ..model import Mark, function_of
 from ..record.events import DiscardedWrites
-from ..record.life import SessionRecord
-from ..record.parts import Write
 from ..record.tracker import KEY, Tracker
 from .failures import Failure, is_handled
 from .reading import read, session_of
 from .writes import _mapper_of, pending, summarised, written
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.parts import Write
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR

@@ -9,15 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import settle
 from ..frames import callsite
 from ..record.events import InheritedConnection
-from ..record.life import SessionRecord
 from ..record.sql import summary
-from ..record.tracker import Tracker
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

@@ -8,19 +8,21 @@ from asyncio import _get_running_loop
 from collections.abc import Callable
 from threading import get_ident
 from types import BuiltinFunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import settle
 from ..frames import callsite
 from ..frames.tasks import current_greenlet
 from ..record.allowances import active_allowances
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from ..record.watchdog import Watchdog
 from .pools import name_of
 from .private import DO_GET
 from .reading import read
 from .writes import driver_commits
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.watchdog import Watchdog
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _NATIVE = isinstance(get_ident, BuiltinFunctionType)  # not patched: it tells the threads from each other

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import MissingGreenlet, StatementError
 from sqlalchemy.orm import InstanceState
 
 from ..frames import callsite
 from ..record.events import ImplicitRead
-from ..record.tracker import Tracker
 from .ownership import allowances, foreign
 from .patch import become, patch_error
 from .unloaded import facts
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from . import private
-from .context import Context
 from .patch import guarded, listen, patch
 from .reading import read
 from .shapes import module_of
 from .table import FOLLOWERS, HOOKS, LISTENERS
+
+if TYPE_CHECKING:
+    from .context import Context
 
 
 def import_all() -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm.attributes import InstrumentedAttribute, instance_state
 
 from ..border import settle
 from ..frames import callsite
-from ..model import Finding
 from ..record.events import RepeatedGet, RepeatedLoad
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .private import GET_IMPL, MERGE, READ_OF, REFRESHED
 from .reading import read
 from .unloaded import facts
+
+if TYPE_CHECKING:
+    from ..model import Finding
+    from ..record.life import SessionRecord
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 4096  # places and runs that are kept of one session

@@ -11,16 +11,18 @@ import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from ..border import settle
 from ..frames import callsite
-from ..model import Mark
 from ..record.events import ForeignLoop
-from ..record.tracker import Tracker
 from .failures import chain
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..model import Mark
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

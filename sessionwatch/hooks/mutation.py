@@ -10,7 +10,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, Column, TypeDecorator, event
 from sqlalchemy.ext.mutable import MutableBase
@@ -20,11 +20,13 @@ from sqlalchemy.orm.base import LoaderCallableStatus
 from ..border import settle
 from ..frames import callsite
 from ..record.events import ChangedInPlace
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .patch import guarded, listen
 from .private import STATE_ATTRIBUTE
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _DEPTH = 50  # levels of a value that are looked into

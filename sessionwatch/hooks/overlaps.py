@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -21,10 +21,12 @@ from ..frames import callsite
 from ..frames.tasks import all_tasks, awaited_at, current_task, driven, outwards, suspended
 from ..model import Mark, RawSite, Site
 from ..record.events import Overlap
-from ..record.life import SessionRecord
 from ..record.parts import Actor
-from ..record.tracker import Tracker
 from .private import CLOSE_IMPL
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 # What asyncpg, psycopg, aiomysql and pymysql say of a connection that is busy with another one's work.
 _BUSY = ("another operation", "another command", "another coroutine", "Packet sequence number wrong")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column
 from sqlalchemy.orm.attributes import instance_state
@@ -13,11 +13,13 @@ from sqlalchemy.orm.attributes import instance_state
 from ..border import settle
 from ..frames import callsite
 from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
-from ..record.allowances import Allowance
 from ..record.life import Known
 from ..record.tracker import KEY, Tracker
 from .reading import read
 from .thrown import Thrown, note
+
+if TYPE_CHECKING:
+    from ..record.allowances import Allowance
 
 __tracebackhide__ = True  # pytest: the story is in the message
 BY_FLUSH = "by flush(), because the database computes it"

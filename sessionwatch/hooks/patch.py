@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import settle, stops
 from ..patching import patch, unseen
-from ..record.tracker import Tracker
 from .listeners import listen
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 __all__ = ["become", "guarded", "listen", "patch", "patch_error", "unseen"]
 

@@ -10,14 +10,16 @@ import gc
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, methodcaller
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
-from ..record.life import SessionRecord
 from ..record.tracker import KEY
 from . import private as names
-from .private import Private
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from .private import Private
 
 Reader = Callable[[Any], Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.exc import DetachedInstanceError
@@ -17,12 +17,14 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from ..border import settle
 from ..frames import callsite
 from ..record.events import DetachedRead, DetachedTouch
-from ..record.tracker import Tracker
 from .ownership import foreign, ownership
 from .patch import become, patch_error
 from .private import STATE_ATTRIBUTE
 from .reading import read
 from .unloaded import facts
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 # SQLAlchemy's own modules that read an attribute because the user's code asked them to.
 _ON_BEHALF = ("sqlalchemy.ext.associationproxy", "sqlalchemy.ext.hybrid", "sqlalchemy.orm.descriptor_props")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from enum import Enum
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, TypeDecorator
@@ -27,15 +27,17 @@ from sqlalchemy.orm.base import LoaderCallableStatus
 from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
-from ..model import Mark, Site
 from ..record.events import Reattached
-from ..record.life import Known, SessionRecord
 from ..record.tracker import KEY, Tracker
-from .changes import PendingWrites
 from .ownership import Owner, described, is_detached, owner
 from .patch import patch_error
 from .private import MERGE, RECURSIVE, ROWS, UPDATES
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..model import Mark, Site
+    from ..record.life import Known, SessionRecord
+    from .changes import PendingWrites
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _PLAIN = (str, bytes, bool, int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, Enum)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from ..frames import callsite
-from ..record.recording import Recording
 from ..record.sql import text_write
 from ..record.tracker import KEY, Tracker
 from .patch import guarded, listen
+
+if TYPE_CHECKING:
+    from ..record.recording import Recording
 
 
 def follow(recording: Recording, tracker: Tracker) -> Callable[[], None]:

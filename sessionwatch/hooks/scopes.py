@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from .closing import still_open
 from .reading import live_sessions, session_of
 from .writes import uncommitted
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
 
 _REGISTRIES = frozenset({ScopedRegistry.__call__.__code__, ThreadLocalRegistry.__call__.__code__})
 _DEPTH = 16  # frames between the opening of a session and the registry that asked for it, at most

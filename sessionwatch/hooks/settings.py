@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.orm import Session
@@ -21,11 +21,13 @@ from sqlalchemy.orm import Session
 from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
-from ..model import Mark
 from ..record.events import Misconfigured
 from ..record.tracker import KEY, Tracker
 from .reading import entries, read
 from .writes import net_change
+
+if TYPE_CHECKING:
+    from ..model import Mark
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Kind = Literal["expire", "foreign-keys", "static", "autoflush"]

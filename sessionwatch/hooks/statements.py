@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import get_ident
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import settle
 from ..frames import callsite, whereabouts
@@ -16,20 +16,22 @@ from ..frames.chain import called
 from ..frames.handed import awaited_at
 from ..model import RawSite
 from ..record.events import Blocked
-from ..record.life import SessionRecord
 from ..record.sql import summary
 from ..record.tracker import KEY, Tracker
 from .answers import commit_failed
-from .connections import Connections
 from .discards import unflushed
 from .failures import before_statement, failed
 from .failures import refused as refused_after_failure
 from .forks import inherited
-from .loops import Loops
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
 from .reading import in_greenlet, read, session_of
 from .writes import note
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from .connections import Connections
+    from .loops import Loops
 
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
 __tracebackhide__ = True  # pytest: the story is in the message

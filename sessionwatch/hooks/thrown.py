@@ -5,16 +5,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..frames import callsite
-from ..model import Mark
 from ..record.events import SessionEnded
-from ..record.ledger import Ledger
-from ..record.life import SessionRecord
 from ..record.parts import Write
-from ..record.tracker import Tracker
 from ..units.scope import Unit, current_unit
+
+if TYPE_CHECKING:
+    from ..model import Mark
+    from ..record.ledger import Ledger
+    from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 _LIMIT = 1000  # objects that wait for the end of their unit
 

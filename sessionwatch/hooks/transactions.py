@@ -7,14 +7,12 @@ import weakref
 from collections.abc import Callable
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import stops
 from ..frames import callsite
 from ..model import Mark
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from ..record.watchdog import Watchdog
 from .answers import stored
 from .crossing import drop
 from .discards import committed as stored_without
@@ -29,6 +27,10 @@ from .sharing import ended as not_committed
 from .statements import ran_at
 from .units import committed, undone
 from .writes import owns
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.watchdog import Watchdog
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

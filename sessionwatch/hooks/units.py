@@ -7,17 +7,19 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..frames import activation, callsite
 from ..frames.callsite import Raw, looked_at
 from ..model import Mark, RawSite
 from ..record.events import SplitCommit
-from ..record.life import SessionRecord
 from ..record.parts import Commit
-from ..record.tracker import Tracker
 from .reading import entries
 from .writes import is_temporary
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

@@ -6,14 +6,16 @@ import ast
 import itertools
 import linecache
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..frames import callsite
 from ..model import by_instruction
 from ..record.parts import Step
-from ..record.tracker import Tracker
 from .ownership import described, owner
 from .reading import read
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 _LONGEST_PATH = 4  # steps; a longer one is no option that anybody would write
 

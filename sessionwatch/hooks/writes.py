@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection, NestedTransaction
@@ -13,8 +13,6 @@ from sqlalchemy.orm.base import PassiveFlag
 from sqlalchemy.orm.interfaces import ONETOMANY
 
 from ..frames import callsite
-from ..model import RawSite
-from ..record.life import Entry, SessionRecord
 from ..record.parts import Write
 from ..record.sql import (
     DEFINED,
@@ -28,6 +26,10 @@ from ..record.sql import (
 )
 from .reading import entries, read
 from .rows import count_of, driver_is_idle, has_result
+
+if TYPE_CHECKING:
+    from ..model import RawSite
+    from ..record.life import Entry, SessionRecord
 
 _UNDOES_DDL = ("postgresql", "cockroachdb", "mssql")  # databases whose rollback undoes CREATE, ALTER and DROP
 _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREATE, ALTER, DROP and TRUNCATE

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .. import rules
-from ..model import Evidence, Finding, Site
-from .store import Seen
+
+if TYPE_CHECKING:
+    from ..model import Evidence, Finding, Site
+    from .store import Seen
 
 _CALLERS = 5  # that share one place: from so many on it is plumbing, perhaps
 

@@ -14,9 +14,12 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..model import Finding
 from .causes import changes
+
+if TYPE_CHECKING:
+    from ..model import Finding
 
 _OPTION = re.compile(r"\.options\((?P<chain>.+)\)(?:,\n|$)|options=\[(?P<list>.+)\](?:,\n|$)", re.MULTILINE)
 _WITH = re.compile(r"`(?P<keyword>(?:async )?with) ")

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import TYPE_CHECKING
 
 from .causes import Cause, causes
 from .escape import visible, visible_lines
-from .report import Report
+
+if TYPE_CHECKING:
+    from .report import Report
 
 _COMMANDS = {"fault": "error", "advice": "warning"}
 _MOST = 50  # annotations; GitHub shows 10 of each kind per step

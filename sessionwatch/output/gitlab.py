@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING
 
-from .report import Report
+if TYPE_CHECKING:
+    from .report import Report
 
 _SEVERITIES = {"fault": "critical", "advice": "minor"}
 

@@ -12,12 +12,15 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from .causes import causes, changes
 from .edits import diff, edit
 from .html_data import Data, dumped
-from .report import Report
 from .timeline import Json, items
+
+if TYPE_CHECKING:
+    from .report import Report
 
 _SCRIPTS = (
     "1_data.js",

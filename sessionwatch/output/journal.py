@@ -12,12 +12,15 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..model import Finding
 from .files import OpenFile
-from .records import Record
 from .safe import open_file, write_whole
-from .store import Seen, Store
+
+if TYPE_CHECKING:
+    from ..model import Finding
+    from .records import Record
+    from .store import Seen, Store
 
 _ROW = "{:>16} {:>10} {:d} {:>14}\n"
 _FAILURE, _FAILED = "failure", "{:>8}\n"

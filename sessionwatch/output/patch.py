@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .causes import causes
 from .edits import diff, edit
-from .report import Report
+
+if TYPE_CHECKING:
+    from .report import Report
 
 
 def render(report: Report) -> str:

@@ -6,11 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from .escape import visible
-from .records import Note
-from .store import Seen
+
+if TYPE_CHECKING:
+    from .records import Note
+    from .store import Seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

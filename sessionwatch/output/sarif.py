@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .. import rules
@@ -11,8 +12,10 @@ from .._version import __version__
 from ..model import ConfigError, Evidence, Finding, Site
 from .causes import causes
 from .edits import Change, Edit, edit
-from .report import Report
-from .store import Seen
+
+if TYPE_CHECKING:
+    from .report import Report
+    from .store import Seen
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"fault": "error", "advice": "warning"}

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from ..model import Finding
 from .records import Record, as_finding, as_record
+
+if TYPE_CHECKING:
+    from ..model import Finding
 
 Key = tuple[str, int, int, bool]  # of `Finding.key`
 _TURNS = 8  # whose findings may still grow

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from ..model import Finding
 from . import messages
 from .causes import Cause, causes, shared
 from .edits import edit
 from .escape import visible
-from .records import Note
 from .report import Report, plural
 from .sources import Sources
-from .store import Seen
+
+if TYPE_CHECKING:
+    from ..model import Finding
+    from .records import Note
+    from .store import Seen
 
 _BOLD, _RED, _YELLOW, _DIM = "1", "31", "33", "2"
 _KNOWN = 3  # so many causes that are known are shown; more are only counted

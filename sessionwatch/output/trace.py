@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from .html_data import dumped
-from .report import Report
 from .timeline import Interval, Json, Link, Session, Timeline, number, text, timeline
+
+if TYPE_CHECKING:
+    from .report import Report
 
 Event = dict[str, object]
 _PROCESS = 1

@@ -20,11 +20,12 @@ from ..frames import callsite
 from ..hooks import scopes
 from ..model import Evidence, Finding, Level
 from ..record.events import Event, SessionEnded, TransactionOverdue
-from ..record.life import SessionRecord
-from ..watch.watch import Watch
 
 if TYPE_CHECKING:
     import pytest
+
+    from ..record.life import SessionRecord
+    from ..watch.watch import Watch
 
 _PREPARES = ("_callSetUp", "_callTearDown", "_callCleanup")  # of unittest's TestCase: a test method's fixtures
 _GENERATIONS = (0, 1, 2)  # of the garbage collector, the young ones first

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ..model import Finding
 from ..output.escape import visible
 from ..output.messages import render
-from .blame import Late
+
+if TYPE_CHECKING:
+    from ..model import Finding
+    from .blame import Late
 
 LateReport = tuple[str, tuple[str, int | None, str], str]  # node id, location and story: what xdist can send
 

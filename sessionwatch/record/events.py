@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ..model import Finding, Mark, Ownership, Site
-from ..units.scope import Unit
-from .life import Known, SessionRecord
-from .parts import Actor, Commit, Holder, LoadKind, Step, Write
+if TYPE_CHECKING:
+    from ..model import Finding, Mark, Ownership, Site
+    from ..units.scope import Unit
+    from .life import Known, SessionRecord
+    from .parts import Actor, Commit, Holder, LoadKind, Step, Write
 
 
 class Event:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
 from ..frames import source
 from ..frames.callsite import looked_at
-from ..model import Mark
-from .life import Known
+
+if TYPE_CHECKING:
+    from ..model import Mark
+    from .life import Known
 
 _COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
 _GENERATOR = 0x20 | 0x200

@@ -9,12 +9,14 @@ or an instance.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..frames.callsite import Raw
-from ..model import Mark, RawSite
 from .life import Known, Later, PastSession, SessionRecord
+
+if TYPE_CHECKING:
+    from ..frames.callsite import Raw
+    from ..model import Mark, RawSite
 
 
 class Ledger:

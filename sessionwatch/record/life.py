@@ -11,12 +11,14 @@ import weakref
 from collections.abc import Callable
 from time import perf_counter
 from types import CodeType, FrameType, MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..frames.callsite import Raw, looked_at
 from ..frames.chain import called, with_callers
-from ..model import Mark, RawSite
-from ..units.scope import Unit
+
+if TYPE_CHECKING:
+    from ..model import Mark, RawSite
+    from ..units.scope import Unit
 
 _NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
 _numbers = itertools.count(1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..model import Mark, Site
-from .life import SessionRecord
+if TYPE_CHECKING:
+    from ..model import Mark, Site
+    from .life import SessionRecord
 
 LoadKind = Literal["relationship", "collection", "deferred", "expired", "unloaded", "inherited"]
 

@@ -15,14 +15,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..frames import callsite
-from ..frames.callsite import Raw
-from ..model import Finding, RawSite
 from ..units.scope import Unit, current_unit
 from .events import LATE, DetachedWrite, Event
-from .life import SessionRecord
+
+if TYPE_CHECKING:
+    from ..frames.callsite import Raw
+    from ..model import Finding, RawSite
+    from .life import SessionRecord
 
 FIRST = 300  # sessions of a process that are kept in any case; of twice as many every second one, and so on
 REMEMBERED = 2_000  # ended sessions that may still get a finding

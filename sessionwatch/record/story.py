@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..frames.callsite import is_user
 from ..model import Evidence, Mark, Ownership, Site
-from .life import Known, SessionRecord
-from .parts import Holder
 from .sql import summary
+
+if TYPE_CHECKING:
+    from .life import Known, SessionRecord
+    from .parts import Holder
 
 BEFORE_INSTALL = "opened before sessionwatch was installed"
 FORGOTTEN = "the session's record is no longer kept"

@@ -14,19 +14,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextlib import suppress as suppress_all
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from ..border import is_foreign
 from ..frames import activation, callsite, chain
-from ..model import Mark
 from ..saying import say
 from ..units.scope import Unit, current_unit
 from .allowances import Allowance, active_allowances
 from .events import ENDS, Event
-from .ledger import Ledger
 from .life import SessionRecord, recognised
 from .notes import Notes, in_finalizer
+
+if TYPE_CHECKING:
+    from ..model import Mark
+    from .ledger import Ledger
 
 KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
 _PLAIN: Any = object.__setattr__

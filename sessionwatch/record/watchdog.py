@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..frames import tasks, whereabouts
 from ..model import Limits, Mark
 from .events import Event, TransactionOverdue
-from .life import SessionRecord
 from .parts import Holder
+
+if TYPE_CHECKING:
+    from .life import SessionRecord
 
 KINDS: tuple[type[Event], ...] = (TransactionOverdue,)  # of events that it makes
 _PATIENCE = 2.0  # seconds to wait for the thread to end

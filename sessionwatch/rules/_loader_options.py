@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ..model import Ownership
-from ..record.events import UnloadedRead
+from typing import TYPE_CHECKING
+
 from ..record.parts import Step
+
+if TYPE_CHECKING:
+    from ..model import Ownership
+    from ..record.events import UnloadedRead
 
 WHAT = {
     "relationship": "a lazy load",

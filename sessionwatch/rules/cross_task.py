@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import Overlap
-from ..record.parts import Actor
 from ..record.story import LIVE_ON, opened, session_json
+
+if TYPE_CHECKING:
+    from ..record.parts import Actor
 
 PAGE = """
 ## What it reports

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..frames.callsite import is_user
 from ..model import Evidence, Finding, Mark, Options, Rule, Setting, Site
 from ..record.events import ConnectionEnded, SessionEnded
 from ..record.fixes import awaited, registry, session_name
-from ..record.life import SessionRecord
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, seen, session_json
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
 
 PAGE = """
 ## What it reports

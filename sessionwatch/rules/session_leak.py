@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..frames.callsite import looked_at
 from ..model import Evidence, Finding, Mark, Options, Rule
 from ..record.events import SessionEnded
 from ..record.fixes import Provider, awaited, registry
-from ..record.life import SessionRecord
 from ..record.story import executed, opened, primary, seen, session_json
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
 
 PAGE = """
 ## What it reports

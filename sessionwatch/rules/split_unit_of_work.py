@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import SplitCommit
-from ..record.parts import Commit
 from ..record.story import BEFORE_INSTALL, primary, seen, session_json
+
+if TYPE_CHECKING:
+    from ..record.parts import Commit
 
 PAGE = """
 ## What it reports

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..model import Evidence, Finding, Options, Rule, Setting, function_of
 from ..record.events import SessionReused
 from ..record.fixes import Provider, registry
-from ..record.life import SessionRecord
 from ..record.story import LIVE_ON, opened, primary, seen, session_json
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
 
 PAGE = """
 ## What it reports

@@ -16,13 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context
 from opentelemetry.metrics import get_meter_provider
 
-from ..record.life import SessionRecord
-from ..record.tracker import Queue, Tracker
 from .batches import record as record_batch
 from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider
 from .table import (
@@ -41,6 +39,10 @@ from .table import (
     SESSION_KINDS,
     STATE,
 )
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
+    from ..record.tracker import Queue, Tracker
 
 OTHER = "other"
 _HOLDS_LOCKS = ("opentelemetry.sdk.metrics", "opentelemetry.metrics", "opentelemetry.util")

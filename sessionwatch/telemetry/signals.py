@@ -11,18 +11,20 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter, time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.trace import TraceFlags
 
-from ..model import Finding
-from ..record.life import SessionRecord
 from ..record.notes import in_finalizer
-from ..record.tracker import Tracker
 from . import spans
 from .logs import Logs
 from .spans import Found, Spans
+
+if TYPE_CHECKING:
+    from ..model import Finding
+    from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 _WAITING = 10_000  # what may wait; more is dropped, and counted as an internal error
 _AT_ONCE = 50  # so many at one safe moment: the host's call pays for it

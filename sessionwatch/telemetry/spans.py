@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import time_ns
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
@@ -18,8 +18,10 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 
 from .._version import __version__
 from ..model import Finding, RawSite, by_instruction, exportable
-from ..record.life import SessionRecord
 from .table import SCHEMA_URL, SCOPE
+
+if TYPE_CHECKING:
+    from ..record.life import SessionRecord
 
 NAME = "sessionwatch.session"
 EVENT = "sessionwatch.finding"

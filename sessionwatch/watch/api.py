@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import orm  # noqa: F401 (before the others)
 
 # isort: split
-from ..model import Finding, Level, Mode, Ownership
 from . import installation as _installation
-from .watch import Watch
+
+if TYPE_CHECKING:
+    from ..model import Finding, Level, Mode, Ownership
+    from .watch import Watch
 
 
 def install(

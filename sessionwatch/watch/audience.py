@@ -6,21 +6,21 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config
-from ..model import Finding
 from ..output import sinks
 from ..output.messages import holders
-from ..output.store import Store
-from ..record.events import Event
-from ..record.life import SessionRecord
-from ..record.parts import Holder
-from ..record.recording import Recording
 from ..record.story import held
-from ..record.tracker import Tracker
-from ..units.scope import Unit
 
 if TYPE_CHECKING:
+    from ..config import Config
+    from ..model import Finding
+    from ..output.store import Store
+    from ..record.events import Event
+    from ..record.life import SessionRecord
+    from ..record.parts import Holder
+    from ..record.recording import Recording
+    from ..record.tracker import Tracker
     from ..telemetry.signals import Signals
+    from ..units.scope import Unit
 
 logger = logging.getLogger("sessionwatch")
 

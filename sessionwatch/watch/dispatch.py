@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .. import rules
 from ..border import is_foreign
-from ..config import Config
 from ..hooks.errors import RAISED
 from ..model import LOADED_VALUES, Evidence, Finding, FindingError, Options, Rule
 from ..output.messages import render
-from ..output.store import Turn
-from ..record.allowances import Allowance
 from ..record.events import DetachedTouch, Event
 from ..record.life import SessionRecord
-from ..record.tracker import Tracker
 from ..units.scope import current_unit
 from . import placing
-from .audience import Audience
-from .placing import Plumbing
-from .suppress import Suppressions
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..output.store import Turn
+    from ..record.allowances import Allowance
+    from ..record.tracker import Tracker
+    from .audience import Audience
+    from .placing import Plumbing
+    from .suppress import Suppressions
 
 logger = logging.getLogger("sessionwatch")
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..frames import callsite
 from ..hooks import closing
-from ..hooks.changes import PendingWrites
-from ..hooks.connections import Connections
 from ..hooks.reading import live_sessions
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
-from ..record.watchdog import Watchdog
-from ..units.scope import Unit
-from .audience import Audience
+
+if TYPE_CHECKING:
+    from ..hooks.changes import PendingWrites
+    from ..hooks.connections import Connections
+    from ..record.life import SessionRecord
+    from ..record.watchdog import Watchdog
+    from ..units.scope import Unit
+    from .audience import Audience
 
 
 class Ends:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from .. import rules
-from ..config import Config
 from ..hooks import installing
 from ..hooks.private import VERSION
 from ..model import Limits
 from ..record.events import Counted
 from ..saying import say
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 
 def limits(config: Config) -> Limits:

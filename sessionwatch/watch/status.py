@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import rules
-from ..config import Config
 from ..hooks.private import VERSION
 from ..hooks.reading import live_sessions, read
-from ..output.store import Store, Turn
-from ..record.life import SessionRecord
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import KINDS, Watchdog
-from ..telemetry.metrics import Metrics
-from .needs import Lacks
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..output.store import Store, Turn
+    from ..record.life import SessionRecord
+    from ..telemetry.metrics import Metrics
+    from .needs import Lacks
 
 
 def status(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import config, rules
 from ..frames import callsite, chain
@@ -17,13 +17,10 @@ from ..hooks.reading import live_sessions, read
 from ..hooks.settings import Settings
 from ..hooks.sharing import Sharing
 from ..model import Finding, Mode, Ownership, project_root
-from ..output import sinks
 from ..output.store import Store, Turn
 from ..record.allowances import Allowance, active_allowances
 from ..record.events import Counted, Event, SplitCommit
 from ..record.ledger import Ledger
-from ..record.life import SessionRecord
-from ..record.recording import Recording
 from ..record.tracker import KEY, Tracker
 from ..record.watchdog import KINDS, Watchdog
 from ..telemetry.metrics import Metrics, Pairs, Source
@@ -37,6 +34,11 @@ from .needs import Lacks, limits
 from .placing import Plumbing, Unmatched
 from .status import open_records, status
 from .suppress import Suppressions
+
+if TYPE_CHECKING:
+    from ..output import sinks
+    from ..record.life import SessionRecord
+    from ..record.recording import Recording
 
 
 class Watch:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ..changes import Changes
-from ..result import Audit
 from . import html, json, sarif, text
+
+if TYPE_CHECKING:
+    from ..changes import Changes
+    from ..result import Audit
 
 FORMATS: dict[str, Callable[[Audit, Changes | None, bool], str]] = {
     "text": text.render,

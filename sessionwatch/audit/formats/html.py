@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from html import escape
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from ..changes import Changes
-from ..result import Audit, Entry, FileCount
+if TYPE_CHECKING:
+    from ..changes import Changes
+    from ..result import Audit, Entry, FileCount
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #888; --certain: #b3261e; --likely: #8a6100 }

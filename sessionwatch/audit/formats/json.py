@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ..._version import __version__
-from ..changes import Changes
 from ..result import SCHEMA, Audit, file_as_json
+
+if TYPE_CHECKING:
+    from ..changes import Changes
 
 
 def render(audit: Audit, changes: Changes | None, colour: bool) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 from ..._version import __version__
 from ...model import ConfigError
-from ..changes import Changes
-from ..result import Audit, Entry
+
+if TYPE_CHECKING:
+    from ..changes import Changes
+    from ..result import Audit, Entry
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"certain": "warning", "likely": "note"}

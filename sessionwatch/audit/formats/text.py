@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from ..changes import Changes
-from ..result import Audit, Entry, FileCount
+if TYPE_CHECKING:
+    from ..changes import Changes
+    from ..result import Audit, Entry, FileCount
 
 _BOLD, _RED, _YELLOW, _DIM, _RESET = "\033[1m", "\033[31m", "\033[33m", "\033[2m", "\033[0m"
 _WIDTH = 100

@@ -6,14 +6,16 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ...model import Rule
 from ..body import Body, Context, Step, chain, within
-from ..infer import Inference
-from ..tree import Function
 from ..use import Effects, Opening, Operation, Usage, Uses, begun_blocks, same
 from ..values import FunctionValue, Session, Value
+
+if TYPE_CHECKING:
+    from ...model import Rule
+    from ..infer import Inference
+    from ..tree import Function
 
 Confidence = Literal["certain", "likely"]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..body import Step, chain, dominates, within
 from ..callers import argument_of
-from ..mapped import Model, Relation
-from ..tree import Function
-from ..use import Opening
 from ..values import Instance, Later, Many, Query, Rows, Session
 from ._base import Scope, after_block, ends, same
+
+if TYPE_CHECKING:
+    from ..mapped import Model, Relation
+    from ..tree import Function
+    from ..use import Opening
 
 
 def needs_load(scope: Scope, instance: Instance, name: str) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import lost_writes, use_after_close
 from ..body import Step, chain, within
 from ..hands import as_session
-from ..tree import Function
 from ..values import Later, Query, Session, Stream, Value
 from ._base import Hit, Pattern, Scope, same
+
+if TYPE_CHECKING:
+    from ..tree import Function
 
 
 def find(scope: Scope) -> Iterator[Hit]:

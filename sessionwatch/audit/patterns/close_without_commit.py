@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import lost_writes
 from ..body import Context, Step, chain, dominates, may_follow, within
-from ..infer import Inference
-from ..tree import Function
 from ..use import Opening, Operation, Usage, Uses, settled_by_parts
 from ..values import Engine, Session
 from ._base import Hit, Pattern, Scope, begun_blocks, ends, is_always_raised, same
+
+if TYPE_CHECKING:
+    from ..infer import Inference
+    from ..tree import Function
 
 _SETTLED = ("commit", "rollback", "prepare", "expunge", "expunge_all")
 

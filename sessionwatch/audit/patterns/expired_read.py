@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import implicit_io
 from ..body import Step, dominates, may_follow
 from ..hands import as_session
-from ..use import Operation
-from ..values import Instance, Session
 from ._base import Hit, Pattern, Scope, same
 from ._loaded import is_mapped, reads
+
+if TYPE_CHECKING:
+    from ..use import Operation
+    from ..values import Instance, Session
 
 
 def find(scope: Scope) -> Iterator[Hit]:

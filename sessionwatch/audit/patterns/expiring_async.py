@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import config
 from ..hands import literal, words
 from ..tree import Function, dotted
-from ..use import Opening, Uses
 from ..values import Instance, Maker, Session
 from ._base import Hit, Pattern, Scope, same
+
+if TYPE_CHECKING:
+    from ..use import Opening, Uses
 
 
 def find(scope: Scope) -> Iterator[Hit]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import discarded_writes
 from ..body import chain, within
-from ..tree import Function
-from ..values import Session
 from ._base import Hit, Pattern, Scope, begun_blocks, same
+
+if TYPE_CHECKING:
+    from ..tree import Function
+    from ..values import Session
 
 
 def find(scope: Scope) -> Iterator[Hit]:

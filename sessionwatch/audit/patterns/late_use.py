@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import use_after_close
 from ..body import Step, chain, within
 from ..tree import dotted
-from ..use import Opening
 from ..values import Session, Stream
 from ..vocabulary import IO, QUERY_IO
 from ._base import Hit, Pattern, Scope, after_block, same
+
+if TYPE_CHECKING:
+    from ..use import Opening
 
 _WORK = (IO - {"commit", "rollback"}) | {"begin", "begin_nested", "connection", "add", "add_all", "delete", "merge"}
 _WORK |= {f"query.{each}" for each in QUERY_IO}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import n_plus_one
 from ..body import Context, Step, chain
-from ..mapped import Model
 from ..values import Instance, Many, Query, Rows, Session, Value
 from ._base import Hit, Pattern, Scope, in_loop, same
 from ._loaded import ended, is_mapped, may_be_present, needs_load, reads
+
+if TYPE_CHECKING:
+    from ..mapped import Model
 
 _FEW = 5  # parents, as the rule counts them
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import implicit_io
 from ..body import Step, dominates
-from ..values import Instance
 from ._base import Hit, Pattern, Scope
 from ._loaded import ended, given, may_be_present, needs_load, parameter_of, reads
+
+if TYPE_CHECKING:
+    from ..values import Instance
 
 
 def find(scope: Scope) -> Iterator[Hit]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import session_leak
 from ..body import chain
-from ..tree import Function
-from ..use import Opening
 from ..values import Session
 from ._base import Hit, Pattern, Scope, ends, same
+
+if TYPE_CHECKING:
+    from ..tree import Function
+    from ..use import Opening
 
 
 def find(scope: Scope) -> Iterator[Hit]:

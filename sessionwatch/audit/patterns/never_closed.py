@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import session_leak
 from ..body import may_follow
 from ..tree import dotted
-from ..use import Opening
 from ._base import Hit, Pattern, Scope, ends, same
+
+if TYPE_CHECKING:
+    from ..use import Opening
 
 _GIVES_BACK = ("commit", "rollback", "close", "reset", "invalidate", "remove", "close_all")
 

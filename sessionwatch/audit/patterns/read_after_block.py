@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import detached_access, detached_touch
 from ..body import Step, within
-from ..use import Opening
 from ..values import Instance
 from ._base import Hit, Pattern, Scope
 from ._loaded import ended, given, is_let_go, is_mapped, needs_load, parameter_of, reads
+
+if TYPE_CHECKING:
+    from ..use import Opening
 
 
 def find(scope: Scope) -> Iterator[Hit]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import boundary, cross_process, cross_task, use_after_close
 from ..body import may_follow
 from ..hands import as_session
-from ..tree import Function
 from ..values import FunctionValue, Method, Session
 from ._base import Hit, Pattern, Scope, in_loop, same
 from ._concurrent import Launch, joined_at, launches, parts, waits
+
+if TYPE_CHECKING:
+    from ..tree import Function
 
 _WHERE = {"thread": "a thread", "task": "a task", "process": "another process", "message": "a message"}
 _RULES = {"process": cross_process.RULE, "message": boundary.RULE}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import blocking_io
-from ..tree import Function
-from ..use import Usage
 from ..values import FunctionValue, Session
 from ._base import Hit, Pattern, Scope
+
+if TYPE_CHECKING:
+    from ..tree import Function
+    from ..use import Usage
 
 _CONNECTION_IO = frozenset({"execute", "scalar", "scalars", "commit", "rollback", "exec_driver_sql", "stream"})
 _DEPTH = 3  # calls from the coroutine to the statement

@@ -6,13 +6,16 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from ...rules import split_unit_of_work
 from ..body import Step, chain, may_follow
-from ..tree import Function
 from ..use import Opening, begun_blocks, in_handler
 from ..values import FunctionValue, Session
 from ._base import Hit, Pattern, Scope, reach
+
+if TYPE_CHECKING:
+    from ..tree import Function
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...rules import lost_writes
 from .. import statements
-from ..use import Operation
 from ..values import Connection, Statement
 from ._base import Hit, Pattern, Scope, is_always_raised
+
+if TYPE_CHECKING:
+    from ..use import Operation
 
 _SETTLED = frozenset({"commit", "rollback", "begin", "begin_nested", "begin_twophase", "get_transaction"})
 
