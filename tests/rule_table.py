@@ -20,7 +20,12 @@ KINDS = ("reports", "ignores", "asyncio", "message", "strict")  # a test may be 
 HEAD = """\
 # The rules
 
-Made by `python -m tests.rule_table > docs/rules.md` from the registry: not typed.
+Made by `python -m tests.rule_table > docs/rules.md` from the registry: not typed. `sessionwatch explain SLUG` prints a
+rule's page.
+"""
+
+LEVELS = """\
+## Levels
 
 A *fault* is raised in strict mode and fails its test; *advice* is only logged. "Raised" is the safe point: where
 a rule that is set to `raise` raises, so that nothing is left half done and no connection checked out. An
@@ -30,8 +35,10 @@ exception that is on its way is never replaced: it gets the finding as a note.
 
 def page() -> str:
     """The whole page, as Markdown."""
+    reports = [[rule.slug, rule.summary] for rule in rules.ALL]
     levels = [[rule.slug, rule.severity, *map(rule.level_in, MODES), rule.safe_point] for rule in rules.ALL]
-    return "\n".join([HEAD, *_table(["rule", "severity", *MODES, "raised"], levels), ""])
+    parts = [HEAD, *_table(["rule", "reports"], reports), "", LEVELS]
+    return "\n".join([*parts, *_table(["rule", "severity", *MODES, "raised"], levels), ""])
 
 
 def tests_of(rule: Rule) -> dict[str, int]:

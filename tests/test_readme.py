@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README and the pages beside it show is what happens."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from pathlib import Path
 import pytest
 
 from sessionwatch import rules, watching
-from sessionwatch.model import MODES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def page(name: str) -> str:
+    """The text of a page."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+README, LIMITS, PYTEST, DASHBOARD = (
+    page(name) for name in ("README.md", "docs/limits.md", "docs/pytest.md", "docs/dashboard.md")
+)
+SHOWN = "\n".join([README, PYTEST, *map(page, ("docs/allowing.md", "docs/boundaries.md", "docs/settings.md"))])
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", SHOWN, re.DOTALL)
 
 
 def block(language: str, start: str) -> str:
-    """The first code block of a language that has ``start`` in it."""
+    """The first code block of a language that has ``start`` in it, on the README or a page."""
     return next(text for kind, text in BLOCKS if kind == language and start in text)
 
 
@@ -36,7 +45,7 @@ def test_the_first_program_gets_the_message_that_is_shown(tmp_path: Path) -> Non
 
 
 def test_every_way_to_allow_covers_its_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's three allowances leave no finding, and count what they covered."""
+    """The three allowances of the page leave no finding, and count what they covered."""
     monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
     program = block("python", "201 created").partition("with Session(engine)")[0] + block("python", "dry_run")
     path = tmp_path / "allowed.py"
@@ -49,7 +58,7 @@ def test_every_way_to_allow_covers_its_finding(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_boundary_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's program with a boundary and a transfer object runs, and yields nothing."""
+    """The page's program with a boundary and a transfer object runs, and yields nothing."""
     monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
     program = block("python", "201 created").partition("with Session(engine)")[0]
     program += "with Session(engine) as session:\n    session.add(Order())\n    session.commit()\n"
@@ -60,15 +69,15 @@ def test_the_boundary_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.message for finding in watch.findings] == []
 
 
-def test_the_table_of_rules_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules, summaries and levels of the README's table are those of the code; it may leave rules out."""
-    rows = [
-        "| `{}` | {} | {} |".format(rule.slug, rule.summary, " | ".join(rule.level_in(mode) for mode in MODES))
-        for rule in rules.ALL
-    ]
-    table = [line for line in README.splitlines() if line.startswith("| `")]
-    assert table
-    assert table == [row for row in rows if row in table]
+def test_the_readme_names_each_rule_once() -> None:
+    """In the lists of what is found; nothing else has the form of a rule there."""
+    listed = README.partition("\n## What it finds\n")[2].partition("\n`sessionwatch explain")[0]
+    assert sorted(re.findall(r"`([a-z-]+)`", listed)) == sorted(rule.slug for rule in rules.ALL)
+
+
+def test_the_readme_is_short() -> None:
+    """What leaves it goes to docs/."""
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_ini_line_makes_pytest_strict(tmp_path: Path) -> None:
@@ -85,7 +94,7 @@ def test_the_ini_line_makes_pytest_strict(tmp_path: Path) -> None:
 
 
 def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path: Path) -> None:
-    """The README's commands, from any folder, and the line they ask for; `[tool.sessionwatch]` is heard, too."""
+    """The page's commands, from any folder, and the line they ask for; `[tool.sessionwatch]` is heard, too."""
     program = block("python", "201 created").partition("with Session(engine)")[0]
     body = "    session = Session(engine)\n    session.add(Order())\n    session.flush()\n    session.close()\n"
     path, commands = tmp_path / "test_shop.py", block("", "--sessionwatch-update-baseline").splitlines()
@@ -99,7 +108,7 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
     first = run(commands[0])
     line = next(line for line in first.stdout.splitlines() if "not in use yet" in line).rpartition(": ")[2]
     assert (first.returncode, line) == (0, "sessionwatch_baseline = sessionwatch-baseline.json")
-    assert line in README
+    assert line in PYTEST
     assert run(commands[1]).returncode == 1  # the line is missing
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{line}\n", encoding="utf-8")
     assert run(commands[1]).returncode == 0
@@ -144,8 +153,8 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
 def test_a_logging_configuration_that_switches_loggers_off_silences_ours(
     tmp_path: Path, before: str, after: str, told: bool
 ) -> None:
-    """As the README says among the limits, with the two ways out."""
-    assert "`disable_existing_loggers=False`, or `install()` after it" in README
+    """As the limits say, with the two ways out."""
+    assert "`disable_existing_loggers=False`, or `install()` after it" in LIMITS
     program = block("python", "201 created")
     install = f"import logging.config\nimport sessionwatch\n{before}\nsessionwatch.install()\n{after}\n"
     (tmp_path / "shop.py").write_text(install + program, encoding="utf-8")
@@ -155,8 +164,8 @@ def test_a_logging_configuration_that_switches_loggers_off_silences_ours(
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGTERM)"])
 def test_what_is_open_at_an_end_without_exit_is_not_told(tmp_path: Path, end: str) -> None:
-    """Nothing of the program runs then, as the README says among the limits; at a usual end it is told."""
-    assert "ended by a signal or by `os._exit()` tells of no session that is open" in README
+    """Nothing of the program runs then, as the limits say; at a usual end it is told."""
+    assert "ended by a signal or by `os._exit()` tells of no session that is open" in LIMITS
     head, _, body = block("python", "201 created").partition("with Session(engine) as session:\n")
     program = f"import os, signal\n{head}session = Session(engine)\n{textwrap.dedent(body)}"
     found = []
@@ -169,7 +178,7 @@ def test_what_is_open_at_an_end_without_exit_is_not_told(tmp_path: Path, end: st
 
 
 def test_the_toml_block_is_a_valid_configuration(tmp_path: Path) -> None:
-    """The README's [tool.sessionwatch] is accepted, and its values are in force."""
+    """The [tool.sessionwatch] of the settings' page is accepted, and its values are in force."""
     from sessionwatch import config
 
     (tmp_path / "pyproject.toml").write_text(block("toml", "tool.sessionwatch"), encoding="utf-8")
@@ -187,14 +196,14 @@ def test_explain_prints_each_part_of_a_page(rule: rules.Rule) -> None:
 
 
 def test_the_history_limits_are_the_defaults() -> None:
-    """The number in the README's limits is the code's."""
+    """The number in the limits is the code's."""
     from sessionwatch.config import GENERAL
 
-    number = int(re.search(r"the last (\d+) closed sessions", README)[1])  # type: ignore[index]
+    number = int(re.search(r"the last (\d+) closed sessions", LIMITS)[1])  # type: ignore[index]
     assert GENERAL["history.sessions"].default == GENERAL["history.loads"].default == number
 
 
-PRODUCTION = README.partition("\n## Production\n")[2].partition("\n## ")[0]
+PRODUCTION = README.partition("**Counting in production.**")[2].partition("\n## ")[0]
 EXPORT = """
 import json
 from opentelemetry import metrics
@@ -212,16 +221,14 @@ print(json.dumps(watch.status()["sessions"]["closed"]))
 
 
 def test_the_line_for_production_exports_and_counts(tmp_path: Path) -> None:
-    """The README's line in the README's buggy program: nothing is raised, and the metrics it names are exported."""
+    """The README's line in the README's buggy program: nothing is raised, and metrics are exported."""
     program = EXPORT + block("python", 'mode="telemetry"') + block("python", "201 created") + TOLD
     (tmp_path / "shop.py").write_text(program, encoding="utf-8")
     ended = subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     answer, exported, closed = ended.stdout.splitlines()
     assert answer == "201 created order 1"
-    named = re.findall(r"`((?:sessionwatch|db)\.[a-z.]+)`", PRODUCTION)
-    assert named
-    assert set(named) <= set(json.loads(exported))
+    assert set(json.loads(exported)) >= {"sessionwatch.sessions.closed", "db.client.connection.count"}
     assert json.loads(closed)["lost, sync"] == 1
 
 
@@ -243,12 +250,12 @@ def test_what_the_production_section_shows_is_there() -> None:
     """The linked files exist, the picture is one, and Grafana's version is the one that the dashboard is built for."""
     links = re.findall(r"\]\(([\w./-]+)\)", PRODUCTION)
     assert {"dashboards/sessionwatch.json", "dashboards/alerts.yaml", "docs/dashboard.png"} <= set(links)
-    assert [link for link in links if not (ROOT / link).exists()] == []
     assert (ROOT / "docs" / "dashboard.png").read_bytes().startswith(b"\x89PNG")
-    version = re.search(r"Grafana (\d+) and later", PRODUCTION)
+    version, on_page = (re.search(r"Grafana (\d+) and later", text) for text in (PRODUCTION, DASHBOARD))
     pinned = re.search(r"grafana-foundation-sdk==\d+!(\d+)\.", (ROOT / "pyproject.toml").read_text())
     assert version is not None
     assert pinned is not None
-    assert version[1] == pinned[1]
-    assert "nox -s picture" in PRODUCTION
+    assert on_page is not None
+    assert version[1] == on_page[1] == pinned[1]
+    assert "nox -s picture" in DASHBOARD
     assert "def picture(" in (ROOT / "noxfile.py").read_text()

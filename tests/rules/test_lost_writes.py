@@ -145,7 +145,7 @@ def append_item(order: Order, session: Session) -> None:
 def test_names_the_class_where_the_line_is_not_known(
     lose: Callable[[Order, Session], None], label: str, subject: str, shop: Engine, watch: Watch
 ) -> None:
-    """Of what was never flushed, only `add()` has a line, as the README says among the limits."""
+    """Of what was never flushed, only `add()` has a line, as docs/limits.md says."""
     with Session(shop) as session:
         lose(session.get_one(Order, 1), session)
     (told,) = [item for item in only(watch, "lost-writes").evidence if item.label == label]
