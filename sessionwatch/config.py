@@ -23,6 +23,9 @@ ENVIRONMENT = {
     "through": "SESSIONWATCH_THROUGH",
 }
 
+_INTERNAL = ("SESSIONWATCH_RUN", "SESSIONWATCH_INTERNAL_ERRORS", "SESSIONWATCH_CACHE", "SESSIONWATCH_REQUIRE_SERVICES")
+_INTERNAL_PREFIX = "SESSIONWATCH_TEST"  # of this project's own tests
+
 OFF: Mode = "off"  # nothing is watched: no hook, no thread
 ALL = "all"  # every rule at once; a rule that is named in the same place has its own level
 _WITH_OFF: tuple[Mode, ...] = (*MODES, OFF)
@@ -136,6 +139,22 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def strange_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence on each variable that has our prefix and that nothing reads.
+
+    None in a program that ``sessionwatch run`` has started: it has said so already.
+    """
+    environ = os.environ if environ is None else environ
+    names = [name for name in environ if name.startswith("SESSIONWATCH_") and name not in ENVIRONMENT.values()]
+    if not names or "SESSIONWATCH_RUN" in environ:
+        return []
+    return [
+        f"no setting is read from the environment variable {name}.{nearest(name, ENVIRONMENT.values())}"
+        for name in sorted(names)
+        if name not in _INTERNAL and not name.startswith(_INTERNAL_PREFIX)
+    ]
+
+
 def check_mode(mode: object, origin: str = "") -> Mode:
     """``mode`` itself, or `ConfigError` with the nearest valid name."""
     for valid in _WITH_OFF:
@@ -216,10 +235,7 @@ def _check_setting(name: str, value: Any, options: dict[str, Setting], origin: s
     try:
         converted = _convert(value, option)
     except (ValueError, TypeError, OverflowError) as error:
-        wanted = " or ".join(option.choices) if option.choices else type(option.default).__name__
-        wanted += f" of at least {option.least}" if option.least is not None else ""
-        wanted += f" and at most {option.most}" if option.most is not None else ""
-        raise ConfigError(f"setting {name!r} takes {wanted}, not {value!r} ({origin})") from error
+        raise ConfigError(f"setting {name!r} takes {option.takes}, not {value!r} ({origin})") from error
     return converted
 
 

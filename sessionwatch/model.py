@@ -307,6 +307,13 @@ class Setting:
     least: int | None = None
     most: int | None = None
 
+    @property
+    def takes(self) -> str:
+        """What may be set: ``int of at least 1``, or the choices."""
+        wanted = " or ".join(self.choices) if self.choices else type(self.default).__name__
+        wanted += f" of at least {self.least}" if self.least is not None else ""
+        return wanted + (f" and at most {self.most}" if self.most is not None else "")
+
 
 class Options(dict[str, bool | int | float | str]):
     """The settings of one rule, by their names."""

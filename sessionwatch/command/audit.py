@@ -39,9 +39,8 @@ Files that do not parse are named and do not stop it. Notebooks and .pyi files a
 
 def add(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Add the subcommand."""
-    raw = argparse.RawDescriptionHelpFormatter
     text = "what a code base does with sessions, read from its source"
-    parser = commands.add_parser("audit", help=text, description=ABOUT, epilog=EXAMPLES, formatter_class=raw)
+    parser = commands.add_parser("audit", help=text, description=ABOUT, epilog=EXAMPLES)
     parser.add_argument("path", metavar="PATH", help="a folder or one Python file")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--output", metavar="FILE", help="where it goes (default: stdout)")

@@ -31,8 +31,7 @@ lasts, is not taken without --timed.
 
 def add(commands: Any) -> None:
     """Add the subcommand to the command."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("baseline", help="findings that are known", description=BASELINE, formatter_class=raw)
+    parser = commands.add_parser("baseline", help="findings that are known", description=BASELINE)
     parser.add_argument("action", choices=("update", "show", "prune"))
     parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="?", help="needed by update and prune")
     parser.add_argument("--baseline", metavar="FILE", help="default: as configured, else sessionwatch-baseline.json")

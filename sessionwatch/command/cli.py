@@ -6,18 +6,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ..model import LEVELS, MODES, SessionwatchError, project_root
 from ..output.escape import visible, visible_lines
-from . import baseline
-from .tables import print_json, print_table, read_findings
+from . import baseline, settings
+from . import rules as rules_command
+from .parser import FAILED, Parser
+from .tables import add_format, read_findings
 
 if TYPE_CHECKING:
     from ..output.report import Report
     from ..output.store import Store
-
-FAILED = 2  # the exit status of every mistake in how we are called
 
 OVERVIEW = """\
 Finds where SQLAlchemy sessions lose data, leak, or are used after their end.
@@ -53,16 +53,10 @@ finding, and else into 2 where a process could not be watched.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without repeating the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(FAILED, f"sessionwatch: error: {message}\n(see {self.prog} --help)\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: that of this process); the exit status."""
     try:
+        _tell_strange_variables()
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -77,6 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _tell_strange_variables() -> None:
+    if any(name.startswith("SESSIONWATCH_") for name in os.environ):  # else without an import
+        from ..config import strange_variables
+
+        for line in strange_variables():
+            print(f"sessionwatch: {visible_lines(line)}", file=sys.stderr)
+
+
 def _dispatch(arguments: list[str]) -> int:
     match arguments:
         case []:
@@ -87,7 +89,7 @@ def _dispatch(arguments: list[str]) -> int:
         case ["demo", *rest]:
             from .. import demo
 
-            return demo.main(rest)
+            return demo.main(rest, Parser)
         case ["baseline", *rest]:  # a flag in front of the file would end the arguments for argparse
             arguments = ["baseline", *sorted(rest, key=lambda argument: argument == "--timed")]
     options = _parser().parse_args(arguments)
@@ -98,14 +100,13 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> Parser:
     from . import audit
 
-    parser = Parser(prog="sessionwatch", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="sessionwatch", description=OVERVIEW)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_parser("run", help="run a program and report about its sessions")
     commands.add_parser("demo", help="run a small order service with its bugs, then repaired")
-    _add_rules(commands)
-    _add_explain(commands)
-    _add_config(commands)
+    rules_command.add(commands)
+    settings.add(commands)
     _add_check(commands)
     _add_report(commands)
     baseline.add(commands)
@@ -130,7 +131,6 @@ def _run_parser() -> Parser:
         usage=RUN_USAGE,
         description=RUN,
         epilog=RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--mode", metavar="MODE", help=f"{' | '.join(MODES)} (default: as configured, else log)")
@@ -203,11 +203,7 @@ def split_program(arguments: Sequence[str], with_value: set[str]) -> tuple[list[
     return list(arguments), "script", []
 
 
-# -- rules, explain, config, report -----------------------------------------------------------------
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for tools")
+# -- check and report ------------------------------------------------------------------------------
 
 
 def _add_formats(parser: argparse.ArgumentParser) -> None:
@@ -216,76 +212,6 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     told = "; ".join(f"{item.name}: {item.help}" for item in FORMATS)
     parser.add_argument("--format", metavar="FORMAT", default=NAMES[0], help=f"{told} (default: {NAMES[0]})")
     parser.add_argument("-v", "--verbose", action="store_true", help="all callers in the text, and what is known")
-
-
-def _add_rules(commands: Any) -> None:
-    parser = commands.add_parser("rules", help="list the rules, and what each one is set to in each mode")
-    _add_format(parser)
-    parser.set_defaults(command=_rules)
-
-
-def _rules(options: argparse.Namespace) -> int:
-    from .. import rules
-
-    rows = [
-        {
-            "rule": rule.slug,
-            "severity": rule.severity,
-            **{mode: rule.level_in(mode) for mode in MODES},
-            "summary": rule.summary,
-        }
-        for rule in rules.ALL
-    ]
-    if options.format == "json":
-        print_json(rows)
-    else:
-        print_table([list(rows[0]), *(list(row.values()) for row in rows)])
-    return 0
-
-
-def _add_explain(commands: Any) -> None:
-    parser = commands.add_parser("explain", help="the page of one rule: what it reports, why, how to repair it")
-    parser.add_argument("rule", metavar="RULE")
-    parser.set_defaults(command=_explain)
-
-
-def _explain(options: argparse.Namespace) -> int:
-    from .. import rules
-
-    print(rules.explain(options.rule), end="")
-    return 0
-
-
-def _add_config(commands: Any) -> None:
-    parser = commands.add_parser("config", help="the configuration that applies here, and where each value comes from")
-    _add_format(parser)
-    parser.set_defaults(command=_config)
-
-
-def _config(options: argparse.Namespace) -> int:
-    from .. import config, rules
-    from ..watch.needs import Lacks
-
-    effective = config.load(rules.ALL)
-    Lacks().switch_off(effective)
-    plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source", "through")}
-    values: dict[str, Any] = {
-        **plain,
-        **{f"rules.{slug}": level for slug, level in effective.levels.items()},
-        **{f"settings.{name}": value for name, value in effective.settings.items()},
-    }
-    if options.format == "json":
-        print_json({name: {"value": value, "from": effective.origins[name]} for name, value in values.items()})
-    else:
-        rows = [[name, _shown(value), effective.origins[name]] for name, value in values.items()]
-        print_table([["name", "value", "from"], *rows])
-    return 0
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
 
 
 CHECK = """\
@@ -303,11 +229,10 @@ CHECKED = "exit status: 0 nothing to report, 1 findings, 2 the object can't be i
 
 
 def _add_check(commands: Any) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
     text = "the settings of an engine or a sessionmaker"
-    parser = commands.add_parser("check", help=text, description=CHECK, epilog=CHECKED, formatter_class=raw)
+    parser = commands.add_parser("check", help=text, description=CHECK, epilog=CHECKED)
     parser.add_argument("target", metavar="MODULE:OBJECT")
-    _add_format(parser)
+    add_format(parser)
     parser.set_defaults(command=_check)
 
 
@@ -321,9 +246,9 @@ def _check(options: argparse.Namespace) -> int:
     from ..output.store import Store
     from . import check
 
-    settings = config.load(rules.ALL)
-    with project_root(settings.root):
-        found = check.check(options.target, settings.baseline)
+    effective = config.load(rules.ALL)
+    with project_root(effective.root):
+        found = check.check(options.target, effective.baseline)
         records = [as_record(finding) for finding in found]
     if options.format == "json":
         sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
@@ -335,8 +260,27 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if any(not finding.covered for finding in found) else 0
 
 
+REPORT = """\
+Show findings that were kept in a file, in any format, without running the program again.
+
+A file is what `run --format json --output FILE`, `pytest --sessionwatch-output FILE` or SESSIONWATCH_OUTPUT has
+written. Several files, of workers or of several jobs, are one report.
+"""
+REPORT_EXAMPLES = """\
+examples:
+  sessionwatch report findings.jsonl                                   what to change, by cause
+  sessionwatch report findings.jsonl -v                                all callers, and what the baseline knows
+  sessionwatch report findings.jsonl --format patch | git apply        make the certain edits
+  sessionwatch report findings.jsonl --format html --output report.html
+  sessionwatch report job-*.jsonl --format sarif --output sessionwatch.sarif
+
+exit status: 0, also with findings; 2 where a file can't be read. In CI: `run --fail`, `pytest --sessionwatch=strict`.
+"""
+
+
 def _add_report(commands: Any) -> None:
-    parser = commands.add_parser("report", help="show the findings of a file that run --format json has written")
+    text = "show the findings of a file that run --format json has written"
+    parser = commands.add_parser("report", help=text, description=REPORT, epilog=REPORT_EXAMPLES)
     parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="+")
     _add_formats(parser)
     parser.add_argument("--output", metavar="FILE", help="where the report goes (default: stdout)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,11 @@ def read_findings(path: str) -> list[Record]:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
     records.check(found, path)
     return found
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Give a subcommand its ``--format`` of two."""
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for tools")
 
 
 def print_json(value: object) -> None:

@@ -65,9 +65,9 @@ class Place(NamedTuple):
         return f"{self.rule} at {self.path}:{self.line}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> int:
     """Run the demonstration and return its exit status."""
-    options = _parser().parse_args(argv)
+    options = _parser(kind).parse_args(argv)
     from .database import DatabaseError
 
     try:
@@ -91,8 +91,8 @@ def marked(half: str, with_asyncio: bool) -> set[Place]:
     return places
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kind(
         prog="sessionwatch demo",
         description=DESCRIPTION,
         epilog=EPILOG,

@@ -109,11 +109,12 @@ class Plugin:
         self.blame = Blame(self.watch, Terminal(config).overdue)
         self.test_watch = TestWatch(self.watch, self.current, self.blame)
 
-    def pytest_report_header(self) -> str | None:
+    def pytest_report_header(self) -> list[str]:
+        from ..config import strange_variables
         from ..watch.baseline import notice
 
         missing = notice(self.watch.config.baseline)
-        return f"sessionwatch: {missing}" if missing else None
+        return [f"sessionwatch: {line}" for line in ([missing] if missing else []) + strange_variables()]
 
     def _below_root(self, path: str) -> str | None:
         return str(self.config.rootpath / path) if path else None

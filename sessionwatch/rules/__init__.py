@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import nearest  # the package's configuration; `config` below is a rule
-from ..model import ConfigError, Rule
+from ..model import LEVELS, MODES, ConfigError, Rule
 from . import (
     blocking_io,
     boundary,
@@ -76,6 +76,25 @@ def find(slug: str) -> Rule:
 
 
 def explain(slug: str) -> str:
-    """The rule's page, as Markdown. Raises `sessionwatch.ConfigError` for an unknown rule."""
+    """The rule's page, as Markdown, with its levels and settings. Raises `sessionwatch.ConfigError` if unknown."""
     rule = find(slug)
-    return f"# {rule.slug}\n\n{rule.summary}\n\n{rule.page.strip()}\n"
+    return f"# {rule.slug}\n\n{rule.summary}\n\n{rule.page.strip()}\n\n{settings_of(rule)}"
+
+
+def settings_of(rule: Rule) -> str:
+    """The end of a rule's page: its level in each mode, where it raises, and what can be set."""
+    levels = ", ".join(f"`{rule.level_in(mode)}` in mode {mode}" for mode in MODES)
+    table = ["[tool.sessionwatch.rules]", f'{rule.slug} = "{rule.level_in("log")}"  # {", ".join(LEVELS)}']
+    told = []
+    for name, setting in rule.settings.items():
+        others = "".join(f", in mode {mode} {value}" for mode, value in setting.defaults.items())
+        told.append(f"- `{rule.slug}.{name}`: {setting.takes}, default {setting.default}{others}\n  ({setting.help})")
+    if told:
+        table += ["", "[tool.sessionwatch.settings]"]
+        table += [f"{rule.slug}.{name} = {_toml(setting.default)}" for name, setting in rule.settings.items()]
+    lines = ["## Levels and settings", f"{rule.severity.capitalize()}: {levels}.", f"Raised: {rule.safe_point}."]
+    return "\n".join([*lines, *([""] if told else ()), *told, "", "```toml", *table, "```", ""])
+
+
+def _toml(value: bool | float | str) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()

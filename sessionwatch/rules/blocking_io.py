@@ -86,7 +86,7 @@ RULE = Rule(
     settings={
         "milliseconds": Setting(
             0.0,
-            "how long a statement must take to be reported (50 in mode telemetry)",
+            "how long a statement must take to be reported",
             defaults={"telemetry": 50.0},
             least=0,
         )

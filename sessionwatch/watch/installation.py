@@ -23,6 +23,7 @@ _lock = threading.RLock()
 _current: Watch | None = None
 _begins: Watch | None = None  # the one that is being put in its place at the moment
 _fork_hook_installed = False
+_warned: set[str] = set()
 _after_forks = False  # multiprocessing tells us of them, here and in all children
 
 
@@ -44,8 +45,8 @@ def install(
     """
     settings = config.load(rules.ALL, keywords=keywords, mode_by_default=mode_by_default)
     missing = baseline.notice(settings.baseline)
-    if missing and log:
-        say(logging.WARNING, "%s", missing)
+    if log:
+        _warn(([missing] if missing else []) + config.strange_variables())
     import_first(settings.mode)  # without the lock
     if _current is not None and _current.gives_way:
         _current.drain()
@@ -59,6 +60,14 @@ def install(
             watch = _made(settings, before, log=log, gives_way=gives_way, providers=providers, recording=kept)
             _put(watch, before)
         return watch
+
+
+def _warn(lines: list[str]) -> None:
+    """Once in a process, however often it installs."""
+    for line in lines:
+        if line not in _warned:
+            _warned.add(line)
+            say(logging.WARNING, "%s", line)
 
 
 def _made(

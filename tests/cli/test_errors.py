@@ -122,7 +122,7 @@ def test_environment(job: Place) -> None:
     [
         (["explain", "lost-write"], "unknown rule 'lost-write'. Did you mean 'lost-writes'?"),
         (["explain"], "the following arguments are required: RULE"),
-        (["reprot"], "argument COMMAND: invalid choice: 'reprot'"),
+        (["reprot"], "unknown command 'reprot': choose one of run, demo"),
         (["report", "none.jsonl"], "can't read none.jsonl: No such file or directory"),
         (["report", "job.py"], "job.py:1 is not a line of JSON"),
     ],

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 import sessionwatch
-from sessionwatch import Finding, rules
+from sessionwatch import Finding, config, rules
+from sessionwatch.model import MODES
 from tests.backends import enforce_foreign_keys
 from tests.rules import models
 from tests.rules.examples import example, of_children, run
@@ -78,7 +79,20 @@ def test_explain_shows_the_page(slug: str) -> None:
     rule = rules.find(slug)
     assert text.startswith(f"# {slug}\n\n{rule.summary}\n\n## What it reports\n")
     assert rule.summary.endswith(".")
-    assert text.endswith(rule.page.strip() + "\n")
+    assert text.endswith(f"{rule.page.strip()}\n\n{rules.settings_of(rule)}")
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_explain_ends_with_levels_and_settings(slug: str, tmp_path: Path) -> None:
+    """explain() says what the rule is set to in each mode and where it raises, and what it prints can be pasted."""
+    text = sessionwatch.explain(slug).partition("## Levels and settings\n")[2]
+    rule = rules.find(slug)
+    assert all(f"`{rule.level_in(mode)}` in mode {mode}" in text for mode in MODES)
+    assert rule.safe_point in text
+    assert all(f"`{slug}.{name}`" in text and setting.help in text for name, setting in rule.settings.items())
+    (tmp_path / "pyproject.toml").write_text(text.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    loaded, bare = (config.load(rules.ALL, environ={}, start=folder) for folder in (tmp_path, tmp_path.parent))
+    assert (loaded.levels, loaded.settings) == (bare.levels, bare.settings)
 
 
 def test_explain_names_the_nearest_rule() -> None:
