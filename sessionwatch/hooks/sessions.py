@@ -230,6 +230,8 @@ def after_flush(tracker: Tracker) -> Callable[[Any, Any], None]:
             record = getattr(session, KEY, None)
             if record is not None:
                 record.flushes += 1
+                if not record.muted:
+                    tracker.totals["flushes"] += 1
                 record.added = None
         except BaseException as crossed:
             if stops(crossed, tracker, "after_flush"):

@@ -135,7 +135,6 @@ class SessionRecord(_Life):
     statements: int
     flushes = 0
     written: Any = _NOTHING  # rows by verb
-    lazy_loads: Any = _NOTHING  # their number by kind, see `Tracker.loaded`
     ended_by: str | None = None  # committed or rolled_back: how its transaction comes to its end
     last: str | None = None
     last_site: RawSite | None = None
@@ -214,6 +213,8 @@ class SessionRecord(_Life):
         rows = self.written or {}
         rows[verb] = rows.get(verb, 0) + count
         self.written = rows
+        if self.tracker is not None and not self.muted:
+            self.tracker.count_rows(verb, count)
 
     def expired(self, mark: Mark, how: str) -> None:
         """All instances were emptied."""

@@ -173,18 +173,7 @@ class Tracker:
         if record.muted:  # opened before the fork: the parent counts it
             return outcome
         if worked:
-            totals = self.totals
-            totals["statements"] += record.statements
-            if record.flushes:
-                totals["flushes"] += record.flushes
-            if record.written:
-                for verb, rows in record.written.items():
-                    self.written.setdefault(verb, 0)
-                    self.written[verb] += rows
-            if record.lazy_loads:
-                for load, times in record.lazy_loads.items():
-                    self.lazy_loads.setdefault(load, 0)
-                    self.lazy_loads[load] += times
+            self.totals["statements"] += record.statements
         ends = self.ends[record.kind][outcome]
         ends.count += 1
         waiting = ends.queue
@@ -235,10 +224,17 @@ class Tracker:
 
     def loaded(self, record: SessionRecord, kind: str, model: str, attribute: str) -> None:
         """Count a lazy load: of a relationship, a deferred or an expired column."""
+        if record.muted:
+            return
         key = (kind,) if self.pairs is None else (kind, *self.pairs(model, attribute))
-        loads = record.lazy_loads or {}
-        loads[key] = loads.get(key, 0) + 1
-        record.lazy_loads = loads
+        self.lazy_loads.setdefault(key, 0)
+        self.lazy_loads[key] += 1
+
+    def count_rows(self, verb: str, count: int) -> None:
+        """Count the rows that a statement wrote."""
+        if verb not in self.written:
+            self.written.setdefault(verb, 0)
+        self.written[verb] += count
 
     def renew(self) -> None:
         """In a forked child: no other thread is left that could be at work in here."""

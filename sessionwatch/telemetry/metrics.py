@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +41,6 @@ from .table import (
 )
 
 if TYPE_CHECKING:
-    from ..record.life import SessionRecord
     from ..record.tracker import Queue, Tracker
 
 OTHER = "other"
@@ -58,7 +57,6 @@ class Source:
     tracker: Tracker
     mode: Callable[[], str]
     rules: Callable[[], Iterable[str]]  # slugs of those that are on
-    open_records: Callable[[], Iterable[SessionRecord]]
     at_exit: Callable[[], None]  # what is found when the program ends; may be called twice
     pools: Callable[[str], Mapping[tuple[str, ...], int]]  # of a metric: by pool, or by pool and state
 
@@ -286,7 +284,7 @@ def _active(source: Source) -> Values:
 def _loads(source: Source) -> Values:
     plain = source.tracker.pairs is None
     loads: Values = {((LOAD_KIND, kind),): 0 for kind in LOAD_KINDS} if plain else {}
-    for key, count in _with_open(source, source.tracker.lazy_loads, lambda record: record.lazy_loads).items():
+    for key, count in source.tracker.lazy_loads.copy().items():
         kind, *pair = key
         series = ((LOAD_KIND, kind), *zip((MODEL, ATTRIBUTE), pair, strict=False))
         loads[series] = count
@@ -294,13 +292,11 @@ def _loads(source: Source) -> Values:
 
 
 def _flushes(source: Source) -> Values:
-    flushes = _with_open(source, source.tracker.totals, lambda record: {"flushes": record.flushes})
-    return {(): flushes["flushes"]}
+    return {(): source.tracker.totals["flushes"]}
 
 
 def _rows(source: Source) -> Values:
-    rows = _with_open(source, source.tracker.written, lambda record: record.written)
-    return {((OPERATION, operation),): rows[verb] for verb, operation in _VERBS.items()}
+    return {((OPERATION, operation),): source.tracker.written[verb] for verb, operation in _VERBS.items()}
 
 
 def _errors(source: Source) -> Values:
@@ -309,17 +305,6 @@ def _errors(source: Source) -> Values:
         series = ((HOOK, "sink" if hook.startswith("sink ") else hook),)  # a sink has any name
         errors[series] = errors.get(series, 0) + count
     return errors
-
-
-def _with_open(
-    source: Source, ended: Mapping[Any, int], of: Callable[[SessionRecord], Mapping[Any, int]]
-) -> Counter[Any]:
-    """What the ended sessions have counted, and the open ones so far. One that ends meanwhile is in neither."""
-    total = Counter(dict(ended))
-    for record in source.open_records():
-        for key, count in dict(of(record)).items():
-            total[key] += count
-    return total
 
 
 _READERS: dict[str, Callable[[Source], Values]] = {

@@ -32,7 +32,7 @@ from .dispatch import Dispatch
 from .ends import Ends
 from .needs import Lacks, limits
 from .placing import Plumbing, Unmatched
-from .status import open_records, status
+from .status import status
 from .suppress import Suppressions
 
 if TYPE_CHECKING:
@@ -140,7 +140,6 @@ class Watch:
             self.tracker,
             mode=lambda: self.config.mode,
             rules=lambda: [slug for slug, level in self.config.levels.items() if level != "off"],
-            open_records=open_records,
             at_exit=lambda: self.ends.at_exit(),
             pools=self._pools.read,
         )
