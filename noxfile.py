@@ -26,7 +26,7 @@ PEERS = [  # not in the extra `bench`: a plugin of theirs would take part in eve
 SQLALCHEMY = {"2.0": "sqlalchemy>=2.0,<2.1", "2.1": "sqlalchemy>=2.1,<2.2"}
 
 nox.needs_version = ">=2024.10"
-nox.options.sessions = ["tests", "lowest", "frameworks", "lint", "types", "wheel"]
+nox.options.sessions = ["tests", "lowest", "frameworks", "lint", "types", "wheel", "docs"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
@@ -131,6 +131,15 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[dev]")
     for platform in ("linux", "win32", "darwin"):
         session.run("mypy", "--platform", platform)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in site/; a broken link or anchor, or a page that nothing leads to, is an error."""
+    session.install("-e", ".[docs]")
+    config = str(ROOT / "website" / "mkdocs.yml")
+    # not with -q: what is not said is not counted as a warning
+    session.run("mkdocs", "build", "--strict", "--clean", "-f", config, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

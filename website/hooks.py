@@ -1,0 +1,65 @@
+"""What the site has beside docs/: a page for each rule, and the files of the repository that belong to it.
+
+MkDocs calls these functions (``hooks`` in mkdocs.yml). Nothing is written into docs/.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from sessionwatch import rules
+
+ROOT = Path(__file__).parent.parent
+# Files outside docs/, by their address on the site. A link to one of them from any page is turned to that address.
+BESIDE = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "benchmarks/README.md": "measuring.md",
+    "dashboards/sessionwatch.json": "files/sessionwatch.json",
+    "dashboards/alerts.yaml": "files/alerts.yaml",
+}
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+LATER = {"adopting.md", "production.md", "what-we-promise.md", "security.md", "comparison.md"}
+
+
+def on_config(config: Any) -> Any:
+    """The navigation, with the rules."""
+    there = {address for name, address in BESIDE.items() if (ROOT / name).exists()}
+    there |= {path.name for path in Path(config.docs_dir).glob("*.md")}
+    for section in config.nav:
+        if isinstance(section, dict):
+            for title, pages in section.items():
+                section[title] = [page for page in pages if page not in LATER or page in there]
+    next(item for item in config.nav if "Rules" in item)["Rules"] += [f"rules/{rule.slug}.md" for rule in rules.ALL]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """The rules' pages as ``sessionwatch explain`` prints them, and the files of `BESIDE`."""
+    for rule in rules.ALL:
+        files.append(File.generated(config, f"rules/{rule.slug}.md", content=rules.explain(rule.slug)))
+    for name, address in BESIDE.items():
+        if (ROOT / name).exists():
+            files.append(File.generated(config, address, content=(ROOT / name).read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links as the site has them; in the tables of the rules each rule links to its page."""
+    address = page.file.src_uri
+    source = next((name for name, there in BESIDE.items() if there == address), f"docs/{address}")
+
+    def moved(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link[1]))
+        there = BESIDE.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
+        return posixpath.relpath(there, posixpath.dirname(address) or ".") if there else link[1]
+
+    if address == "rules.md":
+        markdown = re.sub(r"^\| `([a-z-]+)` ", r"| [`\1`](rules/\1.md) ", markdown, flags=re.MULTILINE)
+    return LINK.sub(moved, markdown)
