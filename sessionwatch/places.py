@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from types import CodeType
@@ -21,6 +22,7 @@ _REMEMBERED = 4096  # instructions
 _TYPED = ("<stdin>", "<console>")  # files of an interactive interpreter: each statement is line 1 of a new one
 _numbers = itertools.count(1)
 _COMPREHENSION = re.compile(r"\.?<(?:listcomp|setcomp|dictcomp|genexpr)>")
+_modules: dict[str, str] = {}  # by file
 _root: str | None = None  # the project's, while something is installed
 
 
@@ -89,12 +91,18 @@ class Site:
         """The path relative to the project's root where it lies below it, else as it is shown."""
         return project_path(self.path)
 
+    @property
+    def full_function(self) -> str:
+        """The function with its module in front, ``shop.orders.Cart.pay``; alone where no module has the file."""
+        module = module_of(self.path)
+        return f"{module}.{self.function}" if module else self.function
+
     def attributes(self) -> dict[str, str | int]:
         """By OpenTelemetry's names, https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/."""
         return {
             "code.file.path": exportable(self.path),
             "code.line.number": self.line,
-            "code.function.name": exportable(self.function),
+            "code.function.name": exportable(self.full_function),
         }
 
 
@@ -140,6 +148,30 @@ def line_of(code: CodeType, lasti: int) -> int:
 def _statement(code: CodeType, _: int) -> int:
     """The number of a statement that was typed; the same one while its code is remembered."""
     return next(_numbers)
+
+
+def module_of(path: str) -> str:
+    """The name of the module that was imported from a file; empty where none was. Remembered: it looks at all of them.
+
+    The program's own file is the module that ``-m`` was given, else ``__main__``.
+    """
+    known = _modules.get(path)
+    if known is None:
+        if len(_modules) >= _REMEMBERED:
+            _modules.clear()
+        known = _modules[path] = next((name for name, file in _imported() if file == path), "")
+    return known
+
+
+def _imported() -> Iterator[tuple[str, str]]:
+    for name, module in list(sys.modules.items()):
+        try:
+            inside = object.__getattribute__(module, "__dict__")  # an attribute of a lazy one would import it
+            file, spec = inside.get("__file__"), inside.get("__spec__")
+        except Exception:  # a stand-in of any kind
+            continue
+        if isinstance(file, str):
+            yield str(getattr(spec, "name", name)) if name == "__main__" else name, file
 
 
 def exportable(value: object) -> str:

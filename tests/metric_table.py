@@ -27,8 +27,12 @@ whether it was set before or after `install()`. Without an SDK nothing is export
 MEANING = """\
 ## What is counted
 
-- A finding counts each time that it occurs, repeated ones too, unless an allowance or the baseline covers it. Rules
-  that are on begin at zero, so that the first finding is a step that an alert can see.
+- A finding counts each time that it occurs, repeated ones too, unless an allowance or the baseline covers it.
+- Counters and gauges exist, at zero, from the first export on: findings of each rule that is on, every outcome and
+  kind, every pool. So the first event is a step, which `increase()` sees. A pool is there from `create_engine()` on, or
+  from `install()` on where the engine was made before. Histograms have no series before their first sample.
+- `sessionwatch.findings.places` counts the same occurrences by place, and has no series before there is a finding: it
+  says where, for an alert or a table; alerts fire on `sessionwatch.findings`. Its sum for a rule is that rule's sum.
 - A session is opened when it is made, or used again after its close; one from before the installation when it is
   used. It is closed when it is closed, reset, invalidated, or collected.
 - `sessionwatch.outcome` of a session: `leaked` (collected with its connection), `lost` (closed with uncommitted
@@ -38,9 +42,9 @@ MEANING = """\
   driver gets.
 - Rows are those that statements inserted, updated or deleted, also where they were rolled back, as far as the driver
   tells. Lazy loads, flushes and rows of a session that is still open are included.
-- Connections are counted from an engine's first use after the installation; one that was out before it is not known
-  to come back. A pool is named by `pool_logging_name`, else `host:port/database`, never by a user or a password;
-  another engine on the same database gets a number. After 100 names, pools are `other`.
+- A connection that was out at the installation is counted once it is back. A pool is named by
+  `pool_logging_name`, else `host:port/database`, never by a user or a password; another engine on the same database
+  gets a number. After 100 names, pools are `other`.
 - Counters go on over several installations in a process. A forked child counts its own. That is true of counters also
   where the child inherits an SDK; but such an SDK's histograms, as those of any instrumentation, may hold what the
   parent had not exported: set up the SDK in the child.
@@ -88,7 +92,7 @@ def page() -> str:
             "",
             "## Attributes",
             "",
-            "All of them are closed sets.",
+            "All of them are closed sets, but for the places of findings: at most 200, then `other`.",
             "",
             *_table(["attribute", "values"], [[f"`{name}`", values] for name, values in VALUES.items()]),
             "",
@@ -114,9 +118,12 @@ VALUES = {
     table.SESSION_KIND: ", ".join(table.SESSION_KINDS),
     table.LOAD_KIND: ", ".join(table.LOAD_KINDS),
     table.OPERATION: ", ".join(table.OPERATIONS),
+    table.FILE: "the file that a finding points to",
+    table.FUNCTION: "its function with the module in front, `shop.orders.Cart.pay`",
+    table.UNIT: "the unit of work: a route's template, a task's name; `(none)` outside of one",
     table.POOL: "names of pools, at most 100 and `other`",
     table.STATE: ", ".join(table.STATES),
-    table.HOOK: "names of hooks, in the source of sessionwatch; `sink` for any output",
+    table.HOOK: "`rule` and a rule's name, `sink` for any output, `hook` for all else; the log and `status()` name it",
 }
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from ..config import nearest
 from ..hooks.patch import patch
 from ..hooks.reading import read
-from ..hooks.settings import Settings, patch_engine_created, patch_made
+from ..hooks.settings import Settings, patch_engine_created, patch_made, remembered
 from ..model import ConfigError, Finding, Options
 from ..record.events import Misconfigured
 from ..record.ledger import Ledger
@@ -55,7 +55,7 @@ def _noting(settings: Settings) -> ExitStack:
 
         kinds.append((async_sessionmaker, lambda made: made))
     stack = ExitStack()
-    stack.callback(patch(Dialect, "engine_created", patch_engine_created(settings)))
+    stack.callback(patch(Dialect, "engine_created", patch_engine_created(settings.tracker, (remembered(settings),))))
     for owner, key in kinds:
         stack.callback(patch(owner, "__init__", patch_made(settings, key)))
     return stack

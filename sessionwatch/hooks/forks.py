@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
+WhenOpened = Callable[[Any, FrameType, float], None]  # a pool's record of a connection; seconds that it took to open
 
 
 def inherited(
@@ -50,17 +52,17 @@ def _in_memory(connection: Any) -> bool:
     )
 
 
-def noted(tracker: Tracker) -> Callable[[Any, FrameType], None]:
+def noted(tracker: Tracker) -> WhenOpened:
     """Where a pool's connection was opened."""
 
-    def note(pooled: Any, frame: FrameType) -> None:
+    def note(pooled: Any, frame: FrameType, seconds: float) -> None:
         tracker.connected[pooled] = callsite.mark(frame)
 
     return note
 
 
-def patch_connect(tracker: Tracker, opened: tuple[Callable[[Any, FrameType], None], ...]) -> Callable[[Any], Any]:
-    """``_ConnectionRecord.__connect``: a pool has opened a connection. ``opened`` hears of its record.
+def patch_connect(tracker: Tracker, opened: tuple[WhenOpened, ...]) -> Callable[[Any], Any]:
+    """``_ConnectionRecord.__connect``: a pool has opened a connection. ``opened`` hears of it.
 
     Private: the public event would make every checkout look for listeners.
     """
@@ -68,11 +70,13 @@ def patch_connect(tracker: Tracker, opened: tuple[Callable[[Any, FrameType], Non
     def make(original: Any) -> Any:
         def connect(self: Any) -> None:
             try:
+                began = perf_counter()
                 original(self)
                 if tracker.active:
+                    seconds = perf_counter() - began
                     for listener in opened:
                         try:
-                            listener(self, sys._getframe(1))
+                            listener(self, sys._getframe(1), seconds)
                         except Exception:
                             tracker.failed("_ConnectionRecord.__connect")
             except BaseException as crossed:

@@ -46,7 +46,7 @@ class Loops:
         self.tracker = tracker
         self._opened: WeakKeyDictionary[Any, Opened] = WeakKeyDictionary()  # by the pool's record of a connection
 
-    def connected(self, pooled: Any, frame: FrameType) -> None:
+    def connected(self, pooled: Any, frame: FrameType, _: float) -> None:
         """Note a connection that was just opened. On no loop it is a sync driver's."""
         self._opened.pop(pooled, None)
         loop = _get_running_loop()

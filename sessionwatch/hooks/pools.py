@@ -6,13 +6,16 @@ of a pool.
 
 from __future__ import annotations
 
+import gc
 import os
 import weakref
 from collections.abc import Callable, Iterable
 from time import perf_counter
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from sqlalchemy import Engine
 from sqlalchemy import pool as pools
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
@@ -22,8 +25,8 @@ from ..record.tracker import KEY, MANY, Queue, Tracker, queue
 from .patch import listen
 from .reading import read, waiting
 
-COUNT, MAX, PENDING, TIMEOUTS = (
-    f"db.client.connection.{name}" for name in ("count", "max", "pending_requests", "timeouts")
+COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING, TIMEOUTS = (
+    f"db.client.connection.{name}" for name in ("count", "max", "idle.max", "idle.min", "pending_requests", "timeouts")
 )
 _NAMES = 100  # pools with a name of their own
 OTHER = "other"
@@ -32,18 +35,23 @@ OTHER = "other"
 class PoolStats:
     """One engine's pool, and the ones that take its place after a ``dispose()``."""
 
-    __slots__ = ("__weakref__", "name", "pending", "pool", "timeouts", "uses", "waits")
+    __slots__ = ("__weakref__", "creations", "name", "pending", "pool", "timeouts", "uses", "waits")
 
-    def __init__(self, name: str, waits: Queue, uses: Queue) -> None:
+    def __init__(self, name: str, waits: Queue, uses: Queue, creations: Queue) -> None:
         self.name = name
         self.pool: Callable[[], Any] = lambda: None  # a weak reference
         self.pending = self.timeouts = 0
         self.waits = waits  # seconds
         self.uses = uses
+        self.creations = creations
 
 
 class Pools:
-    """Every pool that was used since the installation; engines and pools are held weakly."""
+    """Every pool of an engine; engines and pools are held weakly.
+
+    A pool is known from its engine's making on, or from the installation on, so that its series are at zero before
+    anything happens; at the latest from its first use on.
+    """
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -68,7 +76,17 @@ class Pools:
             if name not in living and not any(queues):
                 del waiting[name]
         name = _free(name_of(engine, pool), living)
-        return PoolStats(name, *waiting.setdefault(name, (queue(), queue())))
+        return PoolStats(name, *waiting.setdefault(name, (queue(), queue(), queue())))
+
+    def made(self, engine: Any, frame: FrameType) -> None:
+        """`create_engine` has made one."""
+        self.of(engine)
+
+    def connected(self, record: Any, frame: FrameType, seconds: float) -> None:
+        """A pool has opened a connection, for its record of one."""
+        stats = getattr(read.pool(record), "__dict__", {}).get(KEY)
+        if stats is not None:
+            stats.creations.append(seconds)
 
     def read(self, name: str) -> dict[tuple[str, ...], int]:
         """The numbers of one metric, by pool, and by pool and state."""
@@ -103,7 +121,9 @@ def _values(name: str, stats: PoolStats, used: int) -> dict[tuple[str, ...], int
         return {(): max(0, stats.pending)}
     if name == COUNT:
         return {("used",): used, ("idle",): _idle(pool, used)}
-    limit = _limit(pool)
+    if name == IDLE_MIN:
+        return {(): 0}  # SQLAlchemy opens a connection when it is asked for one, and not before
+    limit = _limit(pool) if name == MAX else _idle_limit(pool)
     return {(): limit} if limit is not None else {}
 
 
@@ -131,6 +151,19 @@ def _limit(pool: Any) -> int | None:
     if isinstance(pool, pools.SingletonThreadPool):
         return int(pool.size)
     return 1 if isinstance(pool, pools.StaticPool | pools.AssertionPool) else None
+
+
+def _idle_limit(pool: Any) -> int | None:
+    """How many connections a pool keeps for later; None without a limit."""
+    if isinstance(pool, pools.QueuePool):
+        return pool.size() or None
+    return 0 if isinstance(pool, pools.NullPool) else _limit(pool)
+
+
+def engines() -> list[Engine]:
+    """Every engine with a pool of its own that exists, the older ones first."""
+    found = [one for age in (2, 1, 0) for one in gc.get_objects(age) if Engine in type(one).__mro__]
+    return [one for one in found if "pool" in vars(one)]
 
 
 def name_of(engine: Any, pool: Any) -> str:
@@ -218,6 +251,9 @@ def follow(kept: Pools) -> Callable[[], None]:
                 raise
 
     undo = [listen(Pool, name, returned) for name in ("checkin", "detach")]
+    with kept.tracker.guarded("the pools that exist"):
+        for engine in engines():
+            kept.of(engine)
 
     def stop() -> None:
         for step in undo:

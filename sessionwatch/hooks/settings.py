@@ -102,8 +102,17 @@ def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any],
     return make
 
 
-def patch_engine_created(settings: Settings) -> Callable[[Any], Any]:
-    """``Dialect.engine_created``, which ``create_engine`` calls: remember the line.
+def remembered(settings: Settings) -> Callable[[Any, FrameType], None]:
+    """The line of a ``create_engine``."""
+
+    def remember(engine: Any, frame: FrameType) -> None:
+        settings.made[engine.dialect] = called(callsite.mark(frame))
+
+    return remember
+
+
+def patch_engine_created(tracker: Tracker, made: tuple[Callable[[Any, FrameType], None], ...]) -> Callable[[Any], Any]:
+    """``Dialect.engine_created``, which ``create_engine`` calls. ``made`` hears of the engine.
 
     Not ``Engine.__init__``, whose signature ``create_engine`` looks at to find out which arguments it takes.
     """
@@ -112,12 +121,13 @@ def patch_engine_created(settings: Settings) -> Callable[[Any], Any]:
         def engine_created(cls: Any, engine: Any) -> None:
             try:
                 original.__func__(cls, engine)
-                try:
-                    settings.made[engine.dialect] = called(callsite.mark(sys._getframe(1)))
-                except Exception:
-                    settings.tracker.failed("Dialect.engine_created")
+                for listener in made:
+                    try:
+                        listener(engine, sys._getframe(1))
+                    except Exception:
+                        tracker.failed("Dialect.engine_created")
             except BaseException as crossed:
-                late = settle(crossed, original, settings.tracker, "Dialect.engine_created")
+                late = settle(crossed, original, tracker, "Dialect.engine_created")
                 if late is None:
                     raise
                 late(cls, engine)

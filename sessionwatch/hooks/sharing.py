@@ -38,7 +38,7 @@ class Sharing:
         self._calm = 0  # how much had been written when nothing was left uncommitted
         self._known: dict[int, weakref.ref[Any]] = {}  # the pool's record by the id() of the driver's connection
 
-    def connected(self, pooled: Any, _: FrameType) -> None:
+    def connected(self, pooled: Any, _: FrameType, __: float) -> None:
         """A pool has opened a connection, or ``creator=`` has returned the one that another record has already."""
         raw, pool = pooled.dbapi_connection, read.pool(pooled)
         before = self._known.get(id(raw))

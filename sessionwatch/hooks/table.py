@@ -199,6 +199,7 @@ def _connect(context: Context) -> Callable[[Any], Any]:
     opened = [forks.noted(context.tracker)] if context.wants(InheritedConnection) else []
     opened += [context.loops.connected] if context.wants(ForeignLoop) else []
     opened += [context.sharing.connected] if context.wants(SharedConnection) else []
+    opened += [context.pools.connected] if context.wants(Counted) else []
     return forks.patch_connect(context.tracker, tuple(opened))
 
 
@@ -235,7 +236,9 @@ def _static(context: Context) -> Callable[[Any], Any]:
 
 
 def _engine(context: Context) -> Callable[[Any], Any]:
-    return settings.patch_engine_created(context.settings)
+    made = [settings.remembered(context.settings)] if context.wants(Misconfigured) else []
+    made += [context.pools.made] if context.wants(Counted) else []
+    return settings.patch_engine_created(context.tracker, tuple(made))
 
 
 def _async_maker(context: Context) -> Callable[[Any], Any]:
@@ -287,7 +290,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(_public(ASYNC_ENGINE, "AsyncConnection", "__aexit__"), CORE, _aexit, optional=True),
     Hook(private.PING, (ForeignLoop,), _ping),
     Hook(_public(ERRORS, "InvalidRequestError", "__init__"), (*REFUSED, GivenAway), _refusal),
-    Hook(private.CONNECT, CONNECTED, _connect, optional=True),
+    Hook(private.CONNECT, (*CONNECTED, *COUNTED), _connect, optional=True),
     Hook(private.SPAWN, FAILED, _spawn, optional=True),
     Hook(private.SPAWN_ENGINE, (*FAILED, *CORE), _spawn, optional=True),
     Hook(_public(ORM, "Session", "connection"), KINDS, lambda c: holding.patch_connection(c.tracker)),
@@ -334,7 +337,7 @@ HOOKS: tuple[Hook, ...] = (
         SETTINGS,
         lambda c: settings.patch_made(c.settings, lambda maker: maker.class_),
     ),
-    Hook(_public("sqlalchemy.engine.interfaces", "Dialect", "engine_created"), SETTINGS, _engine),
+    Hook(_public("sqlalchemy.engine.interfaces", "Dialect", "engine_created"), (*SETTINGS, *COUNTED), _engine),
     Hook(_public(ORM, "Session", "no_autoflush"), SETTINGS, lambda c: settings.patch_no_autoflush(c.settings)),
     Hook(private.AUTOFLUSH, SETTINGS, lambda c: settings.patch_autoflush(c.settings)),
     Hook(private.STATIC_GET, SETTINGS, _static),

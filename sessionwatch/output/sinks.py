@@ -39,7 +39,7 @@ def log(finding: Finding, first: bool) -> None:
     """
     if first and not finding.covered and logger.isEnabledFor(logging.WARNING):
         site = finding.site
-        path, line, function = (site.path, site.line, site.function) if site else ("(unknown file)", 0, None)
+        path, line, function = (site.path, site.line, site.full_function) if site else ("(unknown file)", 0, None)
         about = {name: value for name, value in finding.attributes().items() if not name.startswith("code.")}
         arguments = (Story(finding),)
         logger.handle(

@@ -23,6 +23,7 @@ from ..saying import say
 from ..units.scope import Unit, current_unit
 from .allowances import Allowance, active_allowances
 from .events import ENDS, Event
+from .found import FindingCounts
 from .life import SessionRecord, recognised
 from .notes import Notes, in_finalizer
 
@@ -78,11 +79,11 @@ class Tracker:
         self.totals: dict[str, int] = {}  # statements, flushes
         self.written: dict[str, int] = {}  # rows by verb
         self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
-        self.found: Counter[tuple[str, str]] = Counter()  # findings by rule and mode
+        self.found = FindingCounts()
         self.internal_errors: Counter[str] = Counter()
         self.pairs: Callable[[str, str], tuple[str, str]] | None = None  # models and attributes as they are counted
         self.transactions: dict[str, Queue] = {}  # by outcome: seconds
-        self.connections: dict[str, tuple[Queue, Queue]] = {}  # by pool: seconds of waits, and of uses
+        self.connections: dict[str, tuple[Queue, ...]] = {}  # by pool: seconds of waits, of uses, and to create one
         self._seed()
         self.forked = 0.0  # when this process was forked off, in seconds since the epoch; 0.0 for the first one
         self.parent, self._process = 0, os.getpid()
@@ -244,8 +245,9 @@ class Tracker:
         self._busy = threading.local()
         self.notes.forget()
         counters = (self.opened_by_kind, self.totals, self.written, self.lazy_loads)
-        for counter in (*counters, self.found, self.internal_errors):
+        for counter in (*counters, self.internal_errors):
             counter.clear()
+        self.found.clear()
         self.forget_samples()
         self._seed()
 

@@ -25,7 +25,10 @@ from .batches import record as record_batch
 from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider
 from .table import (
     ATTRIBUTE,
+    FILE,
+    FUNCTION,
     HOOK,
+    HOOKS,
     LOAD_KIND,
     LOAD_KINDS,
     MODE,
@@ -37,16 +40,19 @@ from .table import (
     RULE,
     SESSION_KIND,
     SESSION_KINDS,
+    SINK,
     STATE,
+    UNIT,
 )
 
 if TYPE_CHECKING:
     from ..record.tracker import Queue, Tracker
 
 OTHER = "other"
+_WRITERS = ("output", "recording")  # guards around what is ours and writes
 _HOLDS_LOCKS = ("opentelemetry.sdk.metrics", "opentelemetry.metrics", "opentelemetry.util")
 _VERBS = {"inserted": "INSERT", "updated": "UPDATE", "deleted": "DELETE"}
-_OF_POOLS = ("db.client.connection.wait_time", "db.client.connection.use_time")
+_OF_POOLS = tuple(f"db.client.connection.{name}" for name in ("wait_time", "use_time", "create_time"))
 _PATIENCE = 1.0  # seconds that a collection waits for a thread that empties the queues
 
 
@@ -261,9 +267,14 @@ def _inside_sdk(frame: FrameType | None) -> bool:
 def _findings(source: Source) -> Values:
     mode = source.mode()
     found: Values = {((RULE, slug), (MODE, mode)): 0 for slug in source.rules()}  # so that the first one is a step
-    for (slug, at), count in source.tracker.found.copy().items():
+    for (slug, at), count in source.tracker.found.by_rule.copy().items():
         found[(RULE, slug), (MODE, at)] = count
     return found
+
+
+def _places(source: Source) -> Values:
+    places = source.tracker.found.by_place.copy()
+    return {tuple(zip((RULE, FILE, FUNCTION, UNIT), place, strict=True)): count for place, count in places.items()}
 
 
 def _opened(source: Source) -> Values:
@@ -300,15 +311,17 @@ def _rows(source: Source) -> Values:
 
 
 def _errors(source: Source) -> Values:
-    errors: Values = {}
+    errors: Values = {((HOOK, part),): 0 for part in (HOOKS, SINK, *map("rule {}".format, source.rules()))}
     for hook, count in source.tracker.internal_errors.copy().items():
-        series = ((HOOK, "sink" if hook.startswith("sink ") else hook),)  # a sink has any name
-        errors[series] = errors.get(series, 0) + count
+        kind = hook.partition(" ")[0]
+        part = hook if kind == "rule" else SINK if kind == "sink" or hook in _WRITERS else HOOKS
+        errors[(HOOK, part),] = errors.get(((HOOK, part),), 0) + count
     return errors
 
 
 _READERS: dict[str, Callable[[Source], Values]] = {
     "sessionwatch.findings": _findings,
+    "sessionwatch.findings.places": _places,
     "sessionwatch.sessions.opened": _opened,
     "sessionwatch.sessions.closed": _closed,
     "sessionwatch.session.active": _active,

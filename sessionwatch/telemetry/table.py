@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 SCOPE = "sessionwatch"
-SCHEMA_URL = "https://opentelemetry.io/schemas/1.34.0"
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 Kind = Literal["counter", "up-down counter", "histogram"]
 
@@ -17,6 +17,7 @@ RULE, MODE, HOOK = "sessionwatch.rule", "sessionwatch.mode", "sessionwatch.hook"
 OUTCOME, SESSION_KIND = "sessionwatch.outcome", "sessionwatch.session.kind"
 LOAD_KIND, MODEL, ATTRIBUTE = "sessionwatch.load.kind", "sessionwatch.model", "sessionwatch.attribute"
 OPERATION = "db.operation.name"
+FILE, FUNCTION, UNIT = "code.file.path", "code.function.name", "sessionwatch.unit"
 POOL, STATE = "db.client.connection.pool.name", "db.client.connection.state"
 
 OUTCOMES = ("committed", "rolled_back", "read_only", "lost", "leaked")
@@ -24,6 +25,7 @@ SESSION_KINDS = ("sync", "async")
 LOAD_KINDS = ("relationship", "deferred", "expired")
 OPERATIONS = ("INSERT", "UPDATE", "DELETE")
 STATES = ("idle", "used")
+SINK, HOOKS = "sink", "hook"  # what `HOOK` tells of, besides rules
 
 # Floats, and so wide that both a query of a millisecond and a forgotten session fall between two of them.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -49,6 +51,13 @@ METRICS: tuple[Metric, ...] = (
         "{finding}",
         "Findings of the rules: every occurrence that no allowance and no baseline covers.",
         (RULE, MODE),
+    ),
+    Metric(
+        "sessionwatch.findings.places",
+        "counter",
+        "{finding}",
+        "The same findings by the place that they point to; places after the 200th are other.",
+        (RULE, FILE, FUNCTION, UNIT),
     ),
     Metric(
         "sessionwatch.sessions.opened",
@@ -138,6 +147,20 @@ METRICS: tuple[Metric, ...] = (
         (POOL,),
     ),
     Metric(
+        "db.client.connection.idle.max",
+        "up-down counter",
+        "{connection}",
+        "The maximum number of idle open connections allowed.",
+        (POOL,),
+    ),
+    Metric(
+        "db.client.connection.idle.min",
+        "up-down counter",
+        "{connection}",
+        "The minimum number of idle open connections allowed.",
+        (POOL,),
+    ),
+    Metric(
         "db.client.connection.pending_requests",
         "up-down counter",
         "{request}",
@@ -150,6 +173,14 @@ METRICS: tuple[Metric, ...] = (
         "{timeout}",
         "The number of connection timeouts that have occurred trying to obtain a connection from the pool.",
         (POOL,),
+    ),
+    Metric(
+        "db.client.connection.create_time",
+        "histogram",
+        "s",
+        "The time it took to create a new connection.",
+        (POOL,),
+        POOL_SECONDS,
     ),
     Metric(
         "db.client.connection.wait_time",

@@ -93,7 +93,7 @@ class Dispatch:
         if raising is None:
             return None
         if not finding.covered:
-            self.tracker.found[finding.rule, finding.mode] += 1
+            self.tracker.found.add(finding)
         label = finding.session["id"] if finding.session else None  # of this occurrence
         finding, first = self.turn.meet(finding)
         if first is not None:

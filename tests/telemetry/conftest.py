@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from sessionwatch import uninstall, watching
+from sessionwatch.hooks import pools
+from sessionwatch.hooks.pools import engines
 from sessionwatch.telemetry.instruments import TOTALS, Totals
 from sessionwatch.watch.watch import Watch
 from tests.rules.shops import async_shop, shop  # noqa: F401 (fixtures)
@@ -19,10 +22,12 @@ from tests.telemetry.readings import Readings
 
 @pytest.fixture(autouse=True)
 def _our_errors_raise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Our own errors raise, and what earlier tests of this process counted is not this one's."""
+    """Our own errors raise, and the engines and what earlier tests of this process counted are not this one's."""
     monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
     uninstall()
     gc.collect()
+    others = WeakSet(engines())  # of fixtures, and of tests that failed
+    monkeypatch.setattr(pools, "engines", lambda: [engine for engine in engines() if engine not in others])
     vars(TOTALS).update(vars(Totals()))
     yield
     uninstall()

@@ -65,5 +65,11 @@ def values_of(metric: Any) -> dict[Series, Any]:
     return {series: value for series, value in points.items() if value}
 
 
+def all_series(readings: Readings, name: str) -> set[Series]:
+    """Collect; every series of a metric, those at zero too."""
+    metric = readings.metrics().get(name)
+    return {_series(point) for point in metric.data.data_points} if metric is not None else set()
+
+
 def _series(point: Any) -> Series:
     return tuple(str(value) for _, value in sorted(point.attributes.items()))

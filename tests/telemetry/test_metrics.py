@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics._internal import aggregation
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from sqlalchemy import Engine, delete, insert, select, text, update
+from sqlalchemy import Engine, create_engine, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch.telemetry.table import METRICS
+from sessionwatch.telemetry.table import LOAD_KINDS, METRICS, OPERATIONS, OUTCOMES, POOL
 from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Item, Order
-from tests.telemetry.readings import Readings
+from tests.telemetry.readings import Readings, all_series
 
 OPENED, CLOSED, ACTIVE = "sessionwatch.sessions.opened", "sessionwatch.sessions.closed", "sessionwatch.session.active"
 DURATION, STATEMENTS = "sessionwatch.session.duration", "sessionwatch.session.statements"
 TRANSACTION, LOADS = "sessionwatch.transaction.duration", "sessionwatch.lazy_loads"
 FLUSHES, ROWS, FINDINGS = "sessionwatch.flushes", "sessionwatch.rows.written", "sessionwatch.findings"
-ERRORS = "sessionwatch.internal_errors"
+ERRORS, PLACES = "sessionwatch.internal_errors", "sessionwatch.findings.places"
 
 
 # -- outcomes -----------------------------------------------------------------------------------------
@@ -327,13 +327,31 @@ def test_rules_that_are_on_begin_at_zero(watch: Watch, readings: Readings) -> No
     assert {point.value for point in points} == {0}
 
 
+def test_every_series_is_there_before_anything_happens(watch: Watch, readings: Readings) -> None:
+    """All counters and gauges, with all outcomes and kinds, at zero: the first event is a step."""
+    exported = readings.metrics()
+    kinds = {("sync",), ("async",)}
+    assert all_series(readings, CLOSED) == {(outcome, kind) for outcome in OUTCOMES for (kind,) in kinds}
+    assert all_series(readings, OPENED) == all_series(readings, ACTIVE) == kinds
+    assert all_series(readings, LOADS) == {(kind,) for kind in LOAD_KINDS}
+    assert all_series(readings, ROWS) == {(verb,) for verb in OPERATIONS}
+    assert all_series(readings, FLUSHES) == {()}
+    points = [point for metric in exported.values() for point in metric.data.data_points]
+    assert {point.value for point in points if "pool.name" not in str(point.attributes)} == {0}
+    born = {metric.name for metric in METRICS if metric.kind != "histogram" and POOL not in metric.attributes}
+    assert born - set(exported) == {PLACES}
+
+
 def test_our_own_errors_count_by_hook(watch: Watch, readings: Readings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule by its name; a sink, which may have any name, as a sink."""
+    """A rule by its name, a sink, which may have any name, as a sink, and all else as a hook."""
     monkeypatch.setattr(watch.tracker, "reraise", False)
+    assert readings.values(ERRORS) == {}
+    assert {("rule lost-writes",), ("sink",), ("hook",)} <= all_series(readings, ERRORS)
     for hook in ("rule lost-writes", "sink tests.one", "sink tests.two", "Session.__init__"):
         with watch.tracker.guarded(hook):
             raise RuntimeError("ours")
-    assert readings.values(ERRORS) == {("rule lost-writes",): 1, ("sink",): 2, ("Session.__init__",): 1}
+    assert readings.values(ERRORS) == {("rule lost-writes",): 1, ("sink",): 2, ("hook",): 1}
+    assert watch.status()["internal_errors"]["Session.__init__"] == 1
 
 
 # -- the whole ----------------------------------------------------------------------------------------
@@ -343,13 +361,12 @@ def test_names_units_and_attributes_are_those_of_the_table(shop: Engine, watch: 
     """No metric has an attribute, a unit or a description that the table does not have; buckets are floats."""
     for work in (commit, roll_back, read, lose, leak):
         work(shop)
+    with create_engine("sqlite://").connect():  # one that is new
+        pass
     with Session(shop) as session:
         assert session.scalars(select(Order)).first().items  # type: ignore[union-attr]
     exported = readings.metrics()
     for metric in METRICS:
-        if metric.name == ERRORS:
-            assert metric.name not in exported or not exported[metric.name].data.data_points
-            continue
         found = exported[metric.name]
         assert (found.unit, found.description) == (metric.unit, metric.description)
         assert all(set(point.attributes) == set(metric.attributes) for point in found.data.data_points), metric.name

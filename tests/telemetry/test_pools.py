@@ -21,11 +21,16 @@ from sqlalchemy.pool import Pool
 
 from sessionwatch.hooks.pools import name_of
 from sessionwatch.watch.watch import Watch
-from tests.telemetry.readings import Readings
+from tests.telemetry.readings import Readings, all_series
 
-COUNT, MAX, PENDING, TIMEOUTS, WAIT, USE = (
-    f"db.client.connection.{name}" for name in ("count", "max", "pending_requests", "timeouts", "wait_time", "use_time")
-)
+COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING, TIMEOUTS, WAIT, USE, CREATE = (
+    f"db.client.connection.{name}"
+    for name in (
+        "count", "max", "idle.max", "idle.min", "pending_requests", "timeouts", "wait_time", "use_time", "create_time",
+    )
+)  # fmt: skip
+GAUGES = (COUNT, PENDING, TIMEOUTS, IDLE_MAX, IDLE_MIN)
+KEPT = {"QueuePool": 5, "NullPool": 0, "StaticPool": 1, "SingletonThreadPool": 5, "AssertionPool": 1}
 LIMITS = {"QueuePool": 15, "NullPool": None, "StaticPool": 1, "SingletonThreadPool": 5, "AssertionPool": 1}
 
 
@@ -46,9 +51,51 @@ def test_every_kind_of_pool(kind: str, tmp_path: Path, watch: Watch, readings: R
         assert readings.values(COUNT) == {}
     limit = LIMITS[kind]
     assert readings.values(MAX) == ({("sqlite/a.db",): limit} if limit else {})
+    assert readings.values(IDLE_MAX) == ({("sqlite/a.db",): KEPT[kind]} if KEPT[kind] else {})
+    assert readings.values(CREATE) == {("sqlite/a.db",): 2 if kind == "NullPool" else 1}
     assert readings.values(WAIT) == {("sqlite/a.db",): 2}
     assert readings.values(USE) == {("sqlite/a.db",): 2}
     assert (readings.values(PENDING), readings.values(TIMEOUTS)) == ({}, {})
+    engine.dispose()
+
+
+@pytest.mark.parametrize("made_first", [True, False])
+def test_pool_is_there_before_its_first_use(
+    made_first: bool, tmp_path: Path, installed: Callable[..., Watch], readings: Readings
+) -> None:
+    """From ``create_engine`` or the installation on, whichever came later: so that its first timeout is a step."""
+    if made_first:
+        engine = made(tmp_path)
+        installed()
+    else:
+        installed()
+        engine = made(tmp_path)
+    engine.execution_options(isolation_level="AUTOCOMMIT")  # an engine without a pool of its own
+    of_this = {series for name in GAUGES for series in all_series(readings, name) if "sqlite/a.db" in series[0]}
+    assert of_this == {("sqlite/a.db",), ("sqlite/a.db", "idle"), ("sqlite/a.db", "used")}
+    assert readings.values(COUNT) == readings.values(TIMEOUTS) == readings.values(IDLE_MIN) == {}
+    engine.dispose()
+
+
+def test_engine_without_a_limit(tmp_path: Path, watch: Watch, readings: Readings) -> None:
+    """A pool of any size has neither limit."""
+    engine = made(tmp_path, pool_size=0)
+    engine.connect().close()
+    assert not {series for name in (MAX, IDLE_MAX) for series in all_series(readings, name)}
+    assert ("sqlite/a.db",) in all_series(readings, IDLE_MIN)
+    engine.dispose()
+
+
+def test_time_of_a_connection_that_was_replaced(tmp_path: Path, watch: Watch, readings: Readings) -> None:
+    """Each connection that the pool opens is a sample, also one in the place of another."""
+    engine = made(tmp_path)
+    with engine.connect() as connection:
+        connection.invalidate()
+    engine.connect().close()
+    engine.dispose()
+    engine.connect().close()
+    assert readings.values(CREATE) == {("sqlite/a.db",): 3}
+    assert readings.sums(CREATE)["sqlite/a.db",] > 0
     engine.dispose()
 
 
@@ -129,13 +176,14 @@ def test_connection_that_cannot_be_made(tmp_path: Path, watch: Watch, readings: 
 def test_engine_and_connection_from_before_the_installation(
     postgres_url: URL, installed: Callable[..., Watch], readings: Readings
 ) -> None:
-    """An engine is seen from its first use on; what went out earlier is not known to come back."""
+    """Its pool is seen; a connection that went out earlier is known once it is back."""
     engine = create_engine(postgres_url)
     early = engine.connect()
     installed()
-    early.close()
     name = f"{postgres_url.host}:{postgres_url.port}/{postgres_url.database}"
     assert readings.values(COUNT) == {}
+    early.close()
+    assert readings.values(COUNT) == {(name, "idle"): 1}
     with engine.connect():
         assert readings.values(COUNT) == {(name, "used"): 1}
     assert readings.values(COUNT) == {(name, "idle"): 1}

@@ -78,7 +78,7 @@ def test_record(otel: Otel, installed: Watch, shop: Engine, caplog: pytest.LogCa
         "sessionwatch.session.id": finding.session["id"],
         "code.file.path": __file__,
         "code.line.number": line("lost"),
-        "code.function.name": "lose",
+        "code.function.name": f"{__name__}.lose",
     }
     assert of_ours(caplog) == []
 
@@ -154,7 +154,7 @@ def test_standard_logging_without_a_provider(
     (record,) = of_ours(caplog)
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("lost-writes: ")
-    assert (record.pathname, record.lineno, record.funcName) == (__file__, line("lost"), "lose")
+    assert (record.pathname, record.lineno, record.funcName) == (__file__, line("lost"), f"{__name__}.lose")
     assert vars(record)["sessionwatch.fingerprint"] == watch.findings[0].fingerprint
 
 

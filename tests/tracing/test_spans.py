@@ -81,7 +81,7 @@ def test_child_of_the_request(otel: Otel, installed: Watch, shop: Engine) -> Non
         "sessionwatch.unit": "import",
         "code.file.path": __file__,
         "code.line.number": line("opened"),
-        "code.function.name": "test_child_of_the_request",
+        "code.function.name": f"{__name__}.test_child_of_the_request",
     }
 
 
