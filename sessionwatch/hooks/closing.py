@@ -354,8 +354,9 @@ def collected(record: SessionRecord) -> tuple[SessionEnded | None, str]:
     writes = left_behind(record)
     in_transaction = record.began is not None
     event = SessionEnded(
-        record, "collected", None, True, writes, record.connections > 0, in_transaction, record.seconds_open()
-    )
+        record, "collected", None, True, writes, record.connections > 0, in_transaction, record.seconds_open(),
+        leaked=record.leaked,
+    )  # fmt: skip
     leaked = record.connections > 0 or (record.kind == "async" and in_transaction)
     record.ended_by = "leaked" if leaked else None
     record.closed_scope = None
@@ -368,4 +369,6 @@ def still_open(session: Any, record: SessionRecord, how: Any, scope: str = "") -
     """The state of a session that is alive when its unit, its ``scope`` or the program ends."""
     writes = uncommitted(session, record) if how in ("exit", "scope") else ()
     holds, seconds = record.connections > 0, record.seconds_open()
-    return SessionEnded(record, how, None, True, writes, holds, record.began is not None, seconds, scope=scope)
+    return SessionEnded(
+        record, how, None, True, writes, holds, record.began is not None, seconds, scope=scope, leaked=record.leaked
+    )

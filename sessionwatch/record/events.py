@@ -44,6 +44,7 @@ class SessionEnded(SessionEvent):
     seconds_open: float  # how long its transaction has been open
     scope: str = ""  # whose end it outlived, where ``how`` is "scope": "the test", "the fixture 'session'"
     by_zope: bool = False  # by zope.sqlalchemy, at the end of its transaction
+    leaked: bool = False  # its leak had been told by then: the event itself may wait, see record.notes
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -46,7 +46,7 @@ A session that a script holds for as long as it runs, on purpose.
 def check(event: SessionEnded, settings: Options) -> Iterator[Finding]:
     """One finding a session that ended unclosed with a connection."""
     record = event.record
-    if event.how not in ("collected", "unit", "scope", "exit") or record.leaked or not event.holds_connection:
+    if event.how not in ("collected", "unit", "scope", "exit") or event.leaked or not event.holds_connection:
         return
     where = {
         "collected": "dropped",

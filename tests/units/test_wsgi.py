@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
@@ -244,6 +245,25 @@ def test_a_dropped_body_ends_its_unit(watch: Watch) -> None:
     del served
     gc.collect()
     assert seen.ended == [True]
+
+
+def test_reports_a_leak_of_a_dropped_body(shop: Engine, watch: Watch) -> None:
+    """Its unit ends in a finalizer: what is found there is said by somebody else, or later."""
+    kept: list[Session] = []
+
+    def app(environ: Any, start: Any) -> Iterable[bytes]:
+        kept.append(Session(shop))
+        kept[0].scalars(select(Order)).all()
+        return Body(Seen())
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: call(UnitOfWorkMiddleware(app)) and None).result()
+    watch.drain()
+    assert [finding.rule for finding in watch.findings] == ["session-leak"]
+    kept.clear()
+    gc.collect()
+    watch.drain()
+    assert [finding.rule for finding in watch.findings] == ["session-leak"]
 
 
 @pytest.mark.parametrize("body", [[b"x"], (b"x",), b"x"])
