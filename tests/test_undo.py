@@ -419,7 +419,8 @@ def patched() -> set[str]:
         value = vars(owner).get(name)
         getter = getattr(value, "fget", None)  # of a property; a context manager's is wrapped once more
         value = inspect.unwrap(getter) if getter is not None else getattr(value, "__func__", value)
-        if "sessionwatch" in getattr(getattr(value, "__code__", None), "co_filename", ""):
+        told = getattr(value, "pattern", None) or getattr(getattr(value, "__code__", None), "co_filename", "")
+        if "sessionwatch" in told:
             found.add(f"{owner_name}.{name}")
     return found
 

@@ -367,6 +367,12 @@ APPENDER_QUERY = _replaced(APPENDER, "_generate", "what all reads of a dynamic r
 STATIC_GET = _replaced(f"{POOL}:StaticPool", "_do_get", "who uses the one connection")
 
 
+NOT_SQLALCHEMY = _private(
+    "sqlalchemy.util.langhelpers", "_not_sa_pattern",
+    "whose lines SQLAlchemy's warnings never name: its own; with it ours, that stand in between",
+)  # fmt: skip
+
+
 # -- the probe -----------------------------------------------------------------------------------------
 
 

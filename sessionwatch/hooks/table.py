@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -223,6 +224,11 @@ def _fetch(context: Context) -> Callable[[Any], Any]:
     return holding.patch_fetch(context.tracker)
 
 
+def between(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Our frames stand between SQLAlchemy's and the user's line: its warnings step over both to find that line."""
+    return re.compile(rf"{pattern.pattern}|^sessionwatch\.(?!demo\.)", pattern.flags)
+
+
 def _sync(session: Any) -> Any:
     return session.sync_session
 
@@ -258,6 +264,7 @@ def _writer(verb: str) -> Callable[[Context], Callable[[Any], Any]]:
 
 
 HOOKS: tuple[Hook, ...] = (
+    Hook(private.NOT_SQLALCHEMY, (*EVERY, *CORE, *SETTINGS), lambda c: between, optional=True),
     Hook(_public(ORM, "Session", "__init__"), EVERY, lambda c: sessions.patch_init(c.tracker)),
     Hook(private.CLOSE_IMPL, EVERY, _close),
     Hook(_public(ORM, "SessionTransaction", "__init__", "session, origin, parent"), EVERY, _begin),
