@@ -20,6 +20,7 @@ from .places import Mark as Mark
 from .places import RawSite as RawSite
 from .places import Site as Site
 from .places import by_instruction as by_instruction
+from .places import called_by as called_by
 from .places import exportable as exportable
 from .places import function_of as function_of
 from .places import is_test
@@ -27,6 +28,7 @@ from .places import line_of as line_of
 from .places import project_path as project_path
 from .places import project_root as project_root
 from .places import shown_path as shown_path
+from .places import with_callers as with_callers
 from .portable import Portable
 
 Mode = Literal["log", "strict", "telemetry", "off"]

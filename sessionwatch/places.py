@@ -55,6 +55,18 @@ class Mark(NamedTuple):
     task: str | None
 
 
+def called_by(place: RawSite, callers: tuple[RawSite, ...]) -> Called:
+    """A place with the frames around it."""
+    found = tuple.__new__(Called, place)
+    found.callers = callers
+    return found
+
+
+def with_callers(mark: Mark, callers: tuple[RawSite, ...]) -> Mark:
+    """A mark, with the frames around it that were kept elsewhere."""
+    return mark._replace(site=called_by(mark.site, callers)) if callers and mark.site is not None else mark
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A place in a source file. ``line`` counts from 1; ``function`` is the qualified name.

@@ -25,7 +25,7 @@ from sessionwatch.hooks import installing
 from sessionwatch.hooks.context import Hook
 from sessionwatch.hooks.table import HOOKS
 from sessionwatch.model import MODES, Level, Mode
-from sessionwatch.record.tracker import KEY
+from sessionwatch.record.key import KEY
 from sessionwatch.units import scope
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Order,

@@ -57,10 +57,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.format == "markdown":
         raise ConfigError("config --format markdown needs --all")
     from .. import config, rules
+    from ..hooks.table import TABLE
     from ..watch.needs import Lacks
 
     effective = config.load(rules.ALL)
-    Lacks().switch_off(effective)
+    Lacks(TABLE).switch_off(effective)
     plain = {name: getattr(effective, name) for name in ("mode", "output", "baseline", "source", "through")}
     values: dict[str, Any] = {
         **plain,

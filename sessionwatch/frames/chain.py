@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from types import CodeType, FrameType
 
-from ..model import Called, Mark, RawSite, Site
+from ..model import Mark, RawSite, Site, called_by
 from . import callsite
 from .callsite import STOP, USER, _new
 
@@ -31,7 +31,7 @@ def called(mark: Mark) -> Mark:
     if keeps and mark.site is not None:
         callers = around(mark.site.code, sys._getframe(1))
         if callers:
-            return _new(Mark, (_with(mark.site, callers), mark.thread, mark.task))
+            return _new(Mark, (called_by(mark.site, callers), mark.thread, mark.task))
     return mark
 
 
@@ -46,17 +46,6 @@ def opened(code: CodeType | None, frame: FrameType) -> tuple[RawSite, ...]:
         if path != code.co_filename and path in callsite._users:
             return (_new(RawSite, (calling, outer.f_lasti)),)
     return around(code, frame)
-
-
-def with_callers(mark: Mark, callers: tuple[RawSite, ...]) -> Mark:
-    """A mark, with the frames around it that were kept elsewhere."""
-    return mark._replace(site=_with(mark.site, callers)) if callers and mark.site is not None else mark
-
-
-def _with(place: RawSite, callers: tuple[RawSite, ...]) -> Called:
-    found = _new(Called, place)
-    found.callers = callers
-    return found
 
 
 def around(code: CodeType, frame: FrameType | None) -> tuple[RawSite, ...]:

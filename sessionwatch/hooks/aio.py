@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..border import settle
 from ..frames import callsite
 from ..frames.chain import opened
 from ..model import FindingError
-from ..record.tracker import KEY, Tracker
-from .closing import Exit, scope_codes, scope_of
+from ..record.key import KEY
+from ..record.life import WITH
+from .callers import Exit, scope_codes, scope_of
 from .finishing import finish_async
-from .sessions import WITH, adopted
+from .sessions import adopted
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ..frames import callsite
 from ..frames.callsite import looked_at
 from ..record.events import LateCommit
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from ..units.scope import Unit, on_answer, on_unit_end
 from .reading import read, session_of
 from .writes import left_behind, written
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 

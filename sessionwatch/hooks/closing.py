@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 import weakref
@@ -12,58 +11,32 @@ from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy.orm import Session, scoped_session
-
 from ..border import settle
 from ..frames import callsite
-from ..frames.callsite import Caller, Wanted, is_user, looked_at
-from ..frames.chain import with_callers
-from ..frames.handed import awaited_at
+from ..frames.callsite import Caller, Wanted, looked_at
 from ..frames.teardown import handed_exceptions
-from ..model import RawSite
+from ..model import with_callers
 from ..record.events import Overlap, SessionEnded
-from ..record.life import SessionRecord, recognised
+from .callers import is_leaving, leaver, on_its_way, scope_codes, scope_of
 from .failures import answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
 from .reading import read
-from .sessions import REGISTRY, WITH, adopted, opener
+from .sessions import adopted
 from .thrown import Thrown, note
 from .units import undone
 from .writes import left_behind, uncommitted
 
 if TYPE_CHECKING:
     from ..record.allowances import Allowance
+    from ..record.life import SessionRecord
     from ..record.parts import Write
     from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _ABORTS = ("abort", "tpc_abort")
-_SCOPES = (WITH, WITH, REGISTRY, REGISTRY)  # what the codes of `scope_codes` stand for
-
-
-def scope_codes(registry: Callable[..., Any] | None = None) -> Wanted:
-    """The functions that end a session's scope, as they are found on the stack above ``close()``.
-
-    ``registry``: the one by which an async registry removes its session.
-    """
-    functions = (Session.__exit__, contextlib.closing.__exit__, scoped_session.remove, registry)
-    first, second, third, fourth = (getattr(function, "__code__", None) for function in functions)
-    return first, second, third, fourth
-
-
-class Exit:
-    """Who leaves a session, and with which exception: taken before close() moves to another task."""
-
-    __slots__ = ("around", "caller", "error", "scope")
-
-    def __init__(self, caller: Caller, error: BaseException | None, scope: str | None, around: Any = ()) -> None:
-        self.caller = caller
-        self.error = error
-        self.scope = scope
-        self.around: tuple[RawSite, ...] = around  # the frames around that one
 
 
 class Ending(NamedTuple):
@@ -75,28 +48,6 @@ class Ending(NamedTuple):
     overlap: Overlap | None = None  # another one is still inside
     swallowed: bool = False  # an error that nobody rolled back
     by_zope: bool = False
-
-
-def scope_of(caller: Caller, record: SessionRecord) -> str:
-    """with, registry, generator or hand: how the session came to be closed."""
-    _, _, generator, seen = caller
-    if seen >= 0:
-        return _SCOPES[seen]
-    return "generator" if generator is not None and generator is opener(record) else "hand"
-
-
-def on_its_way(error: BaseException | None, record: SessionRecord) -> bool:
-    """Whether an exception is leaving the session's block.
-
-    Not one that was being handled when the session was opened, and not the GeneratorExit of a
-    generator that was broken off: that is how writes get lost.
-    """
-    return is_leaving(error, record) and not isinstance(error, GeneratorExit)
-
-
-def is_leaving(error: BaseException | None, record: SessionRecord) -> bool:
-    """Whether an exception arose, or a generator was broken off, since the session was opened."""
-    return error is not None and recognised(error) not in record.errors_at_open
 
 
 def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
@@ -128,7 +79,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                 who = end = None
                 try:
                     frame = sys._getframe(1)
-                    who = _leaver(codes, record, frame, self)
+                    who = leaver(codes, record, frame, self)
                     end = _ending(tracker, self, record, who, frame, how)
                 except Exception:
                     tracker.failed("Session._close_impl")
@@ -157,7 +108,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
 def _close_idle(tracker: Tracker, codes: Wanted, record: SessionRecord, how: str, frame: FrameType) -> None:
     """A session that began no transaction has nothing to lose: who closes it is all there is to know."""
     try:
-        _ended(tracker, record, how, _leaver(codes, record, frame))
+        _ended(tracker, record, how, leaver(codes, record, frame))
     except Exception:
         tracker.failed("Session._close_impl")
 
@@ -168,32 +119,6 @@ def _ended(tracker: Tracker, record: SessionRecord, how: str, who: Caller | None
     outcome = tracker.closed(record)
     if tracker.when_ended is not None:
         tracker.when_ended(record, outcome)
-
-
-def handed(session: Any, who: Caller) -> Caller:
-    """Who closes the session where its method was handed to a worker thread: who awaits that."""
-    code = who[0][0]
-    found = awaited_at(session) if code is None or (who[1] and not is_user(RawSite(code, who[0][1]))) else None
-    if found is None:
-        return who
-    (code, lasti), task = found
-    return (code, lasti, who[0][2], task), False, None, who[3]
-
-
-def _leaver(codes: Wanted, record: SessionRecord, frame: FrameType, session: Any = None) -> Caller:
-    """Who closes the session, and the end of what scope that is."""
-    exit_ = record.exiting
-    if exit_ is not None:
-        who: Caller = exit_.caller
-        record.closed_scope = exit_.scope or scope_of(who, record)
-    else:
-        who = callsite.caller(frame, codes)
-        if who[1] or who[0][0] is None:
-            who = handed(session, who)
-        record.closed_scope = scope_of(who, record)
-    if who[2] is not None:
-        record.closer = who[2]
-    return who
 
 
 def _ending(
@@ -259,7 +184,7 @@ def _was_told(record: SessionRecord, frame: FrameType) -> bool:
     """Flask's teardown functions are told of a failure that is not on its way any more; pytest keeps a test's."""
     if "pytest" in sys.modules and on_its_way(getattr(sys, "last_value", None), record):
         return True
-    return any(on_its_way(told, record) for told in handed_exceptions(frame, opener(record)))
+    return any(on_its_way(told, record) for told in handed_exceptions(frame, record.opener))
 
 
 def _finish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..record.allowances import Allowance, active_allowances, matching
 from ..record.events import Event
@@ -52,6 +52,14 @@ class Follower:
 
     makes: Kinds
     install: Callable[[Context], Callable[[], None]]
+
+
+class Table(NamedTuple):
+    """All that may be installed; see `table`."""
+
+    hooks: tuple[Hook, ...]
+    listeners: tuple[Listener, ...]
+    followers: tuple[Follower, ...]
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -22,13 +22,14 @@ from sqlalchemy.orm.base import PassiveFlag
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import ChangedTwice, GivenAway
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .private import BEFORE_ATTACH, PARAMETER, VALIDATE
 from .reading import read
 
 if TYPE_CHECKING:
     from ..model import Mark
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 1000  # rows of one session that others changed, and sessions of one owner

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..frames import callsite
 from ..model import Mark, function_of
 from ..record.events import DiscardedWrites
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .failures import Failure, is_handled
 from .reading import read, session_of
 from .writes import _mapper_of, pending, summarised, written
@@ -25,6 +25,7 @@ from .writes import _mapper_of, pending, summarised, written
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
     from ..record.parts import Write
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR

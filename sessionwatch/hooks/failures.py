@@ -21,14 +21,15 @@ from ..frames.catching import Catch, caught
 from ..frames.chain import called
 from ..model import FindingError, Mark, RawSite
 from ..record.events import ErrorSwallowed
+from ..record.key import KEY
 from ..record.sql import summary, text_write
-from ..record.tracker import KEY, Tracker
 from .private import COMMITS
 from .reading import entries, read
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
     from ..record.parts import Write
+    from ..record.tracker import Tracker
 
 _OUTWARDS = 40  # places of the user's code that an error may leave
 _REFUSES = "no further SQL can be emitted within this transaction"

@@ -14,14 +14,14 @@ from ..border import settle
 from ..frames import callsite
 from ..frames.tasks import current_greenlet
 from ..record.allowances import active_allowances
-from ..record.tracker import KEY, Tracker
-from .pools import name_of
+from ..record.key import KEY
 from .private import DO_GET
-from .reading import read
+from .reading import name_of, read
 from .writes import driver_commits
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
     from ..record.watchdog import Watchdog
 
 __tracebackhide__ = True  # pytest: the story is in the message

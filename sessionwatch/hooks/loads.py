@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import InstrumentedAttribute, instance_state
 from ..border import settle
 from ..frames import callsite
 from ..record.events import RepeatedGet, RepeatedLoad
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .private import GET_IMPL, MERGE, READ_OF, REFRESHED
 from .reading import read
 from .unloaded import facts
@@ -24,6 +24,7 @@ from .unloaded import facts
 if TYPE_CHECKING:
     from ..model import Finding
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 4096  # places and runs that are kept of one session

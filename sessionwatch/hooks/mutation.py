@@ -20,13 +20,14 @@ from sqlalchemy.orm.base import LoaderCallableStatus
 from ..border import settle
 from ..frames import callsite
 from ..record.events import ChangedInPlace
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .patch import guarded, listen
 from .private import STATE_ATTRIBUTE
 from .reading import read
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _DEPTH = 50  # levels of a value that are looked into

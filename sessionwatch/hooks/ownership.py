@@ -13,13 +13,14 @@ from sqlalchemy.orm.attributes import instance_state
 from ..border import settle
 from ..frames import callsite
 from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
+from ..record.key import KEY
 from ..record.life import Known
-from ..record.tracker import KEY, Tracker
 from .reading import read
 from .thrown import Thrown, note
 
 if TYPE_CHECKING:
     from ..record.allowances import Allowance
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 BY_FLUSH = "by flush(), because the database computes it"

@@ -7,7 +7,6 @@ of a pool.
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Callable, Iterable
 from time import perf_counter
@@ -21,9 +20,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
 from ..border import settle, stops
-from ..record.tracker import KEY, MANY, Queue, Tracker, queue
+from ..record.key import KEY
+from ..record.tracker import MANY, Queue, Tracker, queue
 from .patch import listen
-from .reading import read, waiting
+from .reading import name_of, read, waiting
 
 COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING, TIMEOUTS = (
     f"db.client.connection.{name}" for name in ("count", "max", "idle.max", "idle.min", "pending_requests", "timeouts")
@@ -164,20 +164,6 @@ def engines() -> list[Engine]:
     """Every engine with a pool of its own that exists, the older ones first."""
     found = [one for age in (2, 1, 0) for one in gc.get_objects(age) if Engine in type(one).__mro__]
     return [one for one in found if "pool" in vars(one)]
-
-
-def name_of(engine: Any, pool: Any) -> str:
-    """What the user called the pool, else host:port/database; never a user's name or a password."""
-    given = getattr(pool, "logging_name", None)
-    if given:
-        return str(given)
-    url = engine.url
-    host, port, database = url.host or url.query.get("host"), url.port, url.database or ""
-    if url.get_backend_name() == "sqlite":
-        database = os.path.basename(database.partition("?")[0]) or ":memory:"
-    host = ",".join(host) if isinstance(host, tuple) else host
-    where = f"{host or url.get_backend_name()}{f':{port}' if port else ''}"
-    return f"{where}/{database}" if database else where
 
 
 def _free(name: str, taken: set[str]) -> str:

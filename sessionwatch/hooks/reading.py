@@ -7,6 +7,7 @@ nothing: the rules that need it are off, and what asks on behalf of another one 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, methodcaller
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
-from ..record.tracker import KEY
+from ..record.key import KEY
 from . import private as names
 
 if TYPE_CHECKING:
@@ -172,6 +173,20 @@ def waiting(pool: Any) -> Iterable[Any]:
         return read.waiting(queue) or ()
     made = read.waiting_async(queue)
     return getattr(made, names.ASYNCIO_QUEUE, ())
+
+
+def name_of(engine: Any, pool: Any) -> str:
+    """What the user called the pool, else host:port/database; never a user's name or a password."""
+    given = getattr(pool, "logging_name", None)
+    if given:
+        return str(given)
+    url = engine.url
+    host, port, database = url.host or url.query.get("host"), url.port, url.database or ""
+    if url.get_backend_name() == "sqlite":
+        database = os.path.basename(database.partition("?")[0]) or ":memory:"
+    host = ",".join(host) if isinstance(host, tuple) else host
+    where = f"{host or url.get_backend_name()}{f':{port}' if port else ''}"
+    return f"{where}/{database}" if database else where
 
 
 def in_greenlet() -> bool:

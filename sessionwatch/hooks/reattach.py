@@ -28,7 +28,7 @@ from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import Reattached
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .ownership import Owner, described, is_detached, owner
 from .patch import patch_error
 from .private import MERGE, RECURSIVE, ROWS, UPDATES
@@ -37,6 +37,7 @@ from .reading import read
 if TYPE_CHECKING:
     from ..model import Mark, Site
     from ..record.life import Known, SessionRecord
+    from ..record.tracker import Tracker
     from .changes import PendingWrites
 
 __tracebackhide__ = True  # pytest: the story is in the message

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from ..frames import callsite
+from ..record.key import KEY
 from ..record.sql import text_write
-from ..record.tracker import KEY, Tracker
 from .patch import guarded, listen
 
 if TYPE_CHECKING:
     from ..record.recording import Recording
+    from ..record.tracker import Tracker
 
 
 def follow(recording: Recording, tracker: Tracker) -> Callable[[], None]:

@@ -7,15 +7,18 @@ import gc
 import sys
 from collections.abc import Callable
 from types import AsyncGeneratorType, CodeType, GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import scoped_session
 
 from ..border import settle
 from ..frames import callsite
+from ..record.key import KEY
 from ..record.life import SessionRecord
-from ..record.tracker import KEY, Tracker
 from ..units.scope import current_unit
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _LOOKS = 20  # at a provider: from then on it is known what it does

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .closing import still_open
 from .reading import live_sessions, session_of
 from .writes import uncommitted
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
 
 _REGISTRIES = frozenset({ScopedRegistry.__call__.__code__, ThreadLocalRegistry.__call__.__code__})
 _DEPTH = 16  # frames between the opening of a session and the registry that asked for it, at most

@@ -10,8 +10,8 @@ import sys
 import weakref
 from collections.abc import Callable
 from time import perf_counter
-from types import CodeType, FrameType
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
@@ -20,20 +20,16 @@ from ..border import settle, stops
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import SessionReused
-from ..record.life import SessionRecord
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
+from ..record.life import WITH, SessionRecord
 from ..units.scope import current_unit
 from .reading import read
 from .registries import lent_again
 
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
+
 __tracebackhide__ = True  # pytest: the story is in the message
-WITH, REGISTRY = "with", "registry"  # scopes that end with a session's close
-
-
-def opener(record: SessionRecord) -> CodeType | None:
-    """The code of the function that opened the session."""
-    return record.opening[0] if record.opening is not None else None
-
 
 # -- opening ------------------------------------------------------------------------------------------
 
@@ -205,7 +201,7 @@ def reused(
     tracker: Tracker, record: SessionRecord, frame: FrameType, refusal: BaseException | None
 ) -> Exception | None:
     """Report the use of a session after the end of its scope; what comes back is to be raised."""
-    provider = opener(record)
+    provider = record.opener
     if provider is not None and record.closer is provider:
         running = callsite.on_stack(frame, provider)
         if record.closed_scope == "generator" and running:

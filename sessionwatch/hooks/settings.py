@@ -22,12 +22,13 @@ from ..border import settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import Misconfigured
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .reading import entries, read
 from .writes import net_change
 
 if TYPE_CHECKING:
     from ..model import Mark
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Kind = Literal["expire", "foreign-keys", "static", "autoflush"]

@@ -10,7 +10,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection, Transaction
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
@@ -18,11 +18,14 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from ..border import settle
 from ..frames import callsite
 from ..record.events import SharedConnection
+from ..record.key import KEY
 from ..record.life import SessionRecord
-from ..record.tracker import KEY, Tracker
 from .private import COMMIT
 from .reading import entries, live_sessions, read
 from .writes import summarised
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
 POOLS = (StaticPool, SingletonThreadPool)

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 from ..border import settle
 from ..frames import callsite, whereabouts
 from ..frames.chain import called
-from ..frames.handed import awaited_at
-from ..model import RawSite
 from ..record.events import Blocked
+from ..record.key import KEY
 from ..record.sql import summary
-from ..record.tracker import KEY, Tracker
 from .answers import commit_failed
+from .callers import ran_at
 from .discards import unflushed
 from .failures import before_statement, failed
 from .failures import refused as refused_after_failure
 from .forks import inherited
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
-from .reading import in_greenlet, read, session_of
+from .reading import in_greenlet, read
 from .writes import note
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
     from .connections import Connections
     from .loops import Loops
 
@@ -140,18 +140,6 @@ def _core(tracker: Tracker, core: Connections, connection: Any, context: Any, re
             core.note(connection, context, result, frame)
     except Exception:
         tracker.failed("Connection._exec_context")
-
-
-def ran_at(record: SessionRecord, place: RawSite | None) -> RawSite | None:
-    """Where a statement was run, where the stack does not tell: by a block's end, or by a method in a worker thread."""
-    if callsite.is_user(place):
-        return place
-    if record.exiting is not None:
-        code, lasti, _, _ = record.exiting.caller[0]
-        return RawSite(code, lasti) if code is not None else place
-    session = session_of(record)
-    found = awaited_at(session) if session is not None else None
-    return found[0] if found is not None else place
 
 
 def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Any:

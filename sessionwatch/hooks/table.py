@@ -62,7 +62,7 @@ from . import (
     statements,
     transactions,
 )
-from .context import Context, Follower, Hook, Kinds, Listener
+from .context import Context, Follower, Hook, Kinds, Listener, Table
 from .errors import DetachedFindingError, ImplicitFindingError, StatementFindingError
 from .shapes import Place
 
@@ -394,3 +394,5 @@ FOLLOWERS: tuple[Follower, ...] = (
     Follower((SharedConnection,), lambda c: c.sharing.forget),
     Follower(COUNTED, lambda c: pools.follow(c.pools)),
 )
+
+TABLE = Table(HOOKS, LISTENERS, FOLLOWERS)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..border import stops
 from ..frames import callsite
 from ..model import Mark
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from .answers import stored
+from .callers import ran_at
 from .crossing import drop
 from .discards import committed as stored_without
 from .discards import keep
@@ -24,12 +25,12 @@ from .reading import read
 from .reattach import note_database
 from .sharing import POOLS, Sharing
 from .sharing import ended as not_committed
-from .statements import ran_at
 from .units import committed, undone
 from .writes import owns
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
     from ..record.watchdog import Watchdog
 
 __tracebackhide__ = True  # pytest: the story is in the message

@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.base import PassiveFlag
 from sqlalchemy.orm.interfaces import ONETOMANY
 
-from ..frames import callsite
+from ..frames import callsite, chain
 from ..record.parts import Write
 from ..record.sql import (
     DEFINED,
@@ -68,7 +68,9 @@ def _wrote(
     session = read.sessions.get(record.session_id)
     flushed = session is not None and read.flushing(session)
     mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
-    record.wrote(*what, number, flushed, count, mark)
+    entry = record.wrote(*what, number, flushed, count, mark)
+    if entry.mark is mark and chain.keeps:  # the first time
+        entry.mark = chain.called(mark)
     if connection.dialect.name in _IMPLICIT and not driver_is_idle(connection):
         record.told_of_transaction = True
 

@@ -14,12 +14,13 @@ from types import CodeType, FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..frames.callsite import Raw, looked_at
-from ..frames.chain import called, with_callers
+from ..model import with_callers
 
 if TYPE_CHECKING:
     from ..model import Mark, RawSite
     from ..units.scope import Unit
 
+WITH, REGISTRY = "with", "registry"  # scopes that end with a session's close
 _NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
 _numbers = itertools.count(1)
 _entries = itertools.count(1)
@@ -188,6 +189,11 @@ class SessionRecord(_Life):
         self.pending = pending
 
     @property
+    def opener(self) -> CodeType | None:
+        """The code of the function that opened it."""
+        return self.opening[0] if self.opening is not None else None
+
+    @property
     def is_closed(self) -> bool:
         return self.closed_how is not None
 
@@ -196,17 +202,18 @@ class SessionRecord(_Life):
         """Whether a statement runs at this moment."""
         return self.inside is not None
 
-    def wrote(self, table: Any, verb: str, connection: int, flushed: bool, count: int | None, mark: Mark) -> None:
-        """Note rows written within the innermost savepoint."""
+    def wrote(self, table: Any, verb: str, connection: int, flushed: bool, count: int | None, mark: Mark) -> Entry:
+        """Note rows written within the innermost savepoint; returns all that were written there."""
         self.levels = self.levels or ({},)
         level = self.levels[-1]
         place = mark.site
         key = (table, verb, connection, place)
-        entry = level.pop(key, None) or Entry(table, verb, connection, flushed, called(mark))
+        entry = level.pop(key, None) or Entry(table, verb, connection, flushed, mark)
         entry.add(count, mark)
         level[key] = entry  # newest last
         if count:
             self.count_rows(verb, count)
+        return entry
 
     def count_rows(self, verb: str, count: int) -> None:
         """Rows that a statement wrote, whoever commits them."""

@@ -24,6 +24,7 @@ from ..units.scope import Unit, current_unit
 from .allowances import Allowance, active_allowances
 from .events import ENDS, Event
 from .found import FindingCounts
+from .key import KEY
 from .life import SessionRecord, recognised
 from .notes import Notes, in_finalizer
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ..model import Mark
     from .ledger import Ledger
 
-KEY = "_sessionwatch"  # where a session, and a session's connection, keep the record
 _PLAIN: Any = object.__setattr__
 
 Queue = deque[Any]  # samples of one series of a histogram that wait

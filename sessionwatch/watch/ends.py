@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ..frames import callsite
 from ..hooks import closing
 from ..hooks.reading import live_sessions
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 
 if TYPE_CHECKING:
     from ..hooks.changes import PendingWrites
     from ..hooks.connections import Connections
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
     from ..record.watchdog import Watchdog
     from ..units.scope import Unit
     from .audience import Audience

@@ -14,6 +14,7 @@ from ..saying import say
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..hooks.context import Table
 
 
 def limits(config: Config) -> Limits:
@@ -26,16 +27,20 @@ def limits(config: Config) -> Limits:
 
 
 class Lacks:
-    """What can't work with this SQLAlchemy: ``rules``, by the slug, each with the name that is missing."""
+    """What can't work with this SQLAlchemy: ``rules``, by the slug, each with the name that is missing.
 
-    def __init__(self) -> None:
+    ``table``: the hooks that there are.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
         self.rules: dict[str, str] = {}
         self.counting: str | None = None  # what telemetry would need, where it can't count
 
     def switch_off(self, config: Config) -> list[str]:
         """Set the rules that can't work to ``off``; returns those that were on."""
         needs = {rule.slug: rule.events + rule.parts for rule in rules.ALL}
-        without = installing.missing([Counted, *(kind for kinds in needs.values() for kind in kinds)])
+        without = installing.missing(self._table, [Counted, *(kind for kinds in needs.values() for kind in kinds)])
         self.rules = {slug: without[kind] for slug, kinds in needs.items() for kind in kinds if kind in without}
         self.counting = without.get(Counted)
         off = [slug for slug in self.rules if config.levels[slug] != "off"]

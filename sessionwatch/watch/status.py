@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from .. import rules
 from ..hooks.private import VERSION
 from ..hooks.reading import live_sessions, read
-from ..record.tracker import KEY, Tracker
+from ..record.key import KEY
 from ..record.watchdog import KINDS, Watchdog
 
 if TYPE_CHECKING:
     from ..config import Config
     from ..output.store import Store, Turn
     from ..record.life import SessionRecord
+    from ..record.tracker import Tracker
     from ..telemetry.metrics import Metrics
     from .needs import Lacks
 

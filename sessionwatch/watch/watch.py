@@ -16,12 +16,14 @@ from ..hooks.pools import Pools
 from ..hooks.reading import live_sessions, read
 from ..hooks.settings import Settings
 from ..hooks.sharing import Sharing
+from ..hooks.table import TABLE
 from ..model import Finding, Mode, Ownership, project_root
 from ..output.store import Store, Turn
 from ..record.allowances import Allowance, active_allowances
 from ..record.events import Counted, Event, SplitCommit
+from ..record.key import KEY
 from ..record.ledger import Ledger
-from ..record.tracker import KEY, Tracker
+from ..record.tracker import Tracker
 from ..record.watchdog import KINDS, Watchdog
 from ..telemetry.metrics import Metrics, Pairs, Source
 from ..units import auto
@@ -90,7 +92,7 @@ class Watch:
         self.ends = Ends(
             self.tracker, self._pending, self._connections, self.watchdog, self.audience, self.telemetry.provider
         )
-        self.lacks = Lacks()
+        self.lacks = Lacks(TABLE)
         self._hooked = contextlib.ExitStack()
         self._undo = contextlib.ExitStack()
 
@@ -170,7 +172,7 @@ class Watch:
             events=wanted | {Counted} if counting and self.lacks.counting is None else wanted,
             handlers=rules.slugs_by_event(),
         )
-        self._hooked = installing.install(context)
+        self._hooked = installing.install(TABLE, context)
         if self.audience.recording is not None:
             self._hooked.callback(recorded.follow(self.audience.recording, self.tracker))
         if enabled or counting:
@@ -339,7 +341,7 @@ def import_first(mode: Mode) -> None:
     Whoever waits for the end of an import may install then: in this thread, in the midst of ours; in another one,
     where we wait for its import, and it for us.
     """
-    installing.import_all()
+    installing.import_all(TABLE)
     if mode == "telemetry":
         from ..telemetry import signals  # noqa: F401
 

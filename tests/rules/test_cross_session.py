@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 import sessionwatch
 from sessionwatch import FindingError
 from sessionwatch.output.messages import render
-from sessionwatch.record.tracker import KEY
+from sessionwatch.record.key import KEY
 from sessionwatch.watch.watch import Watch
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
-from sessionwatch.hooks.pools import name_of
+from sessionwatch.hooks.reading import name_of
 from sessionwatch.watch.watch import Watch
 from tests.telemetry.readings import Readings, all_series
 
