@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch import ConfigError, FindingError, allow
-from sessionwatch.record.allowances import active_allowances
+from sessionwatch.record.allowances import active_allowances, parse_comment
 from sessionwatch.watch import suppress
 from sessionwatch.watch.watch import Watch
 from tests.programs.shop import (  # noqa: F401 (fixtures)
@@ -419,7 +419,7 @@ def test_comment_elsewhere_is_listed(tmp_path: Path, shop: Engine, watch: Watch)
 )
 def test_other_comments_are_none(line: str) -> None:
     """What is not our comment is not taken for it."""
-    assert suppress.parse_comment(line) is None
+    assert parse_comment(line) is None
 
 
 # -- counting -----------------------------------------------------------------------------------------

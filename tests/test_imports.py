@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ LAYERS: dict[str, set[str]] = {
     "pytest_plugin": {"model", "config", "frames", "record", "rules", "output", "hooks", "watch", "data"},
     "autostart": set(),
     "demo": set(),
-    "audit": {"_version", "model", "rules", "output", "watch"},
+    "audit": {"_version", "model", "record", "rules", "output", "watch"},
     "command": {"_version", "model", "config", "record", "rules", "output", "hooks", "watch", "audit", "demo"},
     "__init__": {"_version", "model"},
     "__main__": {"command"},
@@ -86,15 +87,23 @@ def folder(name: str) -> str:
     return name.partition(".")[0]
 
 
-def imports(name: str) -> tuple[set[str], set[str]]:
-    """What a module imports anywhere in it: modules of the package, and top-level names of other packages."""
+def imports(name: str, at_run_time: bool = False) -> tuple[set[str], set[str]]:
+    """What a module imports anywhere in it: modules of the package, and top-level names of other packages.
+
+    ``at_run_time``: without what only annotations need.
+    """
     path = MODULES[name]
     package = [] if name == "__init__" else name.split(".")
     if path.name != "__init__.py":
         package = package[:-1]
     own: set[str] = set()
     other: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    if at_run_time:
+        checked = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+        unseen = {inner for node in checked for inner in node.body}
+        nodes = [node for node in nodes if node not in unseen]
+    for node in nodes:
         if isinstance(node, ast.Import):
             for item in node.names:
                 top, _, rest = item.name.partition(".")
@@ -154,6 +163,17 @@ def test_no_cycles() -> None:
         free = {name for name, needs in remaining.items() if not needs & set(remaining)}
         assert free, f"a cycle among {sorted(remaining)}"
         remaining = {name: needs for name, needs in remaining.items() if name not in free}
+
+
+def test_the_longest_way_has_twelve_modules() -> None:
+    """No module is more than eleven imports away from the end; what annotations alone need is not imported."""
+    arrows = {name: imports(name, at_run_time=True)[0] - {"__init__"} for name in MODULES}
+
+    @functools.cache
+    def depth(name: str) -> int:
+        return 1 + max((depth(other) for other in arrows.get(name, ())), default=0)
+
+    assert max(depth(name) for name in MODULES) <= 12
 
 
 @pytest.mark.parametrize("name", [name for name in sorted(set(MODULES) - KNOWS_SQLALCHEMY) if folder(name) != "hooks"])

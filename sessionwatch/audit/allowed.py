@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..watch.suppress import parse_comment
+from ..record.allowances import parse_comment
 from .tree import Module, dotted
 
 if TYPE_CHECKING:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from ..model import Site, shown_path
+
+_COMMENT = re.compile(r"#\s*sessionwatch:\s*allow\s+([a-z][a-z, -]*?)\s*(?:--\s*(.*\S))?\s*$")
 
 
 @dataclass(slots=True)
@@ -35,3 +38,11 @@ def matching(slug: str, allowances: tuple[Allowance, ...]) -> Allowance | None:
         if slug in allowance.rules:
             return allowance
     return None
+
+
+def parse_comment(line: str) -> tuple[tuple[str, ...], str] | None:
+    """The rules and the reason of an inline comment; None where the line has none."""
+    match = _COMMENT.search(line)
+    if match is None:
+        return None
+    return tuple(part.strip() for part in match[1].split(",") if part.strip()), (match[2] or "").strip()

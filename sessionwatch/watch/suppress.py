@@ -12,11 +12,10 @@ from contextvars import Token
 from .. import rules
 from ..frames import callsite
 from ..model import ConfigError, Evidence, Finding, Site
-from ..record.allowances import Allowance, current, matching
+from ..record.allowances import Allowance, current, matching, parse_comment
 from ..units.scope import F, decorate
 from .baseline import Baseline
 
-_COMMENT = re.compile(r"#\s*sessionwatch:\s*allow\s+([a-z][a-z, -]*?)\s*(?:--\s*(.*\S))?\s*$")
 _MEANT = re.compile(r"#\s*sessionwatch\s*:")  # how a comment begins that was meant to be one
 
 
@@ -140,14 +139,6 @@ class Suppressions:
         return [item for item in blocks.values() if not item.hits] + [
             item for item in comments if item.site and (item.site.path, item.site.line) not in used
         ]
-
-
-def parse_comment(line: str) -> tuple[tuple[str, ...], str] | None:
-    """The rules and the reason of an inline comment; None where the line has none."""
-    match = _COMMENT.search(line)
-    if match is None:
-        return None
-    return tuple(part.strip() for part in match[1].split(",") if part.strip()), (match[2] or "").strip()
 
 
 def comments_in(path: str) -> list[Allowance]:

@@ -9,13 +9,13 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from ..body import Body, Context, Step, chain, within
-from ..use import Effects, Opening, Operation, Usage, Uses, begun_blocks, same
 from ..values import FunctionValue, Session, Value
 
 if TYPE_CHECKING:
     from ...model import Rule
     from ..infer import Inference
     from ..tree import Function
+    from ..use import Effects, Opening, Operation, Usage, Uses
 
 Confidence = Literal["certain", "likely"]
 
@@ -124,12 +124,10 @@ __all__ = [
     "Pattern",
     "Scope",
     "after_block",
-    "begun_blocks",
     "called",
     "described",
     "ends",
     "in_loop",
     "is_always_raised",
     "reach",
-    "same",
 ]

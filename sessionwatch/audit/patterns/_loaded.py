@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..body import Step, chain, dominates, within
 from ..callers import argument_of
+from ..use import same
 from ..values import Instance, Later, Many, Query, Rows, Session
-from ._base import Scope, after_block, ends, same
+from ._base import Scope, after_block, ends
 
 if TYPE_CHECKING:
     from ..mapped import Model, Relation

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from ...rules import swallowed_error
 from ..body import Context, Step, chain, within
 from ..tree import dotted
-from ..use import Opening, Operation, settled_by_parts
+from ..use import Opening, Operation, begun_blocks, same, settled_by_parts
 from ..values import Session
 from ..vocabulary import BROAD, DATABASE_ERRORS
-from ._base import Hit, Pattern, Scope, begun_blocks, same
+from ._base import Hit, Pattern, Scope
 
 _UNDOES = frozenset({"rollback", "abort", "close", "remove", "reset", "invalidate", "expunge_all"})
 _LEAVES = frozenset({"exit", "_exit", "fail", "abort", "skip", "reraise", "exc_info"})

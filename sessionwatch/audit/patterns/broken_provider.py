@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ...rules import lost_writes, use_after_close
 from ..body import Step, chain, within
 from ..hands import as_session
+from ..use import same
 from ..values import Later, Query, Session, Stream, Value
-from ._base import Hit, Pattern, Scope, same
+from ._base import Hit, Pattern, Scope
 
 if TYPE_CHECKING:
     from ..tree import Function

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ...rules import lost_writes
 from ..body import Context, Step, chain, dominates, may_follow, within
-from ..use import Opening, Operation, Usage, Uses, settled_by_parts
+from ..use import Opening, Operation, Usage, Uses, begun_blocks, same, settled_by_parts
 from ..values import Engine, Session
-from ._base import Hit, Pattern, Scope, begun_blocks, ends, is_always_raised, same
+from ._base import Hit, Pattern, Scope, ends, is_always_raised
 
 if TYPE_CHECKING:
     from ..infer import Inference

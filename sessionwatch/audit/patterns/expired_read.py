@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ...rules import implicit_io
 from ..body import Step, dominates, may_follow
 from ..hands import as_session
-from ._base import Hit, Pattern, Scope, same
+from ..use import same
+from ._base import Hit, Pattern, Scope
 from ._loaded import is_mapped, reads
 
 if TYPE_CHECKING:

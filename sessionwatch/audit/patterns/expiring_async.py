@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ...rules import config
 from ..hands import literal, words
 from ..tree import Function, dotted
+from ..use import same
 from ..values import Instance, Maker, Session
-from ._base import Hit, Pattern, Scope, same
+from ._base import Hit, Pattern, Scope
 
 if TYPE_CHECKING:
     from ..use import Opening, Uses

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...rules import discarded_writes
 from ..body import chain, within
-from ._base import Hit, Pattern, Scope, begun_blocks, same
+from ..use import begun_blocks, same
+from ._base import Hit, Pattern, Scope
 
 if TYPE_CHECKING:
     from ..tree import Function

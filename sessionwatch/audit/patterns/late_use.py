@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from ...rules import use_after_close
 from ..body import Step, chain, within
 from ..tree import dotted
+from ..use import same
 from ..values import Session, Stream
 from ..vocabulary import IO, QUERY_IO
-from ._base import Hit, Pattern, Scope, after_block, same
+from ._base import Hit, Pattern, Scope, after_block
 
 if TYPE_CHECKING:
     from ..use import Opening

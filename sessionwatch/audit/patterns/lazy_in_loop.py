@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ...rules import n_plus_one
 from ..body import Context, Step, chain
+from ..use import same
 from ..values import Instance, Many, Query, Rows, Session, Value
-from ._base import Hit, Pattern, Scope, in_loop, same
+from ._base import Hit, Pattern, Scope, in_loop
 from ._loaded import ended, is_mapped, may_be_present, needs_load, reads
 
 if TYPE_CHECKING:

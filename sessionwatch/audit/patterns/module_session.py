@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ...rules import session_leak
 from ..body import chain
+from ..use import same
 from ..values import Session
-from ._base import Hit, Pattern, Scope, ends, same
+from ._base import Hit, Pattern, Scope, ends
 
 if TYPE_CHECKING:
     from ..tree import Function

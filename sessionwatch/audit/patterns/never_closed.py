@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ...rules import session_leak
 from ..body import may_follow
 from ..tree import dotted
-from ._base import Hit, Pattern, Scope, ends, same
+from ..use import same
+from ._base import Hit, Pattern, Scope, ends
 
 if TYPE_CHECKING:
     from ..use import Opening

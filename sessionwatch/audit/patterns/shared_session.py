@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ...rules import boundary, cross_process, cross_task, use_after_close
 from ..body import may_follow
 from ..hands import as_session
+from ..use import same
 from ..values import FunctionValue, Method, Session
-from ._base import Hit, Pattern, Scope, in_loop, same
+from ._base import Hit, Pattern, Scope, in_loop
 from ._concurrent import Launch, joined_at, launches, parts, waits
 
 if TYPE_CHECKING:
