@@ -60,6 +60,7 @@ BUCKETS = """\
 Upper bounds, given to the SDK as advice (`explicit_bucket_boundaries_advisory`). Before 1.30 OpenTelemetry does not
 take it, and has bounds of its own; set a view then:
 
+<!-- illustration: the readers are the program's own -->
 ```python
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View

@@ -41,7 +41,7 @@ def test_the_first_program_gets_the_message_that_is_shown(tmp_path: Path) -> Non
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0
     assert ended.stdout == "201 created order 1\n"
-    assert block("", "FAULT  lost-writes").strip() == ended.stderr.strip()
+    assert block("text", "FAULT  lost-writes").strip() == ended.stderr.strip()
 
 
 def test_every_way_to_allow_covers_its_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
     """The page's commands, from any folder, and the line they ask for; `[tool.sessionwatch]` is heard, too."""
     program = block("python", "201 created").partition("with Session(engine)")[0]
     body = "    session = Session(engine)\n    session.add(Order())\n    session.flush()\n    session.close()\n"
-    path, commands = tmp_path / "test_shop.py", block("", "--sessionwatch-update-baseline").splitlines()
+    path, commands = tmp_path / "test_shop.py", block("sh", "--sessionwatch-update-baseline").splitlines()
     path.write_text(f"{program}\ndef test_old():\n{body}", encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
@@ -124,7 +124,7 @@ def test_old_code_is_green_with_its_baseline_and_fails_for_what_is_new(tmp_path:
     assert ("not in use yet" in again.stdout, (tmp_path / "known.json").exists()) == (False, True)
     assert run(commands[1]).returncode == 0
 
-    collect, prune = block("", "sessionwatch baseline prune").splitlines()
+    collect, prune = block("sh", "sessionwatch baseline prune").splitlines()
     path.write_text(path.read_text().partition("\ndef test_new")[0], encoding="utf-8")
     known = json.loads((tmp_path / "known.json").read_text(encoding="utf-8"))
     known["findings"].append({**known["findings"][0], "fingerprint": "0" * 16, "rule": "detached-touch"})
@@ -234,7 +234,7 @@ def test_the_line_for_production_exports_and_counts(tmp_path: Path) -> None:
 
 def test_opentelemetry_instrument_needs_no_line_of_code(tmp_path: Path) -> None:
     """The README's command, for the README's buggy program: the lost write is exported."""
-    assert "\nopentelemetry-instrument uvicorn shop:app\n" in block("", "opentelemetry-instrument")
+    assert "\nopentelemetry-instrument uvicorn shop:app\n" in block("sh", "opentelemetry-instrument")
     (tmp_path / "shop.py").write_text(block("python", "201 created"), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable, "shop.py"]
     exporters = {"OTEL_METRICS_EXPORTER": "console", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}

@@ -1,0 +1,3 @@
+"""The files that pages take for granted are no tests of ours."""
+
+collect_ignore = ["files"]
