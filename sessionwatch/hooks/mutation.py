@@ -23,7 +23,7 @@ from ..record.events import ChangedInPlace
 from ..record.key import KEY
 from .patch import guarded, listen
 from .private import STATE_ATTRIBUTE
-from .reading import read
+from .reading import mappers, read
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
@@ -58,10 +58,9 @@ def follow(tracker: Tracker) -> Callable[[], None]:
 
     unlisten = listen(Mapper, "mapper_configured", configured)
     try:
-        for registry in read.registries():
-            for mapper in list(registry.mappers):
-                if mapper.configured:
-                    configured(mapper, mapper.class_)
+        for mapper in mappers():
+            if mapper.configured:
+                configured(mapper, mapper.class_)
     except BaseException:
         undo()
         raise

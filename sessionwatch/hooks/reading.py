@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Mapper, Session
 
 from ..record.key import KEY
 from . import private as names
@@ -163,6 +164,17 @@ def session_of(record: SessionRecord) -> Any:
     found = read.sessions.get(record.session_id)
     if found is None and isinstance(read.live, _Everything):
         return next((one for one in live_sessions() if one.__dict__.get(KEY) is record), None)
+    return found
+
+
+def mappers() -> list[Mapper[Any]]:
+    """Every mapper, without those of a registry that is just mapping a class: the collector runs there, too."""
+    found: list[Mapper[Any]] = []
+    for registry in read.registries():
+        try:
+            found += registry.mappers
+        except InvalidRequestError:  # the class is not mapped yet
+            continue
     return found
 
 

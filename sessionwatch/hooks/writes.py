@@ -24,7 +24,7 @@ from ..record.sql import (
     temporary_table,
     text_write,
 )
-from .reading import entries, read
+from .reading import entries, mappers, read
 from .rows import count_of, driver_is_idle, has_result
 
 if TYPE_CHECKING:
@@ -242,10 +242,9 @@ def _subject(entry: Entry) -> tuple[str, bool]:
 
 
 def _mapper_of(table: Any) -> Any:
-    for registry in read.registries():
-        for mapper in list(registry.mappers):
-            if mapper.local_table is table and (mapper.inherits is None or mapper.inherits.local_table is not table):
-                return mapper
+    for mapper in mappers():
+        if mapper.local_table is table and (mapper.inherits is None or mapper.inherits.local_table is not table):
+            return mapper
     return None
 
 

@@ -1,7 +1,8 @@
 """``python -m tests.field``: suites of public projects, bare, in log mode and in strict mode.
 
-It downloads each project's source distribution, makes an environment for it, runs its suite three times, and writes
-``tests/field/results.json``; from that and ``verdicts.toml``, which a person writes, comes ``docs/field-test.md``.
+It downloads each project's source distribution, makes an environment for it, runs its suite in the three modes in turn,
+several rounds of them, and writes ``tests/field/results.json``; from that and ``verdicts.toml``, which a person writes,
+comes ``docs/field-test.md``. A folder stands for the project of its name, or for one of your own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("projects", nargs="*", help=f"some of them: {', '.join(table())}; or folders with checkouts")
     parser.add_argument("--work", type=Path, default=Path(".field"), help="folder for sources and environments")
     parser.add_argument("--tests", nargs="*", default=["tests"], help="arguments of pytest for a folder of your own")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each mode is run")
     parser.add_argument("--page", action="store_true", help="only write docs/field-test.md from what is there")
     chosen = parser.parse_args(arguments)
     if not chosen.page:
         for project in _chosen(chosen):
             try:
-                _measure(project, chosen.work.resolve())
+                _measure(Suite(project, chosen.work.resolve()), chosen.rounds)
             except FieldError as error:
                 print(f"{project.name}: {error}", file=sys.stderr)
     page.write()
@@ -38,49 +41,57 @@ def main(arguments: list[str]) -> int:
 def _chosen(chosen: argparse.Namespace) -> list[Project]:
     known = table()
     found = []
-    for name in chosen.projects or known:
-        folder = Path(name)
-        if name in known:
+    for name in chosen.projects or (name for name, project in known.items() if project.requires):
+        folder = Path(name).resolve()
+        if name in known and known[name].requires:
             found.append(known[name])
         elif folder.is_dir():
-            found.append(Project(folder.resolve().name, "a checkout", "", chosen.tests, folder=folder.resolve()))
+            own = Project(folder.name, "a checkout", chosen.tests)
+            found.append(replace(known.get(folder.name.lower(), own), folder=folder))
         else:
-            raise SystemExit(f"{name} is neither a project of the table nor a folder")
+            raise SystemExit(f"{name} is neither a project that can be downloaded nor a folder")
     return found
 
 
-def _measure(project: Project, work: Path) -> None:
-    suite = Suite(project, work)
+def _measure(suite: Suite, rounds: int) -> None:
+    project = suite.project
     print(f"{project.name}: preparing", file=sys.stderr)
     suite.prepare()
-    runs = {}
-    for mode in MODES:
-        print(f"{project.name}: {mode}", file=sys.stderr)
-        runs[mode] = suite.run(mode)
+    runs: dict[str, list[Run]] = {mode: [] for mode in MODES}
+    for number in range(1, rounds + 1):
+        for mode in MODES:
+            runs[mode].append(run := suite.run(mode))
+            print(f"{project.name}: {mode}, round {number}: {run.seconds:.1f} s", file=sys.stderr)
     results = page.results()
-    results[project.name] = {"about": project.about, "requires": project.requires, **_summary(runs)}
+    source = project.requires or f"a checkout of {project.home}"
+    results[project.name] = {"about": project.about, "source": source, **suite.versions(), **_summary(runs)}
     page.RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _summary(runs: dict[str, Run]) -> dict[str, Any]:
-    bare = runs["bare"]
+def _summary(runs: dict[str, list[Run]]) -> dict[str, Any]:
+    bare, watched = runs["bare"], {mode: ran for mode, ran in runs.items() if mode != "bare"}
     return {
-        "tests": len(bare.outcomes),
-        "passed": sum(outcome == "passed" for outcome in bare.outcomes.values()),
-        "seconds": {mode: round(run.seconds, 1) for mode, run in runs.items()},
-        "changed": {mode: _changed(bare, run) for mode, run in runs.items() if mode != "bare"},
-        "internal_errors": {mode: run.internal_errors for mode, run in runs.items() if mode != "bare"},
-        "findings": _places(runs["log"].findings, runs["strict"].findings),
+        "tests": len(bare[0].outcomes),
+        "passed": sum(outcome == "passed" for outcome in bare[0].outcomes.values()),
+        "seconds": {mode: round(min(run.seconds for run in ran), 1) for mode, ran in runs.items()},
+        "changed": {mode: _changed(bare, ran) for mode, ran in watched.items()},
+        "internal_errors": {mode: max(run.internal_errors for run in ran) for mode, ran in watched.items()},
+        "findings": _places(*(run.findings for ran in watched.values() for run in ran)),
     }
 
 
-def _changed(bare: Run, run: Run) -> list[str]:
-    names = {*bare.outcomes, *run.outcomes}
-    return sorted(name for name in names if bare.outcomes.get(name) != run.outcomes.get(name))
+def _changed(bare: list[Run], watched: list[Run]) -> list[str]:
+    """Tests that ended in a way in which they never end bare."""
+    names = {name for run in (*bare, *watched) for name in run.outcomes}
+    return sorted(name for name in names if not _seen(name, watched) <= _seen(name, bare))
+
+
+def _seen(name: str, runs: list[Run]) -> set[str | None]:
+    return {run.outcomes.get(name) for run in runs}
 
 
 def _places(*runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Distinct findings of both runs: one for each rule and function."""
+    """Distinct findings of all runs: one for each rule and function."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for findings in runs:
         for one in findings:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS, VERDICTS = HERE / "results.json", HERE / "verdicts.toml"
+RESULTS, VERDICTS, REPORTS = HERE / "results.json", HERE / "verdicts.toml", HERE / "reports.toml"
 PAGE = HERE.parents[1] / "docs" / "field-test.md"
 
 HEAD = """\
@@ -18,7 +18,8 @@ HEAD = """\
 Suites of public projects that nobody here wrote, run bare, in log mode and in strict mode by
 `python -m tests.field`. That command prints the figures; whether a finding is true was judged by reading the code, once
 for each rule and function, in `tests/field/verdicts.toml`. In strict mode a fault fails its test: those tests are the
-ones that changed there. In log mode nothing may change.
+ones that changed there. In log mode nothing may change. The modes are run in turn, and a ratio compares the least
+processor time of each mode with that of the bare suite, start of the interpreter included.
 """
 
 
@@ -33,6 +34,11 @@ def verdicts() -> dict[str, dict[str, str]]:
     return tomllib.loads(VERDICTS.read_text(encoding="utf-8")) if VERDICTS.exists() else {}
 
 
+def reports() -> dict[str, list[dict[str, str]]]:
+    """What could be reported to each project: title, place, happens, suggestion."""
+    return tomllib.loads(REPORTS.read_text(encoding="utf-8")) if REPORTS.exists() else {}
+
+
 def key(finding: dict[str, Any]) -> str:
     """What a verdict is filed under."""
     return f"{finding['rule']} {finding['path']} {finding['function']}"
@@ -45,21 +51,28 @@ def write() -> None:
 def text() -> str:
     """The whole page, as Markdown."""
     found, said = results(), verdicts()
-    return "\n".join([HEAD, *_suites(found), "", *_share(found, said), "", *_findings(found, said), ""])
+    parts = [HEAD, *_suites(found), "", *_share(found, said), "", *_findings(found, said), *_worth_reporting()]
+    return "\n".join(parts)
 
 
 def _suites(found: dict[str, Any]) -> list[str]:
     rows = [
-        "| project | what it is | tests | changed in log | changed in strict | processor time of log | of strict |",
-        "|---|---|---|---|---|---|---|",
+        "| project | what it is | SQLAlchemy | tests | changed in log | in strict | time of log | of strict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in sorted(found.items()):
         seconds, changed = one["seconds"], one["changed"]
         times = [f"{seconds[mode] / max(seconds['bare'], 0.1):.2f}" for mode in ("log", "strict")]
         tests = f"{one['tests']} ({one['passed']} pass bare)"
-        cells = [name, one["about"], tests, str(len(changed["log"])), str(len(changed["strict"])), *times]
+        cells = [_source(name, one), one["about"], one["sqlalchemy"], tests]
+        cells += [*(str(len(changed[mode])) for mode in ("log", "strict")), *times]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _source(name: str, one: dict[str, Any]) -> str:
+    requires = one["source"]
+    return requires.replace("==", " ") if "==" in requires else f"{name} ({requires})"
 
 
 def _share(found: dict[str, Any], said: dict[str, dict[str, str]]) -> list[str]:
@@ -87,4 +100,14 @@ def _findings(found: dict[str, Any], said: dict[str, dict[str, str]]) -> list[st
             verdict = said.get(name, {}).get(key(finding), "not judged")
             lines.append(f"| `{finding['rule']}` | {place} | {finding['count']} | {verdict} |")
         lines.append("")
+    return lines
+
+
+def _worth_reporting() -> list[str]:
+    lines = ["## What could be reported", "", "True findings in code that is alive, for the people who keep it.", ""]
+    for name, ones in sorted(reports().items()):
+        for one in ones:
+            lines += [f"### {name}: {one['title']}", ""]
+            paragraphs = one["place"], one["happens"], f"Suggestion: {one['suggestion']}"
+            lines += [line for text in paragraphs for line in (text.strip(), "")]
     return lines

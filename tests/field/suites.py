@@ -33,8 +33,10 @@ class Project:
 
     name: str
     about: str
-    requires: str
     tests: list[str]
+    requires: str = ""  # a source distribution; empty where only a checkout has the tests
+    home: str = ""  # where a checkout comes from
+    extras: str = ""
     needs: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
@@ -74,7 +76,7 @@ class Suite:
         if self.python.exists():
             return
         venv.create(self.place / "environment", with_pip=True)
-        self._pip("install", "-q", str(source), *self.project.needs)
+        self._pip("install", "-q", f"{source}{self.project.extras}", *self.project.needs)
         self._pip("install", "-q", "-e", str(ROOT))
 
     def _downloaded(self) -> Path:
@@ -92,6 +94,12 @@ class Suite:
 
     def _pip(self, *arguments: str) -> None:
         _call([self.python, "-m", "pip", *arguments], self.place)
+
+    def versions(self) -> dict[str, str]:
+        """What the suite runs on."""
+        ask = "import platform, sqlalchemy; print(platform.python_version(), sqlalchemy.__version__)"
+        python, sqlalchemy = subprocess.check_output([self.python, "-c", ask], text=True).split()
+        return {"python": python, "sqlalchemy": sqlalchemy}
 
     def run(self, mode: str) -> Run:
         """Run the suite in ``mode``: bare, log or strict."""

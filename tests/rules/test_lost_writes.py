@@ -18,6 +18,7 @@ from sqlalchemy.orm import (
     Mapped,
     Session,
     WriteOnlyMapped,
+    declared_attr,
     mapped_column,
     object_session,
     relationship,
@@ -113,6 +114,30 @@ def test_reports_a_session_that_was_dropped(shop: Engine, watch: Watch) -> None:
     finding = next(finding for finding in watch.findings if finding.rule == "lost-writes")
     assert finding.message == "1 Order object was written, but the session was dropped and collected without a commit"
     assert finding.line == line("dropped-flush")
+
+
+def test_reports_a_session_that_was_collected_while_a_class_is_mapped(shop: Engine, watch: Watch) -> None:
+    """The collector runs where it likes: also where a registry has a class that has no mapper yet."""
+
+    class Later(DeclarativeBase):
+        pass
+
+    session: Session | None = Session(shop)
+    session.add(Order())
+    session.flush()
+    del session
+
+    class Found(Later):
+        @declared_attr.directive
+        def __tablename__(cls) -> str:  # noqa: N805
+            gc.collect()
+            return "found"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    finding = next(finding for finding in watch.findings if finding.rule == "lost-writes")
+    assert finding.message.startswith("1 Order object was written, but the session was dropped")
+    assert watch.status()["internal_errors"] == {}
 
 
 def test_reports_pending_objects_of_a_session_that_was_dropped(shop: Engine, watch: Watch) -> None:
