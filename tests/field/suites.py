@@ -127,8 +127,11 @@ class Suite:
             )
         if not report.exists():
             raise FieldError(f"{self.project.name}: pytest wrote no report; see {self.place / mode}.log")
+        found_tests = dict(outcomes(report))
+        if not found_tests:
+            raise FieldError(f"{self.project.name}: pytest ran no test; see {self.place / mode}.log")
         internal = errors.read_text(encoding="utf-8").count("--- ") if errors.exists() else 0
-        return Run(dict(outcomes(report)), _children() - before, list(_findings(found)), internal)
+        return Run(found_tests, _children() - before, list(_findings(found)), internal)
 
 
 def outcomes(report: Path) -> Iterator[tuple[str, str]]:
