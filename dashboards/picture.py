@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .queries import FILE, filled, panels
+from .queries import CHOICES, FILE, filled, panels
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 120.0  # seconds for the browser
@@ -45,6 +45,7 @@ class Page:
 
     rows: list[str]  # their headings
     panels: list[Panel]
+    links: list[str]  # of the first row of each table, with Grafana's variables for the data source and the time
 
     @property
     def empty(self) -> list[str]:
@@ -57,7 +58,8 @@ def answers(server: str, start: int, end: int, job: str = ".*") -> dict[str, Any
     results = {}
     for panel in panels():
         step, window = (BARS, BARS + STEP) if "interval" in panel else (STEP, WINDOW)
-        values = {"job": job, "instance": ".*", "__rate_interval": f"{window}s", "__range": f"{end - start}s"}
+        values = {"job": job, "instance": ".*", "__range": f"{end - start}s", **CHOICES}
+        values |= {"__interval": f"{step}s", "__rate_interval": f"{window}s"}
         times = {"start": str(start), "end": str(end), "step": str(step)}
         for target in panel["targets"]:
             query = {"query": filled(target["expr"], values)}
@@ -90,7 +92,7 @@ def draw(data: dict[str, Any], bundle: Path, picture: Path) -> Page:
     seen = json.loads(urllib.parse.unquote(found[1]))
     if seen["errors"] or seen["size"] != size:
         raise RuntimeError("\n".join(seen["errors"]) or f"the page is {seen['size']}, the picture {size}")
-    return Page(seen["rows"], [Panel(**panel) for panel in seen["panels"]])
+    return Page(seen["rows"], [Panel(**panel) for panel in seen["panels"]], seen["links"])
 
 
 def _size(board: dict[str, Any]) -> list[int]:

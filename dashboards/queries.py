@@ -13,21 +13,26 @@ import yaml
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "sessionwatch.json"
 ALERTS = FOLDER / "alerts.yaml"
+CHOICES = {"pool": ".*", "route": ".*"}  # All, as Grafana fills it in
 
 
-def panels() -> list[dict[str, Any]]:
+def panels(file: Path = FILE) -> list[dict[str, Any]]:
     """The panels without the rows."""
-    return [panel for panel in json.loads(FILE.read_text())["panels"] if panel["type"] != "row"]
+    return [panel for panel in json.loads(file.read_text())["panels"] if panel["type"] != "row"]
 
 
-def expressions(job: str = ".*", instance: str = ".*", window: str = "1m") -> dict[str, str]:
+def expressions(job: str = ".*", instance: str = ".*", window: str = "1m", file: Path = FILE) -> dict[str, str]:
     """Each panel's expressions by ``title, legend``, with Grafana's variables filled in."""
-    values = {"job": job, "instance": instance, "__rate_interval": window, "__range": window}
+    values = {"job": job, "instance": instance} | CHOICES
+    values |= dict.fromkeys(("__rate_interval", "__interval", "__range"), window)
     return {
-        f"{panel['title']}, {target['legendFormat']}": filled(target["expr"], values)
-        for panel in panels()
-        for target in panel["targets"]
+        name_of(panel, target): filled(target["expr"], values) for panel in panels(file) for target in panel["targets"]
     }
+
+
+def name_of(panel: dict[str, Any], target: dict[str, Any]) -> str:
+    """What an expression is called here: the panel's title and the legend, or the letter of a table's query."""
+    return f"{panel['title']}, {target['refId'] if panel['type'] == 'table' else target['legendFormat']}"
 
 
 def filled(expression: str, values: dict[str, str]) -> str:
@@ -35,9 +40,9 @@ def filled(expression: str, values: dict[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], expression)
 
 
-def alerts() -> dict[str, dict[str, Any]]:
+def alerts(file: Path = ALERTS) -> dict[str, dict[str, Any]]:
     """The alert rules by name."""
-    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    groups = yaml.safe_load(file.read_text())["groups"]
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
 
 
@@ -54,7 +59,11 @@ def metrics(expression: str) -> set[str]:
 
 
 def measured(expression: str) -> str:
-    """What an alert compares with its limit."""
+    """What an alert compares with its limit, or misses."""
     comparison = promql_parser.parse(expression)
+    if isinstance(comparison, promql_parser.Call):
+        assert comparison.func.name == "absent"
+        (comparison,) = comparison.args
+        return str(comparison.prettify())
     assert isinstance(comparison, promql_parser.BinaryExpr)
     return str(comparison.lhs.prettify())

@@ -4,87 +4,204 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from grafana_foundation_sdk.builders.dashboard import Row
+from grafana_foundation_sdk.builders.common import TableSortByFieldState
+from grafana_foundation_sdk.builders.dashboard import DashboardLink, Row
 
-from .style import Panel, bars, colored, events, happened, lines, number, per_second, quantiles, series, stacked
+from sessionwatch import rules
+
+from .promql import POOL, happened, last_seen, per_second, quantiles, series
+from .style import Panel, bars, colored, column, events, explore, lines, number, rows_of, stacked
 
 FINDINGS = "sessionwatch_findings_total"
+PLACES = "sessionwatch_findings_places_total"
 CLOSED = "sessionwatch_sessions_closed_total"
+OPENED = "sessionwatch_sessions_opened_total"
 LOADS = "sessionwatch_lazy_loads_total"
-ERRORS = series("sessionwatch_internal_errors_total")
+ERRORS = "sessionwatch_internal_errors_total"
 TIMEOUTS = "db_client_connection_timeouts_total"
+COUNT, MOST = "db_client_connection_count", "db_client_connection_max"
 RULE, OUTCOME, KIND = "sessionwatch_rule", "sessionwatch_outcome", "sessionwatch_session_kind"
-LOAD, POOL, STATE = "sessionwatch_load_kind", "db_client_connection_pool_name", "db_client_connection_state"
+LOAD, STATE, UNIT = "sessionwatch_load_kind", "db_client_connection_state", "sessionwatch_unit"
+FILE, FUNCTION = "code_file_path", "code_function_name"
 OPERATION = "db_operation_name"
 OUTCOMES = {"committed": "green", "read_only": "blue", "rolled_back": "orange", "lost": "red", "leaked": "purple"}
 LOSING = "lost-writes|session-leak|use-after-close|swallowed-error|split-unit-of-work|long-session"
 LOADING = "n-plus-one|implicit-io|detached-access|blocking-io"
+ADVICE = "|".join(rule.slug for rule in rules.ALL if rule.severity == "advice")
+FAULTS, ADVICES = f'{RULE}!~"{ADVICE}"', f'{RULE}=~"{ADVICE}"'
+
+# One colour per rule in all panels: reds for writes, purples for leaks, and so on; what is left goes by turns.
+NAMED = {
+    "lost-writes": "red",
+    "session-leak": "purple",
+    "n-plus-one": "blue",
+    "detached-access": "orange",
+    "blocking-io": "yellow",
+    "split-unit-of-work": "light-blue",
+    "long-session": "light-purple",
+    "use-after-close": "dark-orange",
+    "swallowed-error": "dark-red",
+    "implicit-io": "dark-yellow",
+}
+TURNS = ("green", "dark-green", "light-green", "dark-blue", "semi-dark-purple", "light-red", "super-light-orange")
+TURNS += ("semi-dark-yellow", "super-light-blue", "semi-dark-orange", "super-light-green", "super-light-purple", "text")
+_REST = [rule.slug for rule in rules.ALL if rule.slug not in NAMED]
+COLORS = NAMED | dict(zip(_REST, TURNS, strict=True))
 
 
 def rows() -> Iterator[tuple[Row, list[Panel]]]:
     """The rows in their order, each with its panels."""
     yield Row("Health at a glance"), list(_health())
+    yield Row("Where"), list(_where())
     yield Row("Lifetimes"), list(_lifetimes())
     yield Row("Lost writes and leaks"), list(_losses())
     yield Row("Lazy loads and N+1"), list(_loads())
-    yield Row("Connection pool"), list(_pool())
+    yield Row("Connection pools"), list(_pool())
 
 
 def _health() -> Iterator[Panel]:
     yield number(
-        "Findings",
-        "Faults that sessionwatch found in the time shown. The target is 0. Where it is red, the bars below name the "
-        "rule, and the records of the logger `sessionwatch` the lines.",
-        happened(FINDINGS),
+        "Faults",
+        "Findings of rules that report faults, in the time shown. The target is 0. Where it is red, the table in the "
+        "row Where names the places; each has a log record of the logger `sessionwatch` with the lines and a fix.",
+        happened(FINDINGS, FAULTS),
+        width=3,
+    )
+    yield number(
+        "Advice",
+        "Findings of rules that only advise, such as `n-plus-one`: nothing is wrong yet. Look at them when you work on "
+        "the service, in the row Where.",
+        happened(FINDINGS, ADVICES),
+        width=3,
+        target_zero=False,
     )
     yield number(
         "Sessions lost",
-        "Sessions that ended with writes that were neither committed nor rolled back: data is missing. Look up the "
-        "`lost-writes` records in the log; each names the line that wrote and the one that closed.",
+        "Sessions that ended with writes that were neither committed nor rolled back: data is missing. Take the rule "
+        "`lost-writes` in the row Where; its log record names the line that wrote and the one that closed.",
         happened(CLOSED, f'{OUTCOME}="lost"'),
+        width=3,
     )
     yield number(
         "Sessions leaked",
-        "Sessions that nobody closed: each keeps a connection until the garbage collector comes by. The `session-leak` "
-        "records in the log name the line that opened them.",
+        "Sessions that ended because the garbage collector found them, or the program ended. Those that are still "
+        "referenced are findings of `session-leak` already: take that rule in the row Where.",
         happened(CLOSED, f'{OUTCOME}="leaked"'),
+        width=3,
     )
     yield number(
         "Pool timeouts",
-        "Requests that got no connection in time and failed. The pool's error and the log list every session that held "
-        "one; see the row Connection pool.",
+        "Requests that got no connection in time and failed. A log record has every session that held one; see the row "
+        "Connection pools.",
         happened(TIMEOUTS),
+        width=3,
     )
     yield number(
         "Errors of sessionwatch",
-        "Failures inside of sessionwatch itself, or of a callback that it was given. The service is not affected, but "
+        "Failures of sessionwatch itself, or of a callback that it was given. The service is not affected, but "
         "something is not counted: the first of each kind is in the log with its traceback; please report it.",
-        # a series begins with the first error of a hook: increase() alone would not see that one
-        f"sum(({ERRORS} unless {ERRORS} offset $__range) or increase({ERRORS}[$__range]))",
+        happened(ERRORS),
+        width=3,
     ).no_value("0")
     yield number(
         "Sessions ended",
         "How many sessions there were in the time shown, to compare the other numbers with. If it is 0, nothing is "
         "watched: check that `install()` runs in every worker and that Prometheus reaches them.",
         happened(CLOSED),
+        width=3,
         target_zero=False,
     )
-    yield bars(
-        "Findings by rule",
-        "Every rule that is on, also those without a finding. `sessionwatch explain RULE` prints what it reports, why "
-        "it matters, and a bad and a good example.",
-        f"{{{{{RULE}}}}}",
-        happened(FINDINGS, by=RULE),
-        width=12,
-        height=12,
+    yield number(
+        "Workers that report",
+        "Processes that have sent metrics in the last minutes. If it is lower than the number of workers that run, "
+        "some are not watched, or several export under one identity: give each its own `service.instance.id`.",
+        f"count(count by (job, instance) ({series(OPENED)}))",
+        width=3,
+        target_zero=False,
     )
-    yield events(
+    yield colored(
+        bars(
+            "Findings by rule",
+            "Every rule that is on, also those without a finding. `sessionwatch explain RULE` prints what it reports, "
+            "why it matters, and a bad and a good example.",
+            f"{{{{{RULE}}}}}",
+            f"sort_desc({happened(FINDINGS, by=RULE)})",
+            width=12,
+            height=12,
+        ),
+        COLORS,
+    )
+    yield _findings(
         "Findings over time",
         "When they happened. A step at a deployment points to the release; a steady trickle to one code path; a burst "
         "together with pool timeouts to a shortage of connections.",
-        {f"{{{{{RULE}}}}}": f"{happened(FINDINGS, by=RULE, over='$__rate_interval')} > 0"},
         width=12,
     ).height(12)
+
+
+def _findings(title: str, description: str, *matchers: str, width: int = 8) -> Panel:
+    """Findings by rule over time, each rule in its colour; those without one are left out."""
+    counted = happened(FINDINGS, *matchers, by=RULE, over="$__interval")
+    return colored(events(title, description, {f"{{{{{RULE}}}}}": f"{counted} > 0"}, width=width), COLORS)
+
+
+def _where() -> Iterator[Panel]:
+    labels, route = f"job, {RULE}, {FILE}, {FUNCTION}, {UNIT}", f'{UNIT}=~"$route"'
+    table = rows_of(
+        "Places",
+        "Where findings come from: the function that a finding points to, and the route or task that ran it. Start "
+        "with the first line; a click on its rule opens the log records or the traces of it. At most 200 places are "
+        "kept per process; the rest is `other`.",
+        {
+            "count": f"sort_desc({happened(PLACES, route, by=labels)} > 0)",
+            "seen": last_seen(PLACES, route, by=labels),
+        },
+        {
+            RULE: "Rule",
+            FILE: "File",
+            FUNCTION: "Function",
+            UNIT: "Route",
+            "Value #A": "Count",
+            "Value #B": "Last seen",
+            "job": "Service",
+        },
+        width=18,
+    )
+    colors = {slug: {"color": color, "index": place} for place, (slug, color) in enumerate(COLORS.items())}
+    links = [_logs(), _traces()]
+    column(
+        table,
+        "Rule",
+        mappings=[{"type": "value", "options": colors}],
+        custom__cellOptions={"type": "color-text"},
+        custom__width=180,
+        links=[link.build() for link in links],
+    )
+    column(table, "Count", custom__width=90, decimals=0)
+    column(table, "Last seen", unit="dateTimeFromNow", custom__width=150)
+    column(table, "Service", custom__width=140)
+    yield table.sort_by([TableSortByFieldState().display_name("Count").desc(True)])
+    yield bars(
+        "Workers with the most faults",
+        "The ten worst. One worker alone points to its host, its release or its data; all alike to the code. To look "
+        "at one, choose it at the top.",
+        "{{instance}}",
+        f"sort_desc(topk(10, {happened(FINDINGS, FAULTS, by='instance')}))",
+        width=6,
+        height=10,
+    )
+
+
+def _logs() -> DashboardLink:
+    """The log records of one place, as Loki has them from OpenTelemetry: attributes are structured metadata."""
+    chosen = "sessionwatch_rule=`${__data.fields.Rule}` | code_function_name=`${__data.fields.Function}`"
+    return explore("Log records of this place", "logs", {"expr": f'{{service_name=~".+"}} | {chosen}'})
+
+
+def _traces() -> DashboardLink:
+    """Traces with a session that had a finding of this rule, as Tempo has them."""
+    chosen = '{name="sessionwatch.session" && span.sessionwatch.findings="${__data.fields.Rule}"}'
+    return explore("Traces with this rule", "traces", {"queryType": "traceql", "query": chosen})
 
 
 def _lifetimes() -> Iterator[Panel]:
@@ -103,7 +220,7 @@ def _lifetimes() -> Iterator[Panel]:
         quantiles("sessionwatch_transaction_duration_seconds", 0.5, 0.95, 0.99),
     )
     yield lines(
-        "Statements a session",
+        "Statements per session",
         "How many statements a session sends. A p95 that grows with the data is a query in a loop; see the row Lazy "
         "loads and N+1.",
         "short",
@@ -133,7 +250,7 @@ def _lifetimes() -> Iterator[Panel]:
         "Sessions opened and closed",
         "The two lines should lie on each other. Where more are opened than closed, sessions are leaked or piling up.",
         "ops",
-        {"opened": per_second("sessionwatch_sessions_opened_total"), "closed": per_second(CLOSED)},
+        {"opened": per_second(OPENED), "closed": per_second(CLOSED)},
     )
 
 
@@ -143,15 +260,15 @@ def _losses() -> Iterator[Panel]:
             "Sessions lost or leaked",
             "Each bar is data that is missing or a connection that is held. Roll back the release that began "
             "it; the log names the lines.",
-            {f"{{{{{OUTCOME}}}}}": happened(CLOSED, f'{OUTCOME}=~"lost|leaked"', by=OUTCOME, over="$__rate_interval")},
+            {f"{{{{{OUTCOME}}}}}": happened(CLOSED, f'{OUTCOME}=~"lost|leaked"', by=OUTCOME, over="$__interval")},
         ),
         {name: OUTCOMES[name] for name in ("lost", "leaked")},
     )
-    yield events(
+    yield _findings(
         "Findings about writes and sessions",
-        "Lost writes, leaks, use after close, swallowed errors, split units of work and long transactions. "
-        "Take each rule by itself: `sessionwatch explain RULE`.",
-        {f"{{{{{RULE}}}}}": happened(FINDINGS, f'{RULE}=~"{LOSING}"', by=RULE, over="$__rate_interval")},
+        "Lost writes, leaks, use after close, swallowed errors, split units of work and long transactions. Take each "
+        "rule by itself: `sessionwatch explain RULE`.",
+        f'{RULE}=~"{LOSING}"',
     )
     yield lines(
         "Rows written",
@@ -172,29 +289,40 @@ def _loads() -> Iterator[Panel]:
         {f"{{{{{LOAD}}}}}": per_second(LOADS, by=LOAD)},
     )
     yield lines(
-        "Lazy loads a session",
+        "Lazy loads per session",
         "The average over all sessions. It should stay flat while the data grows; where it grows with it, there is an "
         "N+1 even if no line reaches the threshold of the rule.",
         "short",
-        {"lazy loads a session": f"{per_second(LOADS)} / {per_second(CLOSED)}"},
+        {"lazy loads per session": f"{per_second(LOADS)} / {per_second(CLOSED)}"},
     )
-    yield events(
+    yield _findings(
         "Findings about loading",
         "N+1, implicit IO under asyncio, reads after the session's end, blocking IO on an event loop. The log record "
         "names the query and the loader option that it needs.",
-        {f"{{{{{RULE}}}}}": happened(FINDINGS, f'{RULE}=~"{LOADING}"', by=RULE, over="$__rate_interval")},
+        f'{RULE}=~"{LOADING}"',
     )
 
 
 def _pool() -> Iterator[Panel]:
     yield lines(
         "Connections",
-        "Connections in use and idle, and the most that the pools may have. In use at the limit means that requests "
-        "wait: shorten the transactions first, then raise `pool_size`.",
+        "Per pool, in use and idle, in all workers together: so many connections the database has to bear. In use at "
+        "the limit means that requests wait: shorten the transactions first, then raise `pool_size`.",
         "short",
-        {f"{{{{{STATE}}}}}": f"sum by ({STATE}) ({series('db_client_connection_count')})"}
-        | {"limit": f"sum({series('db_client_connection_max')})"},
+        {f"{{{{{POOL}}}}} {{{{{STATE}}}}}": f"sum by ({POOL}, {STATE}) ({series(COUNT)})"}
+        | {f"{{{{{POOL}}}}} limit": f"sum by ({POOL}) ({series(MOST)})"},
     ).decimals(0)
+    yield lines(
+        "Fullest worker",
+        "Per pool, the worker that uses the largest share of its own limit; pools without a limit are not shown. At 1 "
+        "its next request waits, however empty the pools of the others are: spread the load, or raise `pool_size`.",
+        "percentunit",
+        {
+            f"{{{{{POOL}}}}}": f"max by ({POOL}) (sum by (job, instance, {POOL}) ("
+            f"{series(COUNT, f'{STATE}={chr(34)}used{chr(34)}')})"
+            f" / (sum by (job, instance, {POOL}) ({series(MOST)}) > 0))"
+        },
+    )
     yield lines(
         "Waiting for a connection",
         "Requests that wait for a connection now. Above 0 for longer than a moment the pool is too small for what the "
@@ -204,9 +332,9 @@ def _pool() -> Iterator[Panel]:
     ).decimals(0)
     yield events(
         "Timeouts",
-        "Each one is a request that failed, because no connection came back within `pool_timeout`. The log lists "
+        "Each one is a request that failed, because no connection came back within `pool_timeout`. A log record has "
         "every session that held one at that moment.",
-        {f"{{{{{POOL}}}}}": happened(TIMEOUTS, by=POOL, over="$__rate_interval")},
+        {f"{{{{{POOL}}}}}": happened(TIMEOUTS, by=POOL, over="$__interval")},
     )
     yield _times(
         "Time until a connection is there",
@@ -224,4 +352,4 @@ def _pool() -> Iterator[Panel]:
 
 def _times(title: str, description: str, histogram: str) -> Panel:
     """The quantiles of a histogram of the pool."""
-    return lines(title, description, "s", quantiles(histogram, 0.5, 0.95, by=POOL), width=12)
+    return lines(title, description, "s", quantiles(histogram, 0.5, 0.95, by=POOL))

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import urllib.parse
 from collections.abc import Mapping
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardLinkType,
     DataSourceRef,
+    DataTransformerConfig,
     DynamicConfigValue,
     FieldColorModeId,
     Threshold,
     ThresholdsMode,
 )
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-SELECTED = 'job=~"$job", instance=~"$instance"'
-TARGET_ZERO = ((None, "green"), (0.5, "red"))  # increase() extrapolates: what is not 0 is at least 1
+TARGET_ZERO = ((None, "green"), (0.5, "red"))
 QUIET = ((None, "text"),)
-EVENTS = "5m"  # at least, for a bar: with this step, $__rate_interval counts each event in one bar
+EVENTS = "5m"  # at least, for a bar
 Queries = Mapping[str, str]  # legend -> expression
-Panel = stat.Panel | bargauge.Panel | timeseries.Panel
-
-
-def series(name: str, *matchers: str) -> str:
-    """A metric of the service and the instances that are chosen at the top of the dashboard."""
-    return f"{name}{{{', '.join([SELECTED, *matchers])}}}"
-
-
-def per_second(name: str, *matchers: str, by: str = "") -> str:
-    """How often something happens, in all instances together."""
-    return f"sum{f' by ({by}) ' if by else ''}(rate({series(name, *matchers)}[$__rate_interval]))"
-
-
-def happened(name: str, *matchers: str, by: str = "", over: str = "$__range") -> str:
-    """How many times something happened in the time that is shown."""
-    return f"sum{f' by ({by}) ' if by else ''}(increase({series(name, *matchers)}[{over}]))"
-
-
-def quantiles(histogram: str, *shares: float, by: str = "") -> dict[str, str]:
-    """Quantiles of a histogram; the legend names the share, and the label that they are grouped by."""
-    labels = f"le, {by}" if by else "le"
-    rate = per_second(f"{histogram}_bucket", by=labels)
-    suffix = f" {{{{{by}}}}}" if by else ""
-    return {f"p{share * 100:g}{suffix}": f"histogram_quantile({share}, {rate})" for share in shares}
+Panel = stat.Panel | bargauge.Panel | timeseries.Panel | table.Panel
 
 
 def thresholds(steps: tuple[tuple[float | None, str], ...]) -> dashboard.ThresholdsConfig:
@@ -58,7 +39,7 @@ def number(title: str, description: str, expression: str, *, width: int = 4, tar
         .title(title)
         .description(description)
         .datasource(SOURCE)
-        .with_target(_query("", f"round({expression})").instant().ref_id("A"))
+        .with_target(_query("", expression).instant().ref_id("A"))
         .unit("short")
         .thresholds(thresholds(TARGET_ZERO if target_zero else QUIET))
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
@@ -71,13 +52,13 @@ def number(title: str, description: str, expression: str, *, width: int = 4, tar
 
 
 def bars(title: str, description: str, legend: str, expression: str, *, width: int, height: int) -> bargauge.Panel:
-    """One horizontal bar a label value, the longest first; red where it is not 0."""
+    """One horizontal bar per label value, the longest first; red where it is not 0."""
     return (
         bargauge.Panel()
         .title(title)
         .description(description)
         .datasource(SOURCE)
-        .with_target(_query(legend, f"sort_desc(round({expression}))").instant().ref_id("A"))
+        .with_target(_query(legend, expression).instant().ref_id("A"))
         .unit("short")
         .min(0)
         .thresholds(thresholds(TARGET_ZERO))
@@ -126,12 +107,42 @@ def events(title: str, description: str, queries: Queries, *, width: int = 8) ->
     return panel.draw_style(options.GraphDrawStyle.BARS).fill_opacity(80).interval(EVENTS)
 
 
-def colored(panel: timeseries.Panel, colors: Mapping[str, str]) -> timeseries.Panel:
+def rows_of(title: str, description: str, queries: Queries, columns: Mapping[str, str], *, width: int) -> table.Panel:
+    """A table: the labels of the queries as columns, then their values; ``columns`` are field -> heading, in order."""
+    panel = table.Panel().title(title).description(description).datasource(SOURCE)
+    for letter, expression in zip("ABCDEF", queries.values(), strict=False):
+        panel.with_target(_query("", expression).instant().format(PromQueryFormat.TABLE).ref_id(letter))
+    order = {"excludeByName": {"Time": True}, "indexByName": {name: place for place, name in enumerate(columns)}}
+    panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
+    panel.with_transformation(DataTransformerConfig("organize", options=order | {"renameByName": dict(columns)}))
+    panel.cell_options(options.TableAutoCellOptions())
+    return panel.unit("short").filterable(True).height(10).span(width)
+
+
+def colored(panel: Panel, colors: Mapping[str, str]) -> Panel:
     """The same colour for the same series, whichever others there are."""
     for name, color in colors.items():
         fixed = {"mode": FieldColorModeId.FIXED.value, "fixedColor": color}
         panel.override_by_name(name, [DynamicConfigValue(id_val="color", value=fixed)])
     return panel
+
+
+def column(panel: table.Panel, name: str, **properties: object) -> table.Panel:
+    """How one column of a table looks: properties of Grafana, with ``custom__`` for ``custom.``."""
+    made = [DynamicConfigValue(id_val=key.replace("__", "."), value=value) for key, value in properties.items()]
+    return panel.override_by_name(name, made)
+
+
+def explore(title: str, source: str, query: Mapping[str, object]) -> dashboard.DashboardLink:
+    """A link that opens a query in Explore, in the time that is shown; Grafana fills in ``${...}``."""
+    pane = {
+        "datasource": f"${{{source}}}",
+        "queries": [{"refId": "A", **query}],
+        "range": {"from": "${__from}", "to": "${__to}"},
+    }
+    panes = urllib.parse.quote(json.dumps({"a": pane}, separators=(",", ":")), safe="${}_.:")
+    link = dashboard.DashboardLink(title).type(DashboardLinkType.LINK).target_blank(True)
+    return link.url(f"/explore?schemaVersion=1&orgId=1&panes={panes}")
 
 
 def _query(legend: str, expression: str) -> prometheus.Dataquery:

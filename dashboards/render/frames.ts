@@ -1,12 +1,15 @@
 // From a panel of the file and Prometheus's answers to the data frames that Grafana's components draw.
 import {
-  cacheFieldDisplayNames, createDataFrame, type DataFrame, dateTime, type DisplayValue, type FieldConfig, FieldType,
-  getDisplayProcessor, type GrafanaTheme2, type TimeRange,
+  applyFieldOverrides, cacheFieldDisplayNames, createDataFrame, type DataFrame, type DataTransformerConfig, dateTime,
+  type DisplayValue, type FieldConfig, FieldConfigOptionsRegistry, FieldType, getDisplayProcessor,
+  getFieldDisplayValuesProxy, type GrafanaTheme2, type ScopedVars, standardTransformers, standardTransformersRegistry,
+  type TimeRange, transformDataFrame,
 } from '@grafana/data';
+import { firstValueFrom } from 'rxjs';
 
 export interface Panel {
   id: number;
-  type: 'row' | 'stat' | 'bargauge' | 'timeseries';
+  type: 'row' | 'stat' | 'bargauge' | 'timeseries' | 'table';
   title: string;
   gridPos: { x: number; y: number; w: number; h: number };
   options: any;
@@ -15,6 +18,7 @@ export interface Panel {
     overrides: Array<{ matcher: { id: string; options: string }; properties: Array<{ id: string; value: any }> }>;
   };
   targets: Array<{ refId: string; legendFormat: string }>;
+  transformations?: DataTransformerConfig[];
 }
 export interface Dashboard { panels: Panel[] }
 interface Series { metric: Record<string, string>; values?: Array<[number, string]>; value?: [number, string] }
@@ -53,6 +57,50 @@ export function framesOf(panel: Panel, answers: Answers, theme: GrafanaTheme2): 
   });
   cacheFieldDisplayNames(frames);
   return frames;
+}
+
+// A table: the labels of the series and their values, after the panel's transformations and with its overrides, all by
+// Grafana's own code. Nothing is filled in for variables but what a link needs of its row.
+export async function tableOf(panel: Panel, answers: Answers, theme: GrafanaTheme2): Promise<DataFrame[]> {
+  const { mergeTransformer, organizeFieldsTransformer } = standardTransformers;
+  const known = [mergeTransformer, organizeFieldsTransformer] as any[];
+  standardTransformersRegistry.setInit(() => known.map((transformation) => (
+    { id: transformation.id, name: transformation.name, transformation } as any)));
+  const frames = panel.targets.map(({ refId }) => {
+    const { series } = answers.results[`${panel.id}/${refId}`];
+    const labels = [...new Set(series.flatMap(({ metric }) => Object.keys(metric)))];
+    return createDataFrame({
+      refId,
+      fields: [
+        { name: 'Time', type: FieldType.time, config: {}, values: series.map(({ value }) => value![0] * 1000) },
+        ...labels.map((name) => (
+          { name, type: FieldType.string, config: {}, values: series.map(({ metric }) => metric[name] ?? '') })),
+        { name: `Value #${refId}`, type: FieldType.number, config: {},
+          values: series.map(({ value }) => number(value![1])) },
+      ],
+    });
+  });
+  const made = await firstValueFrom(transformDataFrame(panel.transformations!, frames));
+  const fieldConfigRegistry = new FieldConfigOptionsRegistry(() => PROPERTIES as any);
+  return applyFieldOverrides({
+    data: made, fieldConfig: panel.fieldConfig as any, fieldConfigRegistry, replaceVariables, theme, timeZone: 'utc' });
+}
+
+// What an override may change; a server has these from the panel's plugin.
+const PROPERTIES = ['unit', 'decimals', 'mappings', 'links', 'custom.width', 'custom.cellOptions'].map((id) => ({
+  id, name: id, path: id.replace('custom.', ''), isCustom: id.startsWith('custom.'), settings: {},
+  process: (value: unknown) => value, shouldApply: () => true,
+}));
+
+function replaceVariables(text: string, scoped?: ScopedVars): string {
+  const context = scoped?.__dataContext?.value;
+  return text.replace(/\$\{__data\.fields\.(\w+)\}/g, (_, key) => (
+    getFieldDisplayValuesProxy({ frame: context.frame, rowIndex: context.rowIndex })[key]?.text ?? ''));
+}
+
+// The addresses that the links of a table's first row lead to.
+export function linksOf(frame: DataFrame): string[] {
+  return frame.fields.flatMap((field) => field.getLinks?.({ valueRowIndex: 0 }) ?? []).map(({ href }) => href);
 }
 
 export function isEmpty(frame: DataFrame): boolean {

@@ -6,10 +6,12 @@ import '@fontsource/inter/latin-500.css';
 import {
   createTheme, type DataFrame, type FieldDisplay, getDisplayValueAlignmentFactors, type GrafanaTheme2, type TimeRange,
 } from '@grafana/data';
-import { BarGauge, BigValue, GlobalStyles, PanelChrome, ThemeContext, TimeSeries } from '@grafana/ui';
+import { BarGauge, BigValue, GlobalStyles, PanelChrome, Table, ThemeContext, TimeSeries } from '@grafana/ui';
 import { createRoot } from 'react-dom/client';
 
-import { type Answers, type Dashboard, framesOf, isEmpty, lastValue, type Panel, timeRange } from './frames';
+import {
+  type Answers, type Dashboard, framesOf, isEmpty, lastValue, linksOf, type Panel, tableOf, timeRange,
+} from './frames';
 
 const COLUMN = 64; // a column of 24, in pixels
 const ROW = 30; // Grafana's height of a grid unit
@@ -22,6 +24,9 @@ function Shown({ panel, frames, range, theme, width, height }: {
   if (panel.type === 'timeseries') {
     return <TimeSeries frames={frames} timeRange={range} timeZone="utc" width={width} height={height}
       legend={options.legend} />;
+  }
+  if (panel.type === 'table') {
+    return <Table data={frames[0]} width={width} height={height} initialSortBy={options.sortBy} timeRange={range} />;
   }
   if (panel.type === 'stat') {
     const value = { ...lastValue(frames[0]), title: '' };
@@ -39,7 +44,9 @@ function Shown({ panel, frames, range, theme, width, height }: {
   ))}</>;
 }
 
-function Board({ dashboard, answers, theme }: { dashboard: Dashboard; answers: Answers; theme: GrafanaTheme2 }) {
+function Board({ dashboard, answers, tables, theme }: {
+  dashboard: Dashboard; answers: Answers; tables: Record<number, DataFrame[]>; theme: GrafanaTheme2;
+}) {
   const range = timeRange(answers);
   const bottom = Math.max(...dashboard.panels.map(({ gridPos }) => gridPos.y + gridPos.h));
   return (
@@ -51,11 +58,11 @@ function Board({ dashboard, answers, theme }: { dashboard: Dashboard; answers: A
         if (panel.type === 'row') {
           return <h2 key={panel.id} style={{ ...place, ...theme.typography.h5, margin: 0 }}>{panel.title}</h2>;
         }
-        const frames = framesOf(panel, answers, theme);
+        const frames = tables[panel.id] ?? framesOf(panel, answers, theme);
         return (
           <div key={panel.id} style={place}>
             <PanelChrome title={panel.title} width={w * COLUMN - GAP} height={h * ROW - GAP}>
-              {(width, height) => frames.every(isEmpty)
+              {(width, height) => frames.every((frame) => frame.length === 0 || isEmpty(frame))
                 ? <p className="no-data">No data</p>
                 : <Shown {...{ panel, frames, range, theme, width, height }} />}
             </PanelChrome>
@@ -67,15 +74,21 @@ function Board({ dashboard, answers, theme }: { dashboard: Dashboard; answers: A
 }
 
 declare global {
-  interface Window { draw(dashboard: Dashboard, answers: Answers): void }
+  interface Window { draw(dashboard: Dashboard, answers: Answers): Promise<string[]> }
 }
 
-window.draw = (dashboard, answers) => {
+// What it gives are the addresses of the tables' links.
+window.draw = async (dashboard, answers) => {
   const theme = createTheme({ colors: { mode: 'light' } });
+  const tables: Record<number, DataFrame[]> = {};
+  for (const panel of dashboard.panels.filter(({ type }) => type === 'table')) {
+    tables[panel.id] = await tableOf(panel, answers, theme);
+  }
   createRoot(document.body.appendChild(document.createElement('main'))).render(
     <ThemeContext.Provider value={theme}>
       <GlobalStyles />
-      <Board {...{ dashboard, answers, theme }} />
+      <Board {...{ dashboard, answers, tables, theme }} />
     </ThemeContext.Provider>,
   );
+  return Object.values(tables).flatMap((frames) => frames.filter(({ length }) => length > 0).flatMap(linksOf));
 };

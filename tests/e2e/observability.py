@@ -37,9 +37,9 @@ class Prometheus:
     url: str
     program: Program
 
-    def query(self, expression: str) -> list[tuple[Labels, float]]:
-        """The samples of an instant vector; HTTPError for an expression that it refuses."""
-        result = self._get("query", query=expression)["result"]
+    def query(self, expression: str, at: float | None = None) -> list[tuple[Labels, float]]:
+        """The samples of an instant vector, now or at a time; HTTPError for an expression that it refuses."""
+        result = self._get("query", query=expression, **({"time": str(at)} if at else {}))["result"]
         return [(series["metric"], float(series["value"][1])) for series in result]
 
     def number(self, expression: str) -> float | None:
@@ -50,8 +50,14 @@ class Prometheus:
 
     def alerts(self, job: str) -> dict[str, dict[str, Any]]:
         """The alerts of a job that are pending or firing, by name; one of each."""
-        every = [alert for alert in self._get("alerts")["alerts"] if alert["labels"]["job"] == job]
+        every = [alert for alert in self._get("alerts")["alerts"] if alert["labels"].get("job") == job]
         return {alert["labels"]["alertname"]: alert for alert in every}
+
+    def range(self, expression: str, start: float, end: float, step: float) -> list[tuple[Labels, list[float]]]:
+        """The values of each series at every step."""
+        times = {"start": str(start), "end": str(end), "step": str(step)}
+        result = self._get("query_range", query=expression, **times)["result"]
+        return [(series["metric"], [float(value) for _, value in series["values"]]) for series in result]
 
     def label_values(self, label: str, series: str) -> list[str]:
         """The values that a label has on these series."""
@@ -69,7 +75,7 @@ class Prometheus:
 def prometheus(
     folder: Path, targets: dict[str, str], rules: Path, *, renamed: dict[str, str], every: str = "500ms"
 ) -> Iterator[Prometheus]:
-    """A server that scrapes ``targets``, which are ``host:port`` by job.
+    """A server that scrapes ``targets``, which are ``host:port`` by job, with commas between several.
 
     ``renamed`` is by job a metric that comes under another name, as after a careless change.
     """
@@ -94,7 +100,7 @@ def prometheus(
 
 
 def _scrape(job: str, target: str, renamed: str | None) -> dict[str, Any]:
-    config: dict[str, Any] = {"job_name": job, "static_configs": [{"targets": [target]}]}
+    config: dict[str, Any] = {"job_name": job, "static_configs": [{"targets": target.split(",")}]}
     if renamed:
         change = {"source_labels": ["__name__"], "regex": renamed, "target_label": "__name__", "replacement": "renamed"}
         config["metric_relabel_configs"] = [change]

@@ -10,6 +10,7 @@ import math
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -71,6 +72,8 @@ def test_the_panels_show_what_prometheus_said(page: picture.Page, answers: dict[
     """A number is the answer to its query; bars and lines have the names of their series, and bars their numbers."""
     for each in queries.panels():
         text = panel(page, each["title"]).text
+        if each["type"] == "table":
+            continue  # see below
         for target in each["targets"]:
             for series in answers["results"][f"{each['id']}/{target['refId']}"]["series"]:
                 if name := legend(target["legendFormat"], series["metric"]):
@@ -81,6 +84,29 @@ def test_the_panels_show_what_prometheus_said(page: picture.Page, answers: dict[
 
 def legend(template: str, labels: dict[str, str]) -> str:
     return "" if template == "__auto" else re.sub(r"{{(\w+)}}", lambda found: labels[found[1]], template)
+
+
+def test_the_table_shows_every_place(page: picture.Page, answers: dict[str, Any], observed: Observed) -> None:
+    """Merged and named by Grafana's own transformations: a line per place, with rule, function, route and how often."""
+    (table,) = (each for each in queries.panels() if each["type"] == "table")
+    text = panel(page, "Places").text
+    for heading in ("Rule", "File", "Function", "Route", "Count", "Last seen", "Service"):
+        assert re.search(rf"^{heading}$", text, re.MULTILINE)
+    assert "Value #" not in text
+    series = answers["results"][f"{table['id']}/A"]["series"]
+    assert {each["metric"]["sessionwatch_rule"] for each in series} == observed.expected.findings.keys()
+    for each in series:
+        for label in ("sessionwatch_rule", "code_function_name", "sessionwatch_unit"):
+            assert each["metric"][label] in text
+
+
+def test_a_place_leads_to_its_logs_and_traces(page: picture.Page) -> None:
+    """Grafana's own code filled rule and function of the first row into the links."""
+    logs, traces = (json.loads(unquote(link.partition("panes=")[2]))["a"]["queries"][0] for link in page.links)
+    rule = re.search("sessionwatch_rule=`([a-z-]+)` ", logs["expr"])
+    assert rule is not None
+    assert re.search(r"code_function_name=`telemetry_service\.\w+`$", logs["expr"])
+    assert f'span.sessionwatch.findings="{rule[1]}"' in traces["query"]
 
 
 def test_the_findings_on_the_page_are_those_of_the_traffic(page: picture.Page, observed: Observed) -> None:

@@ -41,6 +41,7 @@ KINDS = {
     "report": Kind("GET", "/reports", 200, (READ_ONLY,)),
     "report that waits": Kind("GET", "/reports?seconds=3", 200, (READ_ONLY,)),
     "report without a connection": Kind("GET", "/reports?seconds=0", 503, (ROLLED_BACK,), timeouts=1),
+    "report while none is free": Kind("GET", "/reports/exhausted", 503, (ROLLED_BACK,), timeouts=1),
     "collect": Kind("POST", "/collect", 200),
 }
 

@@ -1,14 +1,17 @@
 """An order service with faults, as it would run in production: OpenTelemetry set up, and sessionwatch counting.
 
-``DATABASE_URL`` is a PostgreSQL database; ``/metrics`` is what Prometheus scrapes. ``OTLP_HTTP`` and ``OTLP_GRPC``
-are the endpoints of collectors. ``tests/e2e/traffic.py`` says what each request makes the service do.
+``DATABASE_URL`` is a PostgreSQL database; ``/metrics`` is what Prometheus scrapes, or with ``METRICS_PORTS``, such as
+``9464,9465``, the first of these ports that is free, one per worker. ``OTLP_HTTP`` and ``OTLP_GRPC`` are the endpoints
+of collectors. ``tests/e2e/traffic.py`` says what each request makes the service do.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Annotated
 
 import prometheus_client
@@ -50,9 +53,20 @@ def exporters() -> Iterator[tuple[MetricExporter, SpanExporter, LogRecordExporte
         )
 
 
+def serve_metrics() -> int:
+    """Give Prometheus a port for this process alone; 0 where it is asked at ``/metrics``."""
+    for port in map(int, filter(None, os.environ.get("METRICS_PORTS", "").split(","))):
+        with suppress(OSError):  # of another worker
+            prometheus_client.start_http_server(port, "127.0.0.1")
+            return port
+    return 0
+
+
 def set_up_telemetry() -> None:
-    resource = Resource.create({"service.name": "shop"})
-    readers: list[MetricReader] = [PrometheusMetricReader()]
+    # the process is an instance: what another one counted goes on in series of its own
+    resource = Resource.create({"service.name": "shop", "service.instance.id": str(uuid.uuid4())})
+    label = {"service.instance.id"} if os.environ.get("INSTANCE_LABEL") else set()
+    readers: list[MetricReader] = [PrometheusMetricReader(resource_attribute_filter=label.__contains__)]
     tracing, logs = TracerProvider(resource=resource), LoggerProvider(resource=resource)
     for metric_exporter, span_exporter, log_exporter in exporters():
         readers.append(PeriodicExportingMetricReader(metric_exporter, export_interval_millis=500))
@@ -70,6 +84,7 @@ def tell_the_team(finding: sessionwatch.Finding) -> None:
 
 
 set_up_telemetry()
+metrics_port = serve_metrics()
 sessionwatch.install(mode="telemetry", on_finding=tell_the_team)
 
 
@@ -225,6 +240,31 @@ def busy() -> int:
     return reports.pool.checkedout()  # type: ignore[attr-defined]
 
 
+@app.get("/reports/exhausted", status_code=503)
+def exhaust() -> str:
+    """A report while the only connection for reports is out."""
+    with reports.connect():
+        try:
+            with Reports() as db:
+                db.execute(select(1))
+        except PoolTimeout:
+            return "no connection"
+    return "done"
+
+
+@app.get("/worker")
+def worker() -> dict[str, int]:
+    """Who answers, and where Prometheus finds it."""
+    return {"pid": os.getpid(), "port": metrics_port}
+
+
+@app.get("/pools")
+def pools() -> dict[str, tuple[int, int]]:
+    """The connections of this worker, idle and in use, as SQLAlchemy's pools themselves count them."""
+    every = {"shop": engine.pool, "reports": reports.pool, "shop-async": async_engine.pool}
+    return {name: (pool.checkedin(), pool.checkedout()) for name, pool in every.items()}  # type: ignore[attr-defined]
+
+
 @app.post("/collect")
 def collect() -> str:
     """What the collector does at a time of its own."""
@@ -232,4 +272,6 @@ def collect() -> str:
     return "done"
 
 
-Base.metadata.create_all(engine)
+with engine.begin() as connection:
+    connection.execute(text("SELECT pg_advisory_xact_lock(1)"))  # one worker after the other
+    Base.metadata.create_all(connection)
