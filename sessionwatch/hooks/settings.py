@@ -369,6 +369,8 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
         owner = owner if owner in settings.made else session
         if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or read.flushing(session):
             return None
+        if read.refreshed(frame.f_locals.get("load_options")) is not None:
+            return None  # columns of one instance: what is pending of others does not matter
         statement = frame.f_locals.get("statement")
         asked = {item.get("entity") for item in getattr(statement, "column_descriptions", ())}
         name = next((name for kind, name in pending(session) if any(_related(kind, one) for one in asked)), None)

@@ -252,6 +252,21 @@ def test_ignores_no_autoflush(shop: Engine, watch: Watch) -> None:
     assert watch.findings == []
 
 
+def test_ignores_a_refresh_of_one_instance(shop: Engine, watch: Watch) -> None:
+    """Its columns are read by its key: expired ones, deferred ones, and those that refresh() asks for."""
+    with sessionmaker(shop, autoflush=False)() as session:
+        order, tag = session.scalars(select(Order)).one(), session.scalars(select(Tag)).one()
+        session.commit()
+        session.add(Order())
+        assert order.status == "new"
+        assert order.notes == "ring twice"
+        session.refresh(order)
+        session.delete(tag)
+        assert tag.name
+        session.rollback()
+    assert watch.findings == []
+
+
 def test_ignores_queries_for_something_else(shop: Engine, watch: Watch) -> None:
     """Pending changes of one class do not matter to a query for another, nor do changes without an effect."""
     with sessionmaker(shop, autoflush=False)() as session:
