@@ -142,14 +142,34 @@ def last_name(expression: ast.AST) -> str:
 
 def asked_object(code: CodeType, lasti: int) -> str | None:
     """What an instruction calls, or calls a method of: ``Db`` of ``Db()`` and of ``Db.execute(…)``."""
-    nodes = around(code, lasti)
-    called = nodes[0] if nodes else None
-    where = position(code, lasti)
-    while isinstance(called, ast.Await):
-        called = called.value
-    if not isinstance(called, ast.Call) or where is None:
+    called = _called(code, lasti)
+    if called is None:
         return None
     target = called.func
     if isinstance(target, ast.Attribute):
         target = target.value
     return ast.unparse(target) if isinstance(target, ast.Name | ast.Attribute) else None
+
+
+def method_object(code: CodeType, lasti: int, methods: frozenset[str]) -> str | None:
+    """What an instruction calls one of these methods of, or hands such a method of on: ``to_thread(session.close)``."""
+    called = _called(code, lasti)
+    for target in (called.func, *called.args) if called is not None else ():
+        if isinstance(target, ast.Attribute) and target.attr in methods and is_dotted(target.value):
+            return ast.unparse(target.value)
+    return None
+
+
+def is_dotted(node: ast.AST | None) -> bool:
+    """Whether an expression is a name, or attributes of a name."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
+
+
+def _called(code: CodeType, lasti: int) -> ast.Call | None:
+    nodes = around(code, lasti)
+    called = nodes[0] if nodes else None
+    while isinstance(called, ast.Await):
+        called = called.value
+    return called if isinstance(called, ast.Call) else None

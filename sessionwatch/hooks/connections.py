@@ -36,6 +36,7 @@ class Held:
     within: Any = MappingProxyType({})
     nowhere = within
     kind = "sync"
+    tracker = None  # its rows are no session's: nobody counts them
     wrote, count_rows, end_writes = SessionRecord.wrote, SessionRecord.count_rows, SessionRecord.end_writes
 
     def __init__(self, connection: Any, transaction: Any) -> None:

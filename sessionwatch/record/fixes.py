@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 _COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
 _GENERATOR = 0x20 | 0x200
+# Methods of a session that a program calls, but for those that its factory has, too.
+_METHODS = frozenset({
+    "add", "add_all", "bulk_insert_mappings", "bulk_save_objects", "bulk_update_mappings", "close", "commit",
+    "connection", "delete", "execute", "flush", "get", "get_one", "merge", "query", "refresh", "rollback", "scalar",
+    "scalars", "stream", "stream_scalars",
+})  # fmt: skip
+_OTHERS = ("query", "repo", "service", "dao")  # objects of the program or a library that have such methods, too
 
 
 def awaited(record: Known | None) -> str:
@@ -35,10 +42,15 @@ def session_name(record: Known | None, *marks: Mark | None) -> str:
     asked = registry(record)
     if asked is not None:
         return asked
-    for mark in marks:
-        name = source.asked_object(*mark.site) if mark is not None and mark.site is not None else None
-        if name is not None and name.isidentifier() and name[:1].islower():
+    sites = [mark.site for mark in marks if mark is not None and mark.site is not None]
+    for site in sites:
+        name = source.method_object(*site, _METHODS)
+        if name is not None and name.rpartition(".")[2][:1].islower() and not any(one in name for one in _OTHERS):
             return name
+    opened = record.opened.site if record is not None and record.opened is not None else None
+    if opened is not None and any(site.code is opened.code for site in sites):
+        given = [name for node in source.around(*opened) for name in _names(node)]
+        return given[0] if given else "session"
     return "session"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import ChangedTwice, GivenAway
+from ..record.fixes import awaited, session_name
 from ..record.story import listed, opened, primary, seen, session_json
 
 PAGE = """
@@ -68,7 +69,7 @@ def _given(event: GivenAway) -> Finding:
         evidence.append(Evidence("loaded", event.loaded, session=holder.label if holder is not None else None))
     if holder is not None:
         evidence.append(opened(holder))
-    load = f"{'await ' if record.kind == 'async' else ''}session.get({event.model}, {name}.id)"
+    load = f"{awaited(record)}{session_name(record, event.mark)}.get({event.model}, {name}.id)"
     return Finding(
         rule="cross-session",
         severity="fault",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import DiscardedWrites
+from ..record.fixes import session_name
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, primary, seen, session_json
 
@@ -82,7 +83,7 @@ def check(event: DiscardedWrites, settings: Options) -> Iterator[Finding]:
         "and the session then committed without them",
         site=primary(event.rolled_back),
         evidence=tuple(_evidence(event)),
-        fix=FIX[record.kind],
+        fix=FIX[record.kind].replace("session.", f"{session_name(record, event.rolled_back, event.failed)}."),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )

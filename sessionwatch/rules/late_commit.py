@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule, Site
 from ..record.events import LateCommit
+from ..record.fixes import Provider, session_name
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, primary, seen, session_json
 
@@ -82,7 +83,7 @@ def check(event: LateCommit, settings: Options) -> Iterator[Finding]:
         f"{what} {'is' if alone else 'are'} not stored",
         site=_place(event),
         evidence=tuple(_evidence(event)),
-        fix=FIX[record.kind] + _dependency(event),
+        fix=FIX[record.kind].replace("session.", f"{_name(event)}.") + _dependency(event),
         session=session_json(record),
         unit=name,
     )
@@ -100,14 +101,20 @@ def _place(event: LateCommit) -> Site | None:
     return primary(event.committed)
 
 
+def _name(event: LateCommit) -> str:
+    """What the handler calls the session, which need not be what the function that commits calls it."""
+    return session_name(event.record, *(write.mark for write in reversed(event.writes)))
+
+
 def _dependency(event: LateCommit) -> str:
-    """FastAPI's own way, where the function that commits is what opened the session."""
+    """FastAPI's own way, where the generator that commits is what opened the session."""
     opening, committed = event.record.opened, event.committed
     if (
         opening is None
         or opening.site is None
         or committed.site is None
         or opening.site.code is not committed.site.code
+        or Provider(opening).how != "yield"
     ):
         return ""
     return DEPENDENCY.format(provider=committed.site.code.co_name)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..model import Finding, Level, Limits, Options, Ownership, Rule, Setting
 from ..record.events import RepeatedGet, RepeatedLoad
-from ..record.fixes import awaited
+from ..record.fixes import awaited, session_name
 from ..record.story import history, opened, primary, seen, session_json, session_of
 from ._loader_options import expired_by_commit, needs_option, option, query
 
@@ -95,8 +95,8 @@ def _got(event: RepeatedGet) -> Finding:
         message=f"{model} was fetched by get() one key at a time, by a query each",
         site=primary(event.mark),
         evidence=(seen("touched", event.mark), opened(record)),
-        fix="ask once for all keys: "
-        f"{awaited(record)}session.scalars(select({model}).where({model}.{event.key}.in_(keys)))",
+        fix=f"ask once for all keys: {awaited(record)}{session_name(record, event.mark)}"
+        f".scalars(select({model}).where({model}.{event.key}.in_(keys)))",
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
         count=event.count,

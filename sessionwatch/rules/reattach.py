@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import Reattached
+from ..record.fixes import awaited, session_name
 from ..record.story import history, listed, opened, primary, seen, session_json
 
 PAGE = """
@@ -78,12 +79,13 @@ def _message(event: Reattached, names: list[str]) -> str:
 
 def _fix(event: Reattached) -> str:
     name = event.model.lower()
-    load = f"{'await ' if event.record.kind == 'async' else ''}session.get({event.model}, {name}_id)"
+    session = session_name(event.record, event.mark)
+    load = f"{awaited(event.record)}{session}.get({event.model}, {name}_id)"
     return {
         "stale": f"pass the key, load the {name} where it is changed, and set only what changes:\n{name} = {load}",
         "revived": f"look first whether it is still there: {name} = {load};\n"
-        f"to store it again on purpose: make_transient({name}), then session.add({name})",
-        "deleted": f"to store it again on purpose: make_transient({name}), then session.add({name})",
+        f"to store it again on purpose: make_transient({name}), then {session}.add({name})",
+        "deleted": f"to store it again on purpose: make_transient({name}), then {session}.add({name})",
         "duplicate": f"change the instance that the session holds: {name} = {load}",
         "unmatched": f"load the {name} in the session that changes it, and look whether it is there:\n{name} = {load}",
         "outdated": f"load the {name} again in this session, and make the change there: {name} = {load}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import SharedConnection
+from ..record.fixes import session_name
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, primary, seen, session_json
 
@@ -71,7 +72,9 @@ def check(event: SharedConnection, settings: Options) -> Iterator[Finding]:
         message=_message(event, writes),
         site=primary(event.mark),
         evidence=tuple(_evidence(event, writes)),
-        fix=FIX[record.kind],
+        fix=FIX[record.kind].replace(
+            "session.commit()", f"{session_name(record, *(write.mark for write in reversed(writes)))}.commit()"
+        ),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )

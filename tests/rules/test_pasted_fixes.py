@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,17 +20,19 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import sessionwatch
 from sessionwatch import Finding
-from sessionwatch.model import Mode
+from sessionwatch.model import Level, Mode
+from tests.rules.clock import Clock
+from tests.rules.examples import of_children
 from tests.rules.models import seed
 
 HEAD = """
-import asyncio, contextlib, gc
+import asyncio, contextlib, gc, os
 from contextlib import asynccontextmanager, contextmanager
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, joinedload, scoped_session, selectinload, sessionmaker, undefer
-from tests.rules.models import Customer, Item, Order, Tag
+from tests.rules.models import Customer, Item, Order, Profile, Tag
 """
 
 
@@ -42,6 +45,7 @@ class Case(NamedTuple):
     pasted: str  # must be a part of what is printed
     repair: Callable[[str], str]
     modes: tuple[Mode, ...] = ("log", "strict")
+    levels: Mapping[str, Level] | None = None  # where the program is not about the defaults
 
 
 def before(line: str) -> Callable[[str], str]:
@@ -410,8 +414,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, program: str, mode: Mode, number: int) -> list[Finding]:
-    """The findings of a program on a database of its own."""
+def run(
+    folder: Path, program: str, mode: Mode, number: int, levels: Mapping[str, Level] | None = None
+) -> list[Finding]:
+    """The findings of a program, and of processes that it forked, on a database of its own."""
     path = folder / f"program{number}.py"
     path.write_text(HEAD + program)
     engine = create_engine(f"sqlite:///{folder / f'shop{number}.db'}")
@@ -419,18 +425,36 @@ def run(folder: Path, program: str, mode: Mode, number: int) -> list[Finding]:
     async_engine = create_async_engine(f"sqlite+aiosqlite:///{folder / f'shop{number}.db'}")
     names: dict[str, Any] = {
         "engine": engine, "async_engine": async_engine, "sessionwatch": sessionwatch, "__name__": "program",
+        "url": f"sqlite:///{folder / f'shop{number}.db'}", "seed": seed,
     }  # fmt: skip
-    with sessionwatch.watching(mode, log=False, rules={"config": "off", "blocking-io": "off"}) as watch:
-        with contextlib.suppress(sessionwatch.FindingError):
-            exec(compile(path.read_text(), str(path), "exec"), names)
+    output, process = folder / f"{number}.jsonl", os.getpid()
+    off: dict[str, Level] = {"config": "off", "blocking-io": "off"}
+    with sessionwatch.watching(mode, log=False, output=output, rules={**off, **(levels or {})}) as watch:
+        names["sleep"] = Clock(watch).sleep
+        try:
+            with contextlib.suppress(sessionwatch.FindingError):
+                exec(compile(path.read_text(), str(path), "exec"), names)
+        finally:
+            if os.getpid() != process:
+                os._exit(0)
         names.clear()
         gc.collect()
         watch.drain()
-        findings = list(watch.findings)
+        findings = list(watch.findings) + of_children(output)
     assert inspect(engine).get_table_names()
     engine.dispose()
     asyncio.run(async_engine.dispose())
     return findings
+
+
+def check(folder: Path, case: Case, mode: Mode) -> None:
+    """Put what is printed into the faulty program."""
+    program = textwrap.dedent(case.program)
+    found = [finding for finding in run(folder, program, mode, 1, case.levels) if finding.rule == case.rule]
+    assert found, "the program is not faulty"
+    assert case.pasted in found[0].fix.replace("\n", " ") or case.pasted in found[0].fix
+    again = run(folder, case.repair(program), mode, 2, case.levels)
+    assert [(finding.rule, finding.message) for finding in again] == []
 
 
 @pytest.mark.parametrize("mode", ["log", "strict"])
@@ -439,9 +463,4 @@ def test_a_fix_works_when_it_is_pasted(folder: Path, case: Case, mode: Mode) -> 
     """What is printed is put into the faulty program."""
     if mode not in case.modes:
         pytest.skip("another fix is printed")
-    program = textwrap.dedent(case.program)
-    found = [finding for finding in run(folder, program, mode, 1) if finding.rule == case.rule]
-    assert found, "the program is not faulty"
-    assert case.pasted in found[0].fix.replace("\n", " ") or case.pasted in found[0].fix
-    again = run(folder, case.repair(program), mode, 2)
-    assert [(finding.rule, finding.message) for finding in again] == []
+    check(folder, case, mode)
