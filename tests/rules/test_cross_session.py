@@ -143,7 +143,7 @@ def test_reports_the_message_on_every_database(watch: Watch, shop: Engine) -> No
         f"  loaded  {query}     session {first}",
         f"  opened  {path}:{line('first session')} {here}     session {first}",
         "  fix: use one session for both, or load the order in the session that needs it:",
-        "       order = session.get(Order, order.id)",
+        "       order = other.get(Order, order.id)",
         "  more: sessionwatch explain cross-session",
     ]
     assert is_idle(shop)
@@ -174,7 +174,7 @@ async def test_reports_an_instance_given_away_under_asyncio(watch: Watch, async_
             other.add(order)  # async add
     finding = only(watch, RULE)
     assert finding.line == line("async add")
-    assert "order = await session.get(Order, order.id)" in finding.fix
+    assert "order = await other.get(Order, order.id)" in finding.fix
     assert is_idle(async_shop)
 
 

@@ -140,7 +140,7 @@ async def test_reports_under_asyncio(watch: Watch) -> None:
         await first.commit()
     found = only(watch, RULE)
     assert found.line == line("async")
-    assert "await session.commit()" in (found.fix or "")
+    assert "await first.commit()" in (found.fix or "")
     await engine.dispose()
 
 
