@@ -24,6 +24,11 @@ BESIDE = {
     "dashboards/sessionwatch.json": "files/sessionwatch.json",
     "dashboards/alerts.yaml": "files/alerts.yaml",
 }
+BESIDE |= {
+    name: f"files/{name}"
+    for path in sorted((ROOT / "examples").rglob("*.*"))
+    if path.suffix in (".py", ".ipynb") and (name := path.relative_to(ROOT).as_posix())
+}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 LATER = {"adopting.md", "production.md", "what-we-promise.md", "security.md", "comparison.md"}
 
