@@ -15,7 +15,7 @@ from typing import Any
 from ..model import RawSite
 from . import callsite, tasks
 
-STATEMENTS: set[CodeType] = set()  # of the functions of ours that run a statement, of the connection ``self``
+_statements: set[CodeType] = set()  # see `runs_statements`
 _AWAITED = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 
@@ -34,6 +34,12 @@ class Whereabouts:
     related: bool = False
     statement: Any = None
     pool: bool = False
+
+
+def runs_statements(function: Any) -> Any:
+    """One of ours that runs a statement, of the connection that is its ``self``; returns it."""
+    _statements.add(function.__code__)
+    return function
 
 
 def of_thread(ident: int, codes: frozenset[CodeType]) -> Whereabouts:
@@ -100,6 +106,6 @@ def _seen(frames: Iterator[FrameType], codes: frozenset[CodeType]) -> Whereabout
             module = str(frame.f_globals.get("__name__", ""))
             seen.busy = seen.busy or module.startswith("sqlalchemy.")
             seen.pool = seen.pool or (module.startswith("sqlalchemy.pool.") and seen.statement is None)
-            if seen.statement is None and code in STATEMENTS:
+            if seen.statement is None and code in _statements:
                 seen.statement = frame.f_locals.get("self")  # our own function's: nothing that nobody else keeps
     return seen

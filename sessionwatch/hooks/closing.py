@@ -67,18 +67,14 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                 if record is None or not tracker.active:
                     original(self, invalidate, is_reset)
                     return
-                if record.closed_how is not None:
-                    _closed_again(tracker, codes, record, sys._getframe(1))
-                    original(self, invalidate, is_reset)
-                    return
                 how = "invalidated" if invalidate else "reset" if is_reset else "closed"
-                if record.reference is None:
-                    _close_idle(tracker, codes, record, how, sys._getframe(1))
+                frame = sys._getframe(1)
+                if record.reference is None or record.closed_how is not None:
+                    _close_idle(tracker, codes, record, how, frame)
                     original(self, invalidate, is_reset)
                     return
                 who = end = None
                 try:
-                    frame = sys._getframe(1)
                     who = leaver(codes, record, frame, self)
                     end = _ending(tracker, self, record, who, frame, how)
                 except Exception:
@@ -92,7 +88,7 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                 error = _finish(tracker, record, how, who, end, None)
                 if error is not None:
                     with tracker.guarded("Session._close_impl"):
-                        finish_callers(sys._getframe(1))
+                        finish_callers(frame)
                     raise error
             except BaseException as crossed:
                 late = settle(crossed, original, tracker, "Session._close_impl")
@@ -106,8 +102,14 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
 
 
 def _close_idle(tracker: Tracker, codes: Wanted, record: SessionRecord, how: str, frame: FrameType) -> None:
-    """A session that began no transaction has nothing to lose: who closes it is all there is to know."""
+    """A session that began no transaction has nothing to lose: who closes it is all there is to know.
+
+    The same where it was closed by hand inside its with block: the block's end still ends its scope.
+    """
     try:
+        if record.closed_how is not None:
+            _closed_again(codes, record, frame)
+            return
         _ended(tracker, record, how, leaver(codes, record, frame))
     except Exception:
         tracker.failed("Session._close_impl")
@@ -224,15 +226,13 @@ def _finish(
     return None
 
 
-def _closed_again(tracker: Tracker, codes: Wanted, record: SessionRecord, frame: FrameType) -> None:
-    """A session closed by hand inside its with block: the block's end still ends its scope."""
-    with tracker.guarded("Session._close_impl"):
-        exit_ = record.exiting
-        who = exit_.caller if exit_ is not None else callsite.caller(frame, codes)
-        scope = (exit_.scope if exit_ is not None else None) or scope_of(who, record)
-        if scope != "hand":
-            record.closed_scope, record.closer, record.closing = scope, who[2], who[0]
-        record.exiting = None
+def _closed_again(codes: Wanted, record: SessionRecord, frame: FrameType) -> None:
+    exit_ = record.exiting
+    who = exit_.caller if exit_ is not None else callsite.caller(frame, codes)
+    scope = (exit_.scope if exit_ is not None else None) or scope_of(who, record)
+    if scope != "hand":
+        record.closed_scope, record.closer, record.closing = scope, who[2], who[0]
+    record.exiting = None
 
 
 def patch_expunge_all(

@@ -88,9 +88,9 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
                     error = None
                     try:
                         if state is not None:
-                            error = refreshed(record, state, _reading(6))
+                            error = _refreshed(tracker, record, state, _reading(6), threshold)
                         elif threshold:
-                            error = got(record, statement, identity, sys._getframe(1))
+                            error = _got(tracker, record, statement, identity, sys._getframe(1), threshold)
                     except Exception:
                         tracker.failed("loading.load_on_pk_identity")
                     if error is not None:
@@ -107,28 +107,36 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
 
         return _load_on_pk_identity
 
-    def refreshed(record: SessionRecord, state: Any, frame: FrameType | None) -> Exception | None:
-        if frame is None:
-            return None
-        key = frame.f_locals["self"].key
-        tracker.loaded(record, "expired" if key in state.expired_attributes else "deferred", state.class_.__name__, key)
-        return _one_more(tracker, record, state, state.mapper, frame, threshold) if threshold else None
-
-    def got(record: SessionRecord, statement: Any, identity: Any, frame: FrameType) -> Exception | None:
-        mapper = read.subject(statement)
-        place = _asked(frame)
-        if mapper is None or place is None or read.locked(statement) is not None:
-            return None
-        if record.began is None or not record.gets:  # the first one begins the transaction
-            record.gets = {}
-        loads = _too_many(record.gets, (*place, mapper), hash(tuple(identity)), threshold)
-        if loads is None:
-            return None
-        name = mapper.get_property_by_column(mapper.primary_key[0]).key
-        event = RepeatedGet(record, mapper.class_.__name__, name, callsite.mark(frame), loads.count, loads.tell())
-        return tracker.emit(event, record.allowances)
-
     return make
+
+
+def _refreshed(
+    tracker: Tracker, record: SessionRecord, state: Any, frame: FrameType | None, threshold: int
+) -> Exception | None:
+    """A column was not there, or no more; returns what is to be raised."""
+    if frame is None:
+        return None
+    key = frame.f_locals["self"].key
+    tracker.loaded(record, "expired" if key in state.expired_attributes else "deferred", state.class_.__name__, key)
+    return _one_more(tracker, record, state, state.mapper, frame, threshold) if threshold else None
+
+
+def _got(
+    tracker: Tracker, record: SessionRecord, statement: Any, identity: Any, frame: FrameType, threshold: int
+) -> Exception | None:
+    """A ``get()`` goes to the database; returns what is to be raised."""
+    mapper = read.subject(statement)
+    place = _asked(frame)
+    if mapper is None or place is None or read.locked(statement) is not None:
+        return None
+    if record.began is None or not record.gets:  # the first one begins the transaction
+        record.gets = {}
+    loads = _too_many(record.gets, (*place, mapper), hash(tuple(identity)), threshold)
+    if loads is None:
+        return None
+    name = mapper.get_property_by_column(mapper.primary_key[0]).key
+    event = RepeatedGet(record, mapper.class_.__name__, name, callsite.mark(frame), loads.count, loads.tell())
+    return tracker.emit(event, record.allowances)
 
 
 def patch_collection(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:

@@ -196,7 +196,7 @@ def patch_prepare(tracker: Tracker) -> Callable[[Any], Any]:
                 try:
                     record = self.session.__dict__.get(KEY)
                     if record is not None:
-                        problem = look(self.session, record, sys._getframe(1))
+                        problem = _look(tracker, self.session, record, sys._getframe(1))
                 except Exception:
                     tracker.failed("SessionTransaction._prepare_impl")
                 if problem is not None:
@@ -209,28 +209,31 @@ def patch_prepare(tracker: Tracker) -> Callable[[Any], Any]:
 
         return _prepare_impl
 
-    def look(session: Any, record: SessionRecord, frame: FrameType) -> Exception | None:
-        problem = None
-        for state in session.identity_map.all_states():
-            if KEY in state.__dict__:
-                for key in changed(state):
-                    problem = found(state, key, record, frame) or problem
-        return problem
-
-    def found(state: Any, key: str, record: SessionRecord, frame: FrameType) -> Exception | None:
-        loaded = tracker.ledger.load_site(read.run(state))
-        event = ChangedInPlace(
-            model=state.class_.__name__,
-            attribute=key,
-            kind=_kind(state.dict[key]),
-            type=_type(state.mapper.attrs[key].columns[0].type),
-            record=record,
-            mark=callsite.mark(frame),
-            loaded=loaded.resolve() if loaded is not None else None,
-        )
-        return tracker.emit(event)
-
     return make
+
+
+def _look(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> Exception | None:
+    """Report what was changed in place and is not written; returns what is to be raised."""
+    problem = None
+    for state in session.identity_map.all_states():
+        if KEY in state.__dict__:
+            for key in changed(state):
+                problem = _found(tracker, state, key, record, frame) or problem
+    return problem
+
+
+def _found(tracker: Tracker, state: Any, key: str, record: SessionRecord, frame: FrameType) -> Exception | None:
+    loaded = tracker.ledger.load_site(read.run(state))
+    event = ChangedInPlace(
+        model=state.class_.__name__,
+        attribute=key,
+        kind=_kind(state.dict[key]),
+        type=_type(state.mapper.attrs[key].columns[0].type),
+        record=record,
+        mark=callsite.mark(frame),
+        loaded=loaded.resolve() if loaded is not None else None,
+    )
+    return tracker.emit(event)
 
 
 def changed(state: Any) -> list[str]:

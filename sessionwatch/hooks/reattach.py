@@ -64,7 +64,7 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callab
                 if outermost and known:
                     problem = None
                     try:
-                        problem = received(self, known, sys._getframe(1))
+                        problem = _received(tracker, self, known, sys._getframe(1))
                     except Exception:
                         tracker.failed("Session._merge")
                     if problem is not None:
@@ -78,33 +78,36 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callab
 
         return _merge
 
-    def received(session: Any, known: dict[Any, Any], frame: FrameType) -> Exception | None:
-        record = session.__dict__.get(KEY)
-        if record is None or not tracker.active:
-            return None
-        errors = [
-            judge(session, record, state, instance_state(merged), frame)
-            for state, merged in list(known.items())
-            if isinstance(state, InstanceState)
-        ]
-        return next((error for error in errors if error is not None), None)
-
-    def judge(session: Any, record: SessionRecord, given: Any, target: Any, frame: FrameType) -> Exception | None:
-        if given is target or given.key is None or not _was_stored(tracker, given):
-            return None
-        if target.key is None:
-            kind, attributes = "revived", list[str]()
-        else:
-            kind, attributes = "stale", list(overwritten(given, target))
-            if not attributes:
-                return None
-        before = owner(tracker, given)
-        if _never_committed(before[0], given) or _elsewhere(before[0], record):
-            return None
-        mark = callsite.mark(frame)
-        return tracker.emit(_event(tracker, kind, given, before, record, mark, "merged", attributes=tuple(attributes)))
-
     return make
+
+
+def _received(tracker: Tracker, session: Any, known: dict[Any, Any], frame: FrameType) -> Exception | None:
+    """What is to be raised of the instances that a merge was given, each with what it was merged into."""
+    record = session.__dict__.get(KEY)
+    if record is None or not tracker.active:
+        return None
+    errors = [
+        _judged(tracker, record, state, instance_state(merged), frame)
+        for state, merged in list(known.items())
+        if isinstance(state, InstanceState)
+    ]
+    return next((error for error in errors if error is not None), None)
+
+
+def _judged(tracker: Tracker, record: SessionRecord, given: Any, target: Any, frame: FrameType) -> Exception | None:
+    if given is target or given.key is None or not _was_stored(tracker, given):
+        return None
+    if target.key is None:
+        kind, attributes = "revived", list[str]()
+    else:
+        kind, attributes = "stale", list(overwritten(given, target))
+        if not attributes:
+            return None
+    before = owner(tracker, given)
+    if _never_committed(before[0], given) or _elsewhere(before[0], record):
+        return None
+    mark = callsite.mark(frame)
+    return tracker.emit(_event(tracker, kind, given, before, record, mark, "merged", attributes=tuple(attributes)))
 
 
 def overwritten(given: Any, target: Any) -> Iterator[str]:
@@ -205,7 +208,7 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
                     original(self, state, *args, **kwargs)
                 except InvalidRequestError as error:
                     with tracker.guarded("Session._update_impl"):
-                        refused(self, record, state, before, error, sys._getframe(1))
+                        _refused(tracker, self, record, state, before, error, sys._getframe(1))
                     raise
                 except BaseException:
                     raise
@@ -222,21 +225,25 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
 
         return _update_impl
 
-    def refused(session: Any, record: Any, state: Any, before: Owner, error: Exception, frame: FrameType) -> None:
-        held = session.identity_map.get(state.key)
-        other = instance_state(held) if held is not None else None
-        present = None
-        if state.was_deleted:
-            kind = "deleted"
-        elif other is not None and other is not state:
-            kind, present = "duplicate", tracker.ledger.load_site(read.run(other))
-        else:
-            return
-        site = present.resolve() if present is not None else None
-        mark = callsite.mark(frame)
-        tracker.emit(_event(tracker, kind, state, before, record, mark, "added", error=error, present=site))
-
     return make
+
+
+def _refused(
+    tracker: Tracker, session: Any, record: SessionRecord, state: Any, before: Owner, error: Exception, frame: FrameType
+) -> None:
+    """SQLAlchemy refuses to add an instance: why, and what is in its place?"""
+    held = session.identity_map.get(state.key)
+    other = instance_state(held) if held is not None else None
+    present = None
+    if state.was_deleted:
+        kind = "deleted"
+    elif other is not None and other is not state:
+        kind, present = "duplicate", tracker.ledger.load_site(read.run(other))
+    else:
+        return
+    site = present.resolve() if present is not None else None
+    mark = callsite.mark(frame)
+    tracker.emit(_event(tracker, kind, state, before, record, mark, "added", error=error, present=site))
 
 
 # -- refusals of the flush ----------------------------------------------------------------------------

@@ -350,7 +350,7 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
                 if not getattr(self, "autoflush", True) and any(read.unflushed(self)):
                     error = None
                     try:
-                        error = queried(self, sys._getframe(1))
+                        error = _queried(settings, self, sys._getframe(1))
                     except Exception:
                         settings.tracker.failed("Session._autoflush")
                     if error is not None:
@@ -364,34 +364,36 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
 
         return _autoflush
 
-    def queried(session: Any, frame: FrameType) -> Exception | None:
-        owner = settings.makers.get(session) or type(session)
-        owner = owner if owner in settings.made else session
-        if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or read.flushing(session):
-            return None
-        if read.refreshed(frame.f_locals.get("load_options")) is not None:
-            return None  # columns of one instance: what is pending of others does not matter
-        statement = frame.f_locals.get("statement")
-        asked = {item.get("entity") for item in getattr(statement, "column_descriptions", ())}
-        name = next((name for kind, name in pending(session) if any(_related(kind, one) for one in asked)), None)
-        if name is None:
-            return None
-        record = session.__dict__.get(KEY)
-        made = settings.made.get(owner) or (record.opened if record is not None else None)
-        if not settings.first(owner, "autoflush"):
-            return None
-        added = record.added if record is not None else None
-        event = Misconfigured("autoflush", name, made, callsite.mark(frame), added)
-        return settings.tracker.emit(event, record.allowances if record is not None else ())
-
-    def pending(session: Any) -> Iterator[tuple[type, str]]:
-        new, deleted, modified = read.unflushed(session)
-        for states in (new, deleted, modified):
-            for state in list(states):
-                if state in new or state in deleted or net_change(state):
-                    yield state.class_, state.class_.__name__
-
     return make
+
+
+def _queried(settings: Settings, session: Any, frame: FrameType) -> Exception | None:
+    owner = settings.makers.get(session) or type(session)
+    owner = owner if owner in settings.made else session
+    if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or read.flushing(session):
+        return None
+    if read.refreshed(frame.f_locals.get("load_options")) is not None:
+        return None  # columns of one instance: what is pending of others does not matter
+    statement = frame.f_locals.get("statement")
+    asked = {item.get("entity") for item in getattr(statement, "column_descriptions", ())}
+    name = next((name for kind, name in _pending(session) if any(_related(kind, one) for one in asked)), None)
+    if name is None:
+        return None
+    record = session.__dict__.get(KEY)
+    made = settings.made.get(owner) or (record.opened if record is not None else None)
+    if not settings.first(owner, "autoflush"):
+        return None
+    added = record.added if record is not None else None
+    event = Misconfigured("autoflush", name, made, callsite.mark(frame), added)
+    return settings.tracker.emit(event, record.allowances if record is not None else ())
+
+
+def _pending(session: Any) -> Iterator[tuple[type, str]]:
+    new, deleted, modified = read.unflushed(session)
+    for states in (new, deleted, modified):
+        for state in list(states):
+            if state in new or state in deleted or net_change(state):
+                yield state.class_, state.class_.__name__
 
 
 def _related(kind: type, entity: Any) -> bool:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..border import settle
 from ..frames import callsite, whereabouts
+from ..frames.callsite import _new
 from ..frames.chain import called
+from ..model import RawSite
 from ..record.events import Blocked
 from ..record.key import KEY
 from ..record.sql import summary
@@ -39,6 +41,7 @@ __tracebackhide__ = True  # pytest: the story is in the message
 
 def patch_execute(
     tracker: Tracker,
+    original: Any,
     *,
     sites: bool,
     entering: bool,
@@ -46,7 +49,7 @@ def patch_execute(
     forking: bool,
     originating: bool,
     core: Connections | None,
-) -> Callable[[Any], Any]:
+) -> Any:
     """``Connection._exec_single_context`` and ``_exec_insertmany_context``: one call a cursor statement.
 
     ``sites``: places are worth their cost; ``entering``: whether somebody is inside matters; ``blocking``, ``forking``:
@@ -56,81 +59,82 @@ def patch_execute(
     Private: any listener on Connection events costs every statement of the program 5 to 20 %.
     """
 
-    known = callsite.known_users()
-
-    def make(original: Any) -> Any:
-        def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
-            record: Any = None
-            entered, place = False, None
-            try:
-                reference = getattr(self, KEY, None)
-                if reference is not None:
-                    record = reference()
+    def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
+        entered, place = False, None
+        try:
+            tracker.recent = None
+            reference = getattr(self, KEY, None)
+            record: Any = reference() if reference is not None else None
+            if forking and tracker.forked:
+                _in_child(tracker, self, record, context, sys._getframe(1))
+            if record is not None and (record.inside is not None or record.failure is not None):
+                _before(tracker, record, context, sys._getframe(1))
+            if entering and record is not None and record.inside is None:
+                record.inside = sys._getframe()
+                entered = True
+                place = _begins(tracker, record, sys._getframe(1)) if record.unplaced else None
+            started = perf_counter() if blocking and not dialect.is_async and _get_running_loop() else 0.0
+            result = original(self, dialect, context, *args)
+            if entered:
+                record.inside = None
+                if record.held is not None:
+                    record.active = record.held[0].clock()
+            if record is not None and record.began is not None:
+                record.statements += 1
+                record.last = context.statement
                 if sites:
-                    tracker.recent = None
-                if forking and tracker.forked:
-                    _in_child(tracker, self, record, context, sys._getframe(1))
-                if record is not None:
-                    if record.inside is not None or record.failure is not None:
-                        _before(tracker, record, context, sys._getframe(1))
-                    if entering and record.inside is None:
-                        record.inside = sys._getframe()
-                        entered = True
-                        if record.unplaced:
-                            place = _begins(tracker, record, sys._getframe(1))
-                started = (
-                    perf_counter() if blocking and _get_running_loop() is not None and not dialect.is_async else 0.0
-                )
-                try:
-                    result = original(self, dialect, context, *args)
-                finally:
-                    if entered:
-                        record.inside = None
-                        if record.held is not None:
-                            record.active = record.held[0].clock()
-                if record is not None and record.began is not None:
-                    try:
-                        record.statements += 1
-                        record.last = context.statement
-                        if (
-                            sites
-                        ):  # walked to once a statement: for the session, for what it wrote and for what it loads
-                            place = place or callsite.site(sys._getframe(1))
-                            if place is None or record.exiting is not None or place.code.co_filename not in known:
-                                place = ran_at(record, place)
-                            record.last_site = place
-                            if not any(read.has_events(self)):
-                                tracker.recent = get_ident(), place
-                        if (
-                            context.is_crud
-                            or context.is_text
-                            or context.isddl
-                            or getattr(context.compiled, "ctes", None)
-                        ):
-                            note(self, record, context, result, place or sys._getframe(1))
-                            if record.levels:
-                                tracker.wrote += 1
-                                if originating and record.origin is None:
-                                    record.origin = record.newest or called(callsite.marked(place))
-                    except Exception:
-                        tracker.failed("Connection._exec_context")
-                elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
-                    _core(tracker, core, self, context, result, sys._getframe(1))
-                if started:
-                    _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
-                return result
-            except BaseException as crossed:
-                if entered:
-                    record.inside = None
-                late = settle(crossed, original, tracker, "Connection._exec_context")
-                if late is None:
-                    raise
-                return late(self, dialect, context, *args)
+                    place = _placed(tracker, self, record, place, sys._getframe(1))
+                if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
+                    note(self, record, context, result, place or sys._getframe(1))
+                    if record.levels:
+                        tracker.wrote += 1
+                        if originating and record.origin is None:
+                            record.origin = record.newest or called(callsite.marked(place))
+            elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
+                _core(tracker, core, self, context, result, sys._getframe(1))
+            if started:
+                _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
+            return result
+        except BaseException as crossed:
+            if entered:
+                _broken_off(record)
+            late = settle(crossed, original, tracker, "Connection._exec_context")
+            if late is None:
+                raise
+            return late(self, dialect, context, *args)
 
-        whereabouts.STATEMENTS.add(execute.__code__)
-        return execute
+    return whereabouts.runs_statements(execute)
 
-    return make
+
+def _broken_off(record: SessionRecord) -> None:
+    """A statement failed."""
+    record.inside = None
+    if record.held is not None:
+        record.active = record.held[0].clock()
+
+
+def _placed(
+    tracker: Tracker, connection: Any, record: SessionRecord, place: RawSite | None, frame: FrameType
+) -> RawSite | None:
+    """Note where a statement was run: for the session, for what it wrote and for what it loads.
+
+    Walked to once a statement; the way of most is in here, and not one call further.
+    """
+    if place is None:
+        passed, inner = callsite._passed, frame
+        try:
+            while (path := frame.f_code.co_filename) in passed:
+                frame = frame.f_back  # type: ignore[assignment]
+            known = path in callsite._users
+            place = _new(RawSite, (frame.f_code, frame.f_lasti)) if known else callsite.site(frame)
+        except AttributeError:  # the outermost one's f_back is None
+            place = callsite.site(inner)
+    if place is None or record.exiting is not None or place.code.co_filename not in callsite._users:
+        place = ran_at(record, place)
+    record.last_site = place
+    if not any(read.has_events(connection)):
+        tracker.recent = get_ident(), place
+    return place
 
 
 def _core(tracker: Tracker, core: Connections, connection: Any, context: Any, result: Any, frame: FrameType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..record.events import (
@@ -137,7 +138,8 @@ def _deleted(context: Context) -> Callable[[Any], Any]:
 
 
 def _execute(context: Context) -> Callable[[Any], Any]:
-    return statements.patch_execute(
+    return partial(
+        statements.patch_execute,
         context.tracker,
         sites=context.sites,
         entering=context.wants(Overlap, *KINDS),
