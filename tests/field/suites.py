@@ -103,6 +103,7 @@ class Suite:
 
     def run(self, mode: str) -> Run:
         """Run the suite in ``mode``: bare, log or strict."""
+        source = self.project.folder or self.place / "source"
         report, found = self.place / f"{mode}.xml", self.place / f"{mode}.jsonl"
         for path in (report, found):
             path.unlink(missing_ok=True)
@@ -117,7 +118,7 @@ class Suite:
         with (self.place / f"{mode}.log").open("wb") as log:
             subprocess.run(
                 [*command, *self.project.tests],
-                cwd=self.project.folder or self.place / "source",
+                cwd=source,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -131,7 +132,7 @@ class Suite:
         if not found_tests:
             raise FieldError(f"{self.project.name}: pytest ran no test; see {self.place / mode}.log")
         internal = errors.read_text(encoding="utf-8").count("--- ") if errors.exists() else 0
-        return Run(found_tests, _children() - before, list(_findings(found)), internal)
+        return Run(found_tests, _children() - before, list(_findings(found, source)), internal)
 
 
 def outcomes(report: Path) -> Iterator[tuple[str, str]]:
@@ -145,11 +146,12 @@ def outcomes(report: Path) -> Iterator[tuple[str, str]]:
         yield name + suffix, kinds[0] if kinds else "passed"
 
 
-def _findings(path: Path) -> Iterator[dict[str, Any]]:
+def _findings(path: Path, source: Path) -> Iterator[dict[str, Any]]:
     """The findings of a run, each once, with its final count."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         one = json.loads(line)
+        one["path"] = str(one["path"]).removeprefix(f"{source}{os.sep}")  # a suite may change its working directory
         found[one["fingerprint"], one["path"], one["line"], one["pid"]] = one
     yield from found.values()
 
