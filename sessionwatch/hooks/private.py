@@ -206,7 +206,7 @@ BETWEEN = tuple(
 )
 UPDATES = _private("sqlalchemy.orm.persistence", "_emit_update_statements", "where an UPDATE finds no row", Reattached)
 ROWS = _private("sqlalchemy.orm.persistence:_emit_update_statements", "records", "of which states", Reattached)
-REFRESHED = _private(
+ONE_INSTANCE = _private(
     "sqlalchemy.orm.context:QueryContext.default_load_options",
     "_refresh_state",
     "a query only loads columns of one instance; else it is taken for a query of its class",

@@ -86,7 +86,7 @@ class Read:
         self.state = reader(None, _attribute, names.STATE_ATTRIBUTE)  # of an instance
         self.collection_key = reader(None, attrgetter, names.COLLECTION_KEY)
         self.parents = reader({}, attrgetter, names.PARENTS)  # of a mutable value
-        self.refreshed = reader(None, _attribute, names.REFRESHED)  # of a query's load options
+        self.refreshed = reader(None, _attribute, names.ONE_INSTANCE)  # of a query's load options
         registries = reader(None, _attribute, names.ALL_REGISTRIES)(sys.modules[names.MAPPERS])
         self.registries: Callable[[], Iterable[Any]] = registries or tuple
         self.between = frozenset(one for name in (names.EMIT_LAZYLOAD, *names.BETWEEN) for one in name.name.split("|"))

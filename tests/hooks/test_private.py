@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,3 +131,12 @@ def test_the_names_are_read_again_once_they_are_there(monkeypatch: pytest.Monkey
         assert read.missing == [private.FLUSHING]
     with sessionwatch.watching("log", log=False) as watch:
         assert (read.missing, off(watch)) == ([], set())
+
+
+def test_no_private_name_is_given_twice() -> None:
+    """The second one would take the place of the first, and what reads that is silently wrong."""
+    tree = ast.parse(Path(private.__file__).read_text(encoding="utf-8"))
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    given = Counter(target.id for target in targets if isinstance(target, ast.Name))
+    assert len(given) > 50
+    assert [name for name, times in given.items() if times > 1] == []
