@@ -79,13 +79,18 @@ def asking(frame: FrameType | None, opened: tuple[tuple[Token, int], ...]) -> li
         return found
     places = dict(opened)
     running = callsite.user_frames(frame, _DEEPEST)
-    for outer in running:
+    for outer, caller in zip(running, [*running[1:], None], strict=True):
         token = outer.f_trace
         if type(token) is Token and token in places and not outer.f_code.co_flags & _GENERATOR:
-            found.append(Asking(token, outer.f_code, places[token], outer is running[-1]))
+            found.append(Asking(token, outer.f_code, places[token], _is_outermost(outer, caller)))
             if len(found) == 2:
                 break
     return found
+
+
+def _is_outermost(frame: FrameType, caller: FrameType | None) -> bool:
+    """Whether a program begins with this call. A test that calls `main()` stands for the module that does."""
+    return caller is None or (frame.f_code.co_name == "main" and caller.f_code.co_name.startswith(_TESTS))
 
 
 def together(asking: list[Asking], database: Any, session: int, what: Any) -> tuple[Asking, Any] | None:

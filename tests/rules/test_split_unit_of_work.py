@@ -562,6 +562,17 @@ def test_ignores_the_steps_of_a_program(tmp_path: Path, shop: Engine, watch: Wat
     assert watch.findings == []
 
 
+def test_ignores_the_main_that_a_test_calls(shop: Engine, watch: Watch) -> None:
+    """A test of a script calls its main(), which is a sequence of units there, too."""
+
+    def main() -> None:
+        create(shop)
+        update(shop)
+
+    main()
+    assert watch.findings == []
+
+
 def test_ignores_the_parts_of_a_test(shop: Engine, watch: Watch) -> None:
     """A test arranges, acts and looks: with sessions of its own and of what it calls."""
     with Session(shop) as session:
