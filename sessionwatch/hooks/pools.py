@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Engine
@@ -20,10 +20,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
 from ..border import settle, stops
+from ..record.counts import MANY, Queue, queue
 from ..record.key import KEY
-from ..record.tracker import MANY, Queue, Tracker, queue
 from .patch import listen
 from .reading import name_of, read, waiting
+
+if TYPE_CHECKING:
+    from ..record.tracker import Tracker
 
 COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING, TIMEOUTS = (
     f"db.client.connection.{name}" for name in ("count", "max", "idle.max", "idle.min", "pending_requests", "timeouts")

@@ -46,7 +46,8 @@ from .table import (
 )
 
 if TYPE_CHECKING:
-    from ..record.tracker import Queue, Tracker
+    from ..record.counts import Queue
+    from ..record.tracker import Tracker
 
 OTHER = "other"
 _WRITERS = ("output", "recording")  # guards around what is ours and writes
