@@ -30,10 +30,10 @@ def guarded(function: Callable[..., None], tracker: Tracker, name: str) -> Calla
     return listener
 
 
-def patch_error(tracker: Tracker, name: str, made: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
+def patch_error(tracker: Tracker, name: str, *hear: Callable[[Any, FrameType], None]) -> Callable[[Any], Any]:
     """``__init__`` of the exception class of this name: every error of the kind comes through here, whatever its path.
 
-    ``made`` is given the exception and the frame that makes it.
+    Those who ``hear`` of it are given the exception and the frame that makes it.
     """
 
     def make(original: Any) -> Any:
@@ -42,12 +42,13 @@ def patch_error(tracker: Tracker, name: str, made: Callable[[Any, FrameType], No
                 original(self, *args, **kwargs)
                 frame = sys._getframe().f_back  # None at the root of a greenlet
                 if tracker.active and frame is not None:
-                    try:
-                        made(self, frame)
-                    except Exception:
-                        tracker.failed(f"{name}.__init__")
+                    for heard in hear:
+                        try:
+                            heard(self, frame)
+                        except Exception:
+                            tracker.failed(f"{name}.__init__")
             except BaseException as crossed:
-                late = settle(crossed, original, tracker, "__init__")
+                late = settle(crossed, original, tracker, f"{name}.__init__")
                 if late is None:
                     raise
                 late(self, *args, **kwargs)

@@ -261,31 +261,6 @@ def patch_error(
     return make
 
 
-def patch_refusal(tracker: Tracker, handlers: tuple[Callable[[Any, FrameType], None], ...]) -> Callable[[Any], Any]:
-    """``InvalidRequestError.__init__``: where SQLAlchemy itself refuses to go on in a session."""
-
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            try:
-                original(self, *args, **kwargs)
-                frame = sys._getframe().f_back  # None at the root of a greenlet
-                if tracker.active and frame is not None:
-                    for refused in handlers:
-                        try:
-                            refused(self, frame)
-                        except Exception:
-                            tracker.failed("InvalidRequestError.__init__")
-            except BaseException as crossed:
-                late = settle(crossed, original, tracker, "InvalidRequestError.__init__")
-                if late is None:
-                    raise
-                late(self, *args, **kwargs)
-
-        return __init__
-
-    return make
-
-
 def refusals(tracker: Tracker, *, overlaps: bool, failures: bool) -> Callable[[Any, FrameType], None]:
     """What to make of it where tasks overlap, or an error was swallowed.
 

@@ -65,6 +65,7 @@ from . import (
 )
 from .context import Context, Follower, Hook, Kinds, Listener, Table
 from .errors import DetachedFindingError, ImplicitFindingError, StatementFindingError
+from .patch import patch_error
 from .shapes import Place
 
 # What hooks make together.
@@ -183,7 +184,7 @@ def _refusal(context: Context) -> Callable[[Any], Any]:
         handlers.append(statements.refusals(context.tracker, overlaps=overlaps, failures=failures))
     if context.wants(GivenAway):
         handlers.append(crossing.refusals(context.tracker))
-    return statements.patch_refusal(context.tracker, tuple(handlers))
+    return patch_error(context.tracker, "InvalidRequestError", *handlers)
 
 
 def _lazy(context: Context) -> Callable[[Any], Any]:

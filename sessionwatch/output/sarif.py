@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from .. import rules
 from .._version import __version__
-from ..model import ConfigError, Evidence, Finding, Site
+from . import sarif_parts
 from .causes import causes
 from .edits import Change, Edit, edit
+from .sarif_parts import Json, document, location, uri
 
 if TYPE_CHECKING:
+    from ..model import Evidence, Finding, Site
     from .report import Report
     from .store import Seen
 
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"fault": "error", "advice": "warning"}
-
-Json = dict[str, object]
 
 
 def render(report: Report) -> str:
@@ -40,7 +36,7 @@ def render(report: Report) -> str:
             }
         ],
     }
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+    return document(run)
 
 
 def _driver(slugs: list[str]) -> Json:
@@ -52,17 +48,10 @@ def _driver(slugs: list[str]) -> Json:
 
 
 def _rule(slug: str) -> Json:
-    try:
-        rule = rules.find(slug)
-    except ConfigError:  # of another version
-        return {"id": slug}
-    return {
-        "id": slug,
-        "name": "".join(part.capitalize() for part in slug.split("-")),
-        "shortDescription": {"text": rule.summary},
-        "help": {"text": rule.page.strip(), "markdown": rule.page.strip()},
-        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
-    }
+    found = sarif_parts.rule(slug)
+    if "name" in found:
+        found["defaultConfiguration"] = {"level": _LEVELS[rules.find(slug).severity]}
+    return found
 
 
 def _result(item: Seen, slugs: list[str]) -> Json:
@@ -114,10 +103,7 @@ def _location(site: Site | None, text: str = "") -> Json:
     if site is None:
         return {}
     found: Json = {
-        "physicalLocation": {
-            "artifactLocation": {"uri": _uri(site.shown_path)},
-            "region": {"startLine": max(1, site.line)},
-        },
+        "physicalLocation": location(site.shown_path, site.line),
         "logicalLocations": [{"fullyQualifiedName": site.function, "kind": "function"}],
     }
     if text:
@@ -125,18 +111,12 @@ def _location(site: Site | None, text: str = "") -> Json:
     return found
 
 
-def _uri(path: str) -> str:
-    """A path as a relative reference, or as a file's address; a generated file's name has characters of neither."""
-    shown = quote(path.replace(os.sep, "/").encode("utf-8", "surrogateescape"), safe="/-._~")
-    return f"file://{shown}" if path.startswith("/") else shown
-
-
 def _fix(change: Edit, finding: Finding) -> Json:
     replacements = [_replacement(part) for part in change.changes]
     return {
         "description": {"text": finding.fix},
         "artifactChanges": [
-            {"artifactLocation": {"uri": _uri(change.shown_path)}, "replacements": replacements},
+            {"artifactLocation": {"uri": uri(change.shown_path)}, "replacements": replacements},
         ],
     }
 

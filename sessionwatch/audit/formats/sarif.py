@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 from ..._version import __version__
-from ...model import ConfigError
+from ...output.sarif_parts import Json, document, location, rule
 
 if TYPE_CHECKING:
     from ..changes import Changes
     from ..result import Audit, Entry
 
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"certain": "warning", "likely": "note"}
-
-Json = dict[str, object]
 
 
 def render(audit: Audit, changes: Changes | None, colour: bool) -> str:
@@ -29,36 +25,29 @@ def render(audit: Audit, changes: Changes | None, colour: bool) -> str:
     if changes is not None:
         results += [_result(each, ids, "absent") for each in changes.gone]
     notes = [
-        {"level": "warning", "message": {"text": each.error}, "locations": [_location(each.path, 1)]}
+        {
+            "level": "warning",
+            "message": {"text": each.error},
+            "locations": [{"physicalLocation": location(each.path, 1)}],
+        }
         for each in audit.unparsed
     ]
-    run = {
+    run: Json = {
         "tool": {"driver": _driver(ids, audit)},
         "columnKind": "unicodeCodePoints",
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
         "results": results,
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+    return document(run)
 
 
 def _driver(ids: list[str], audit: Audit) -> Json:
     return {
         "name": "sessionwatch audit",
         "semanticVersion": __version__,
-        "rules": [_rule(each) for each in ids],
+        "rules": [rule(each) for each in ids],
         "properties": {"totals": audit.totals()},
     }
-
-
-def _rule(slug: str) -> Json:
-    from ... import rules
-
-    try:
-        rule = rules.find(slug)
-    except ConfigError:  # of an earlier version
-        return {"id": slug}
-    help_ = {"text": rule.page.strip(), "markdown": rule.page.strip()}
-    return {"id": slug, "shortDescription": {"text": rule.summary}, "help": help_}
 
 
 def _result(entry: Entry, ids: list[str], state: str | None) -> Json:
@@ -66,7 +55,7 @@ def _result(entry: Entry, ids: list[str], state: str | None) -> Json:
         "ruleId": entry.rule,
         "level": _LEVELS[entry.confidence],
         "message": {"text": f"{entry.message} (in {entry.function})"},
-        "locations": [_location(entry.path, entry.line)],
+        "locations": [{"physicalLocation": location(entry.path, entry.line)}],
         "partialFingerprints": {"sessionwatch/v1": _fingerprint(entry)},
         "properties": {"antiPattern": entry.pattern, "confidence": entry.confidence, "function": entry.function},
     }
@@ -77,11 +66,6 @@ def _result(entry: Entry, ids: list[str], state: str | None) -> Json:
     if entry.allowed is not None:
         found["suppressions"] = [{"kind": "inSource", "justification": entry.allowed}]
     return found
-
-
-def _location(path: str, line: int) -> Json:
-    place: Json = {"artifactLocation": {"uri": path.replace(" ", "%20")}, "region": {"startLine": max(line, 1)}}
-    return {"physicalLocation": place}
 
 
 def _fingerprint(entry: Entry) -> str:
