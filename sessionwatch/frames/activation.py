@@ -54,13 +54,15 @@ def callers(frame: FrameType | None) -> tuple[tuple[Token, int], ...]:
     """
     if sys.gettrace() is not None:
         return ()
-    frames = callsite.user_frames(frame, 1)
-    if frames:
-        token = frames[0].f_trace
-        if type(token) is Token and token.outer is not None:  # no look at the rest for a call that opens many sessions
-            return ((token, frames[0].f_lasti), *token.outer)
+    inner = frame
+    if frame is None or frame.f_code.co_filename not in callsite._users:  # else it is the usual case
+        inner = next(iter(callsite.user_frames(frame, 1)), None)
+    token = inner.f_trace if inner is not None else None
+    if type(token) is Token and token.outer is not None:  # no look at the rest for a call that opens many sessions
+        return ((token, inner.f_lasti), *token.outer)  # type: ignore[union-attr]
     found = []
-    for outer in callsite.user_frames(frame, _DEEPEST):
+    frames = callsite.user_frames(frame, _DEEPEST)
+    for outer in frames:
         token = outer.f_trace
         if token is None:
             token = outer.f_trace = Token()
