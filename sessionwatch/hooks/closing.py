@@ -18,6 +18,7 @@ from ..frames.teardown import handed_exceptions
 from ..model import with_callers
 from ..record.events import Overlap, SessionEnded
 from .callers import is_leaving, leaver, on_its_way, scope_codes, scope_of
+from .commits import undone
 from .failures import answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers
@@ -26,7 +27,6 @@ from .overlaps import tell as tell_overlap
 from .reading import read
 from .sessions import adopted
 from .thrown import Thrown, note
-from .units import undone
 from .writes import left_behind, uncommitted
 
 if TYPE_CHECKING:

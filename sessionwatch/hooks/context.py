@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..model import Limits
     from ..record.tracker import Tracker
     from ..record.watchdog import Watchdog
-    from .changes import PendingWrites
+    from .attributes import PendingWrites
     from .connections import Connections
     from .loops import Loops
     from .pools import Pools

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..model import Mark, Site
     from ..record.life import Known, SessionRecord
     from ..record.tracker import Tracker
-    from .changes import PendingWrites
+    from .attributes import PendingWrites
 
 __tracebackhide__ = True  # pytest: the story is in the message
 _PLAIN = (str, bytes, bool, int, float, Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, Enum)

@@ -39,7 +39,7 @@ from ..record.watchdog import KINDS
 from . import (
     aio,
     answers,
-    changes,
+    attributes,
     closing,
     connections,
     crossing,
@@ -122,20 +122,12 @@ def _rolled_back(context: Context) -> Callable[..., None]:
     return transactions.after_rollback(context.tracker, context.wants(SplitCommit))
 
 
-def _close(context: Context) -> Callable[[Any], Any]:
-    return closing.patch_close(context.tracker)
-
-
 def _expunge(context: Context) -> Callable[[Any], Any]:
     return ownership.patch_expunge(context.tracker, context.allowed(DetachedTouch), context.pending.thrown)
 
 
 def _expunge_all(context: Context) -> Callable[[Any], Any]:
     return closing.patch_expunge_all(context.tracker, context.allowed(DetachedTouch), context.pending.thrown)
-
-
-def _deleted(context: Context) -> Callable[[Any], Any]:
-    return ownership.patch_deleted(context.tracker)
 
 
 def _execute(context: Context) -> Callable[[Any], Any]:
@@ -163,18 +155,6 @@ def _driver_error(context: Context) -> Callable[[Any], Any]:
 
 def _add(context: Context) -> Callable[[Any], Any]:
     return sessions.patch_add(context.tracker, originating=context.wants(*DISCARDED))
-
-
-def _aexit(context: Context) -> Callable[[Any], Any]:
-    return connections.patch_aexit(context.connections)
-
-
-def _autobegin(context: Context) -> Callable[[Any], Any]:
-    return connections.patch_autobegin(context.connections)
-
-
-def _ping(context: Context) -> Callable[[Any], Any]:
-    return loops.patch_ping(context.loops)
 
 
 def _refusal(context: Context) -> Callable[[Any], Any]:
@@ -240,10 +220,6 @@ def _async(scope: str | None, session_of: Callable[[Any], Any] = _sync) -> Calla
     return lambda context: aio.patch_leave(context.tracker, scope, session_of)
 
 
-def _static(context: Context) -> Callable[[Any], Any]:
-    return settings.patch_static(context.settings)
-
-
 def _engine(context: Context) -> Callable[[Any], Any]:
     made = [settings.remembered(context.settings)] if context.wants(Misconfigured) else []
     made += [context.pools.made] if context.wants(Counted) else []
@@ -259,17 +235,17 @@ def _async_call(context: Context) -> Callable[[Any], Any]:
 
 
 def _collection(verb: str, initiator: int) -> Callable[[Context], Callable[[Any], Any]]:
-    return lambda context: changes.patch_collection(context.pending, verb, initiator)
+    return lambda context: attributes.patch_collection(context.pending, verb, initiator)
 
 
 def _writer(verb: str) -> Callable[[Context], Callable[[Any], Any]]:
-    return lambda context: changes.patch_writer(context.pending, verb)
+    return lambda context: attributes.patch_writer(context.pending, verb)
 
 
 HOOKS: tuple[Hook, ...] = (
     Hook(private.NOT_SQLALCHEMY, (*EVERY, *CORE, *SETTINGS), lambda c: between, optional=True),
     Hook(_public(ORM, "Session", "__init__"), EVERY, lambda c: sessions.patch_init(c.tracker)),
-    Hook(private.CLOSE_IMPL, EVERY, _close),
+    Hook(private.CLOSE_IMPL, EVERY, lambda c: closing.patch_close(c.tracker)),
     Hook(_public(ORM, "SessionTransaction", "__init__", "session, origin, parent"), EVERY, _begin),
     Hook(_public(ORM, "Session", "__enter__"), (SessionReused,), lambda c: sessions.patch_enter(c.tracker)),
     Hook(_public(REGISTRY, "ScopedRegistry", "__call__"), TAKEN, lambda c: registries.patch_ask(c.tracker)),
@@ -277,7 +253,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(_public(ORM, "Session", "add", "instance, _warn"), (SessionEnded, *DISCARDED), _add),
     Hook(_public(ORM, "Session", "expunge_all"), (*GONE, SessionEnded), _expunge_all),
     Hook(private.EXPUNGE, (*GONE, SessionEnded), _expunge),
-    Hook(private.REMOVE_DELETED, GONE, _deleted),
+    Hook(private.REMOVE_DELETED, GONE, lambda c: ownership.patch_deleted(c.tracker)),
     Hook(private.MERGE, (*CHANGED, *REATTACHED), _merge),
     Hook(private.UPDATE_IMPL, REATTACHED, lambda c: reattach.patch_update(c.tracker)),
     Hook(private.PREPARE, (ChangedInPlace,), lambda c: mutation.patch_prepare(c.tracker)),
@@ -296,9 +272,14 @@ HOOKS: tuple[Hook, ...] = (
     ),
     Hook(_public(ENGINE, "Engine", "raw_connection"), COUNTED, lambda c: pools.patch_raw_connection(c.pools)),
     Hook(private.HANDLE_ERROR, (*REFUSED, *FAILED, *LATE, ForeignLoop), _driver_error),
-    Hook(private.AUTOBEGIN, CORE, _autobegin),
-    Hook(_public(ASYNC_ENGINE, "AsyncConnection", "__aexit__"), CORE, _aexit, optional=True),
-    Hook(private.PING, (ForeignLoop,), _ping),
+    Hook(private.AUTOBEGIN, CORE, lambda c: connections.patch_autobegin(c.connections)),
+    Hook(
+        _public(ASYNC_ENGINE, "AsyncConnection", "__aexit__"),
+        CORE,
+        lambda c: connections.patch_aexit(c.connections),
+        optional=True,
+    ),
+    Hook(private.PING, (ForeignLoop,), lambda c: loops.patch_ping(c.loops)),
     Hook(_public(ERRORS, "InvalidRequestError", "__init__"), (*REFUSED, GivenAway), _refusal),
     Hook(private.CONNECT, (*CONNECTED, *COUNTED), _connect, optional=True),
     Hook(private.SPAWN, FAILED, _spawn, optional=True),
@@ -325,9 +306,11 @@ HOOKS: tuple[Hook, ...] = (
     Hook(
         _public(ATTRIBUTES, "InstrumentedAttribute", "__get__"), (DetachedTouch,), lambda c: reads.patch_get(c.tracker)
     ),
-    Hook(_public(ATTRIBUTES, "InstrumentedAttribute", "__set__"), CHANGED, lambda c: changes.patch_set(c.pending)),
+    Hook(_public(ATTRIBUTES, "InstrumentedAttribute", "__set__"), CHANGED, lambda c: attributes.patch_set(c.pending)),
     Hook(
-        _public(ATTRIBUTES, "InstrumentedAttribute", "__delete__"), CHANGED, lambda c: changes.patch_delete(c.pending)
+        _public(ATTRIBUTES, "InstrumentedAttribute", "__delete__"),
+        CHANGED,
+        lambda c: attributes.patch_delete(c.pending),
     ),
     Hook(_public(COLLECTIONS, "CollectionAdapter", "fire_append_event"), CHANGED, _collection("appended to", 1)),
     Hook(_public(COLLECTIONS, "CollectionAdapter", "fire_remove_event"), CHANGED, _collection("removed from", 1)),
@@ -337,11 +320,13 @@ HOOKS: tuple[Hook, ...] = (
     Hook(
         _public(ORM, "Session", "bulk_save_objects"),
         CHANGED,
-        lambda c: changes.patch_bulk_save(c.pending),
+        lambda c: attributes.patch_bulk_save(c.pending),
         optional=True,
     ),
-    Hook(private.FIND_SESSION, CHANGED, lambda c: changes.patch_state_session(c.pending)),
-    Hook(_public("sqlalchemy.ext.mutable", "Mutable", "changed"), CHANGED, lambda c: changes.patch_mutable(c.pending)),
+    Hook(private.FIND_SESSION, CHANGED, lambda c: attributes.patch_state_session(c.pending)),
+    Hook(
+        _public("sqlalchemy.ext.mutable", "Mutable", "changed"), CHANGED, lambda c: attributes.patch_mutable(c.pending)
+    ),
     Hook(
         _public(ORM, "sessionmaker", "__init__"),
         SETTINGS,
@@ -350,7 +335,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(_public("sqlalchemy.engine.interfaces", "Dialect", "engine_created"), (*SETTINGS, *COUNTED), _engine),
     Hook(_public(ORM, "Session", "no_autoflush"), SETTINGS, lambda c: settings.patch_no_autoflush(c.settings)),
     Hook(private.AUTOFLUSH, SETTINGS, lambda c: settings.patch_autoflush(c.settings)),
-    Hook(private.STATIC_GET, SETTINGS, _static),
+    Hook(private.STATIC_GET, SETTINGS, lambda c: settings.patch_static(c.settings)),
     Hook(_public(AIO, "async_sessionmaker", "__init__"), SETTINGS, _async_maker, optional=True),
     Hook(_public(AIO, "async_sessionmaker", "__call__"), SETTINGS, _async_call, optional=True),
     Hook(_public(AIO, "AsyncSession", "__init__"), EVERY, lambda c: aio.patch_init(c.tracker), optional=True),
@@ -387,7 +372,7 @@ LISTENERS: tuple[Listener, ...] = (
     Listener("after_soft_rollback", LATE, lambda c: answers.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", FAILED, lambda c: failures.after_soft_rollback(c.tracker)),
     # raw: without a function around it that makes the instance of the state, for each one that is added
-    Listener("after_attach", (*CHANGED, SessionEnded), lambda c: changes.attached(c.pending), {"raw": True}),
+    Listener("after_attach", (*CHANGED, SessionEnded), lambda c: attributes.attached(c.pending), {"raw": True}),
 )
 
 FOLLOWERS: tuple[Follower, ...] = (

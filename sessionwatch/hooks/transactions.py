@@ -15,6 +15,7 @@ from ..model import Mark
 from ..record.key import KEY
 from .answers import stored
 from .callers import ran_at
+from .commits import committed, undone
 from .crossing import drop
 from .discards import committed as stored_without
 from .discards import keep
@@ -25,7 +26,6 @@ from .reading import read
 from .reattach import note_database
 from .sharing import POOLS, Sharing
 from .sharing import ended as not_committed
-from .units import committed, undone
 from .writes import owns
 
 if TYPE_CHECKING:

@@ -62,8 +62,8 @@ class Unit:
         self.request: tuple[str, int] | None = None
         self.number = next(_numbers)
         self.ended = self.lodges = self.answered = False
-        self.half: Any = None  # a part that was rolled back while another one is stored: see hooks.units
-        self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.units
+        self.half: Any = None  # a part that was rolled back while another one is stored: see hooks.commits
+        self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.commits
         self.answer = 0  # the status below 400 of a response that was sent in full
         self.late: dict[int, Any] = {}  # commits that failed after it, by the session's number: see hooks.answers
         self._records: list[weakref.ref[Any]] = []

@@ -12,7 +12,7 @@ from ..hooks.reading import live_sessions
 from ..record.key import KEY
 
 if TYPE_CHECKING:
-    from ..hooks.changes import PendingWrites
+    from ..hooks.attributes import PendingWrites
     from ..hooks.connections import Connections
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker

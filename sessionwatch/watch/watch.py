@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .. import config, rules
 from ..frames import callsite, chain
-from ..hooks import changes, closing, installing, ownership, recorded
+from ..hooks import attributes, closing, installing, ownership, recorded
 from ..hooks.connections import Connections
 from ..hooks.context import Context
 from ..hooks.loops import Loops
@@ -75,7 +75,7 @@ class Watch:
         self.audience.recording = recording
         self.plumbing = Plumbing(settings.through, settings.root)
         self.dispatch = Dispatch(settings, self.tracker, self._turn, self._suppressions, self.plumbing, self.audience)
-        self._pending = changes.PendingWrites(self.tracker)
+        self._pending = attributes.PendingWrites(self.tracker)
         self._pools = Pools(self.tracker)
         self._sharing = Sharing(self.tracker)
         self._connections = Connections(self.tracker)

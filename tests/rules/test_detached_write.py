@@ -563,7 +563,7 @@ def test_never_keeps_the_instance_alive(watch: Watch, memory: Engine) -> None:
 
 def test_waits_for_a_bounded_number_of_instances(watch: Watch, memory: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a change is no longer noted; nothing grows without end."""
-    monkeypatch.setattr("sessionwatch.hooks.changes._PENDING_LIMIT", 2)
+    monkeypatch.setattr("sessionwatch.hooks.attributes._PENDING_LIMIT", 2)
     orders = [load(memory) for _ in range(5)]
     for order in orders:
         set_status(order)

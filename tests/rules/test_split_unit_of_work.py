@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sessionwatch import FindingError, allow, uninstall, unit_of_work, watching
-from sessionwatch.hooks.units import database_of
+from sessionwatch.hooks.commits import database_of
 from sessionwatch.output import messages
 from sessionwatch.units.asgi import UnitOfWorkMiddleware
 from sessionwatch.watch.watch import Watch
