@@ -164,8 +164,9 @@ def marked(place: RawSite | None) -> Mark:
 def raw(frame: FrameType) -> Raw:
     """The same as `mark`, for `looked_at`."""
     code = frame.f_code
-    if code.co_filename in _users:  # the usual case
-        return _by(code, frame.f_lasti)
+    if code.co_filename in _users:  # the usual case; as `_by`, without its call
+        task = None if _running_loop is not None and _running_loop() is None else task_name()
+        return code, frame.f_lasti, _here.thread._name, task
     return _by(*(site(frame) or _NOWHERE))
 
 
@@ -194,7 +195,8 @@ def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
             kind = USER if path in users else THROUGH if path in passed else kind_of(frame)
             if kind == USER:
                 generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
-                return _by(code, frame.f_lasti), fallback is not None, generator, seen
+                task = None if _running_loop is not None and _running_loop() is None else task_name()  # as `_by`
+                return (code, frame.f_lasti, _here.thread._name, task), fallback is not None, generator, seen
             if kind == STOP:
                 break
             if code is first or code is second or code is third or code is fourth:
