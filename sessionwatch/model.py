@@ -30,6 +30,7 @@ from .places import project_root as project_root
 from .places import shown_path as shown_path
 from .places import with_callers as with_callers
 from .portable import Portable
+from .shown import as_html, pretty
 
 Mode = Literal["log", "strict", "telemetry", "off"]
 Level = Literal["off", "log", "raise"]
@@ -58,6 +59,8 @@ class FindingError(SessionwatchError):
     def __init__(self, finding: Finding, story: str = "") -> None:
         super().__init__(story or f"{finding.rule}: {finding.message}")
         self.finding = finding
+
+    _repr_pretty_, _repr_html_ = pretty, as_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ class Finding:
         self.when_grown = None
         for name, value in state.items():
             setattr(self, name, value)
+
+    _repr_pretty_, _repr_html_ = pretty, as_html
 
     @property
     def path(self) -> str | None:

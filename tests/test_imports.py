@@ -20,8 +20,9 @@ LAYERS: dict[str, set[str]] = {
     "_version": set(),
     "portable": set(),
     "saying": set(),
+    "shown": set(),
     "places": set(),
-    "model": {"places", "portable"},
+    "model": {"places", "portable", "shown"},
     "border": {"model"},
     "patching": {"saying"},
     "config": {"model"},
@@ -29,7 +30,13 @@ LAYERS: dict[str, set[str]] = {
     "units": {"border", "model", "frames", "patching"},
     "record": {"border", "model", "frames", "units", "saying"},
     "rules": {"model", "config", "frames", "record"},
-    "output": {"_version", "model", "config", "rules"},  # rules: their order, and the pages that some formats carry
+    "output": {
+        "_version",
+        "model",
+        "shown",
+        "config",
+        "rules",
+    },  # rules: their order, and the pages that some formats carry
     "telemetry": {"_version", "model", "record", "output"},  # output: the text of a finding, in log records
     "hooks": {"border", "model", "frames", "units", "record", "patching"},
     "watch": {

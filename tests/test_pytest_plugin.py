@@ -128,12 +128,26 @@ def test_option_beats_ini(project: Project) -> None:
 
 
 def test_log_mode_fails_nothing(project: Project) -> None:
-    """In log mode findings stand in the summary only."""
+    """In log mode findings stand in the summary only, with their story and what to do next."""
     project.write("def test_bad(): lose()\n")
     result = project.run("--sessionwatch=log")
     result.assert_outcomes(passed=1)
-    assert re.search(r"lost-writes: shop.py:\d+: 1 Order object was written", result.stdout.str())
-    result.stdout.fnmatch_lines(["1 finding, 0 allowed"])
+    result.stdout.fnmatch_lines(
+        [
+            "*= sessionwatch =*",
+            "sessionwatch: 1 fault",
+            "A  FAULT  lost-writes  Order  * 1 place, 1 test",
+            "   1 Order object was written, but the session was closed without a commit",
+            "* | session.close() * shop.py",
+            "     closed *shop.py:* in lose*session S*",
+            "     called from  test_it.py:2 in test_bad",
+            "   fix   shop.py:*, commit before the session ends*",
+            "more: sessionwatch explain lost-writes",
+            "next: start with A, at shop.py:*",
+        ],
+        consecutive=False,
+    )
+    assert max(map(len, result.outlines[result.outlines.index("sessionwatch: 1 fault") : -1])) <= 100
 
 
 @pytest.mark.parametrize(
@@ -197,8 +211,41 @@ def test_finding_is_told_once(project: Project, monkeypatch: pytest.MonkeyPatch,
     assert "/sessionwatch/hooks/" not in result.stdout.str()
     last = result.stdout.str().partition("short test summary info")[2].splitlines()
     assert "FAILED test_it.py::test_bad - " in last[1]
-    assert "lost-writes" in last[1]
+    assert last[1].partition(" - ")[2].startswith("lost-writes: 1 Order object was written")
     assert last[2].startswith("====")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_the_same_failure_of_many_tests_is_told_once(project: Project, workers: tuple[str, ...]) -> None:
+    """One test shows the story and names the others; each of them says what failed it, and where the story is."""
+    if workers:
+        pytest.importorskip("xdist")
+    raised = "".join(f"def test_{n}(): lose()\n" for n in range(20))
+    swallowed = "".join(f"def test_also_{n}(): swallow()\n" for n in range(9))
+    late = "@pytest.fixture\ndef after():\n    yield\n    lose()\ndef test_late(after): pass\n"
+    project.write(raised + swallowed + late)
+    result = project.run("--junit-xml=junit.xml", *workers)
+    result.assert_outcomes(failed=29, errors=1, passed=1)
+    shown, _, last = result.stdout.str().partition("short test summary info")
+    assert shown.count("  opened ") == 1
+    assert shown.count("\n  the story: test_it.py::test_") == 29
+    assert len(re.findall(r"^the same failed test_it.py::\w+, .* and 26 more$", shown, re.MULTILINE)) == 1
+    repeated = [line for line in last.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    assert len(repeated) == 30
+    assert all(" - lost-writes: 1 Order object" in line for line in repeated)
+    whole = ElementTree.parse(project.path / "junit.xml").findall(".//failure")
+    assert len(whole) == 29
+    assert all("opened" in str(failure.text) for failure in whole)
+
+
+def test_different_failures_of_one_line_are_told_apart(project: Project) -> None:
+    """What lost something else at the same line, or has another caller, has a story of its own."""
+    project.write("from other import call\ndef test_1(): lose()\ndef test_2(): call()\n")
+    (project.path / "other.py").write_text("from shop import lose\ndef call(): lose()\n")
+    result = project.run()
+    result.assert_outcomes(failed=2)
+    assert "the story:" not in result.stdout.str()
+    assert result.stdout.str().count("more: sessionwatch explain lost-writes\n\n") == 2
 
 
 def test_finding_of_a_passing_test_names_that_test_only(project: Project) -> None:
@@ -207,7 +254,7 @@ def test_finding_of_a_passing_test_names_that_test_only(project: Project) -> Non
     result = project.run("-v")
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.re_match_lines([".*test_1 FAILED.*", ".*test_2 PASSED.*", ".*test_3 FAILED.*"])
-    assert result.stdout.str().count("more: sessionwatch explain lost-writes") == 2
+    assert result.stdout.str().count("\nlost-writes: 1 Order object was written") == 2
 
 
 def test_fixtures_are_blamed(project: Project) -> None:
@@ -331,7 +378,7 @@ def test_marker(project: Project) -> None:
     """)
     result = project.run("-v", "--strict-markers")
     result.assert_outcomes(passed=4, failed=2)
-    result.stdout.fnmatch_lines(["3 findings, 2 allowed"])
+    result.stdout.fnmatch_lines(["sessionwatch: 1 fault, 2 allowed", "A  FAULT  lost-writes *, 3 times"])
 
 
 def test_marker_covers_fixtures(project: Project) -> None:
@@ -485,7 +532,7 @@ def test_allow_in_the_program(project: Project) -> None:
     """)
     result = project.run()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["0 findings, 1 allowed"])
+    result.stdout.fnmatch_lines(["sessionwatch: no findings, 1 allowed"])
 
 
 # -- configuration ------------------------------------------------------------------------------------
@@ -497,7 +544,7 @@ def test_rules_in_the_ini_file(project: Project) -> None:
     project.write("def test_logged(): lose()\ndef test_off(): detached().status\n")
     result = project.run()
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["1 finding, 0 allowed"])
+    result.stdout.fnmatch_lines(["sessionwatch: 1 fault"])
 
 
 def test_baseline(project: Project) -> None:
@@ -515,7 +562,7 @@ def test_baseline(project: Project) -> None:
     """)
     result = project.run()
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["1 finding, 1 known, 0 allowed"])
+    result.stdout.fnmatch_lines(["sessionwatch: 2 faults: * (1 new, 1 known)", "*1 test   known"])
 
 
 def test_baseline_has_what_the_collector_finds(project: Project) -> None:
@@ -629,9 +676,10 @@ def test_summary(project: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             "*= sessionwatch =*",
-            "lost-writes: shop.py:* (3 times): 1 Order object was written, but the session was closed without a commit",
             "unused: test_it.py:*: allow session-leak -- no longer needed",
-            "3 findings, 1 allowed",
+            "sessionwatch: 1 fault, 1 allowed",
+            "A  FAULT  lost-writes  Order * 1 place, 1 test, 3 times",
+            "   shop.py:* in lose: 1 Order object was written, but the session was closed without a commit",
         ]
     )
 
@@ -663,11 +711,11 @@ def test_summary_counts_queries(project: Project, options: tuple[str, ...]) -> N
     project.write("from parcels import one_by_one\ndef test_1(): one_by_one(20)\ndef test_2(): one_by_one(10)\n")
     result = project.run(*options)
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["n-plus-one: parcels.py:* (30 times): *"])
+    result.stdout.fnmatch_lines(["A  advice n-plus-one  Parcel * 1 place, 2 tests, *30 times"])
 
 
 def test_subjects_of_one_line_are_apart(project: Project) -> None:
-    """Two findings of one line that are about different things have a line each in the summary."""
+    """Two findings of one line that are about different things are both named in the summary."""
     project.ini("sessionwatch = log", "sessionwatch_rules =", "    detached-access=log")
     project.write("""
         class Parcel(Base):
@@ -688,9 +736,7 @@ def test_subjects_of_one_line_are_apart(project: Project) -> None:
     """)
     result = project.run()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
-        ["detached-access: test_it.py:*: Order.status*", "detached-access: test_it.py:*: Parcel.*"]
-    )
+    result.stdout.fnmatch_lines(["A  FAULT  detached-access  Order.status, Parcel.weight *1 place*2 times"])
 
 
 def test_no_findings_no_summary(project: Project) -> None:
@@ -700,15 +746,16 @@ def test_no_findings_no_summary(project: Project) -> None:
 
 
 def test_junit_properties(project: Project) -> None:
-    """Findings are properties of their test case in the JUnit file."""
+    """Findings are properties of their test case in the JUnit file, with their cause and who called."""
     project.write("def test_bad(): swallow()\ndef test_good(): pass\n")
     project.run("--junit-xml=junit.xml")
     cases = ElementTree.parse(project.path / "junit.xml").iter("testcase")
     found = {case.get("name"): [item.get("value") for item in case.iter("property")] for case in cases}
     assert found["test_good"] == []
-    (value,) = found["test_bad"]
-    assert value is not None
-    assert re.fullmatch(r"lost-writes at shop.py:\d+", value)
+    place, cause, chain = found["test_bad"]
+    assert re.fullmatch(r"lost-writes at shop.py:\d+", str(place))
+    assert re.fullmatch(r"[0-9a-f]{12}", str(cause))
+    assert re.fullmatch(r"shop.py:\d+ in lose < shop.py:\d+ in swallow < test_it.py:2 in test_bad", str(chain))
 
 
 # -- other runners ------------------------------------------------------------------------------------
@@ -738,9 +785,9 @@ def test_xdist(project: Project) -> None:
     result.assert_outcomes(failed=4, passed=9)
     result.stdout.fnmatch_lines(
         [
-            "lost-writes: shop.py:* (4 times): *",
             "unused: test_it.py:*: allow lost-writes -- never needed",
-            "4 findings, 2 allowed",
+            "sessionwatch: 1 fault, 2 allowed",
+            "A  FAULT  lost-writes  Order * 1 place, 4 tests, 2 processes, 4 times",
         ]
     )
     assert "needed once" not in result.stdout.str()

@@ -242,7 +242,7 @@ def _check(options: argparse.Namespace) -> int:
     from .. import config, rules
     from ..output.formats import find
     from ..output.records import as_record
-    from ..output.report import Report, wants_colour
+    from ..output.report import Report, wants_colour, width_of
     from ..output.store import Store
     from . import check
 
@@ -253,7 +253,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.format == "json":
         sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
     elif records:
-        report = Report(seen=list(Store.of(records)), colour=wants_colour(sys.stdout))
+        report = Report(seen=list(Store.of(records)), colour=wants_colour(sys.stdout), width=width_of(sys.stdout))
         sys.stdout.write(find("text")(report))
     else:
         print(f"{visible(options.target)}: nothing to report")
@@ -288,11 +288,12 @@ def _add_report(commands: Any) -> None:
 
 
 def _of_files(options: argparse.Namespace, store: Store) -> Report:
-    from ..output.report import Report, wants_colour
+    from ..output.report import Report, wants_colour, width_of
 
     return Report(
         seen=list(store),
         colour=not options.output and wants_colour(sys.stdout),
+        width=width_of(None if options.output else sys.stdout),
         verbose=options.verbose,
         file=options.findings[0] if len(options.findings) == 1 else None,
     )

@@ -22,7 +22,7 @@ from ..model import ConfigError, SessionwatchError
 from ..output import formats, journal, records
 from ..output.about import about
 from ..output.escape import visible_lines
-from ..output.report import Report, wants_colour
+from ..output.report import Report, wants_colour, width_of
 from ..output.safe import open_file, text_file
 from ..output.store import Store
 from ..watch import baseline
@@ -279,7 +279,7 @@ def _tell(options: Options, files: Files, target: IO[str] | None, made: Report) 
         if not (target and os.path.samefile(files.findings, target.fileno())):
             why = _write(stream, _content(files.findings))
     else:
-        made = replace(made, colour=wants_colour(stream))
+        made = replace(made, colour=wants_colour(stream), width=width_of(stream))
         why = _write(stream, formats.find(options.format)(made))
     for line in made.failures() if target or options.format != "text" else ():
         _say(line)

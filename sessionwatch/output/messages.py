@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from ..model import Evidence, Finding, Mark
+from ..shown import told_by
 from .escape import visible
 
 _BOLD, _RED, _YELLOW, _DIM, _RESET = "\033[1m", "\033[31m", "\033[33m", "\033[2m", "\033[0m"
@@ -30,6 +31,9 @@ def render(finding: Finding, colour: bool = False) -> str:
         lines.append(f"  allowed: {visible(finding.allowed)}")
     lines.append(f"  more: sessionwatch explain {visible(finding.rule)}")
     return "\n".join(lines)
+
+
+told_by(render)
 
 
 def rows(finding: Finding, indent: str, width: int, most: int) -> list[str]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .store import Seen
 
 
+_NARROWEST, _WIDEST = 60, 100  # columns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A report that is to be rendered.
@@ -29,9 +32,12 @@ class Report:
     notes: Sequence[Note] | None = None
     unused: bool = False
     verbose: bool = False  # show what is left out otherwise
-    width: int = 100  # columns
+    width: int = _WIDEST  # columns
     through: Sequence[str] = ()  # the setting, as it is
     file: str | None = None  # that the findings were read from
+    told: bool = False  # what raised has told its story already
+    to_patch: str = "the same with --format patch"  # what to run for the certain edits, where there is no file
+    to_know: str = "sessionwatch baseline update FINDINGS.jsonl"
     colour: bool = False
     recording: Sequence[dict[str, object]] | None = None
     about: Mapping[str, object] = field(default_factory=dict)
@@ -92,10 +98,10 @@ def width_of(stream: IO[str] | None) -> int:
     """How many columns a report has: those of a terminal, but at most 100, and 100 elsewhere."""
     try:
         if stream is not None and stream.isatty():
-            return max(60, min(100, os.get_terminal_size(stream.fileno()).columns))
+            return max(_NARROWEST, min(_WIDEST, os.get_terminal_size(stream.fileno()).columns or _WIDEST))
     except (OSError, ValueError):
         pass
-    return 100
+    return _WIDEST
 
 
 def plural(number: int, noun: str, ending: str = "s") -> str:

@@ -94,11 +94,15 @@ class _Text:
         yield self._heading(cause, letters)
         finding = cause.first
         full = self.report.verbose or (cause.new and finding.severity == "fault")
-        yield from self._told(finding) if full else self._short(finding)
+        yield from self._told(finding) if full and not self._raised(finding) else self._short(finding)
         others = [f"{path}:{line}" for path, line in cause.places if (path, line) != (finding.path, finding.line)]
         if others:
             yield from self._field("also", ", ".join(_some(others, self.report.verbose)))
         yield from self._fix(cause)
+
+    def _raised(self, finding: Finding) -> bool:
+        """Whether its story was told where it was raised."""
+        return self.report.told and finding.level == "raise"
 
     def _heading(self, cause: Cause, letters: int) -> str:
         finding = cause.first
@@ -184,7 +188,9 @@ class _Text:
         yield ""
 
     def _more(self) -> Iterator[str]:
-        slugs = dict.fromkeys(cause.first.rule for cause in self.causes)
+        slugs = dict.fromkeys(cause.first.rule for cause in self.causes if not self._raised(cause.first))
+        if not slugs:
+            return
         yield from self._wrapped(f"more: sessionwatch explain {' | '.join(slugs)}", "", "      ")
 
     def _next(self) -> Iterator[str]:
@@ -192,18 +198,16 @@ class _Text:
         by_hand = [letter for letter, change in self.edits.items() if change is None]
         file = self.report.file
         if certain:
-            how = f"sessionwatch report {file} --format patch" if file else "the same with --format patch"
+            how = f"sessionwatch report {file} --format patch" if file else self.report.to_patch
             hand = f"; {_listed(by_hand)} by hand" if by_hand else ""
             edits = plural(len(certain), "certain edit")
             yield from self._wrapped(f"next: {how}   ({edits}: {_listed(certain, ', ')}{hand})", "", "      ")
             return
         new = [cause for cause in self.causes if cause.new]
         if new and len(self.found) >= _MANY and not any(item.finding.known for item in self.found):
-            name = file or "FINDINGS.jsonl"
+            how = f"sessionwatch baseline update {file}" if file else self.report.to_know
             yield from self._wrapped(
-                f"next: start with {new[0].letter}; so that only new ones count: sessionwatch baseline update {name}",
-                "",
-                "      ",
+                f"next: start with {new[0].letter}; so that only new ones count: {how}", "", "      "
             )
         elif new:
             place = new[0].changes

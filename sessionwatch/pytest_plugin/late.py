@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..output.escape import visible
-from ..output.messages import render
+from .told import Marks, late_report, marks_of, story
 
 if TYPE_CHECKING:
     from ..model import Finding
     from .blame import Late
 
-LateReport = tuple[str, tuple[str, int | None, str], str]  # node id, location and story: what xdist can send
+LateReport = tuple[str, tuple[str, int | None, str], str, Marks]  # node id, location, story: what xdist can send
 
 
 def reports(late: Iterable[Late]) -> Iterator[LateReport]:
@@ -27,22 +26,15 @@ def reports(late: Iterable[Late]) -> Iterator[LateReport]:
         nodeid, location = owner.nodeid or path, owner.location if owner.nodeid else (path, line - 1, "the run")
         stories.setdefault((nodeid, location), []).append(finding)
     for (nodeid, location), found in stories.items():
-        yield nodeid, location, story(found, "after its test had ended" if "::" in nodeid else "outside of the tests")
-
-
-def story(findings: list[Finding], where: str) -> str:
-    """The text of a report; pytest repeats its first line at the end."""
-    count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-    kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))
-    return "\n\n".join([f"sessionwatch: {count} {where}: {visible(kinds)}", *(render(finding) for finding in findings)])
+        where = "after its test had ended" if "::" in nodeid else "outside of the tests"
+        yield nodeid, location, story(found, where), marks_of(found)
 
 
 def log_reports(config: pytest.Config, late: Iterable[LateReport]) -> None:
     """Add an error to the tests' reports, so that the run fails and names the test."""
-    for nodeid, location, text in late:
+    for nodeid, location, text, marks in late:
         path, line, domain = location  # a list, after its way through xdist
-        report = pytest.TestReport(nodeid, (path, line, domain), {}, "failed", text, "teardown")
-        config.hook.pytest_runtest_logreport(report=report)
+        config.hook.pytest_runtest_logreport(report=late_report(nodeid, (path, line, domain), text, marks))
 
 
 class Terminal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from collections.abc import Generator, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,15 @@ import pytest
 from ..watch import orm  # noqa: F401 (before the others)
 
 # isort: split
-from ..output.escape import visible
 from .blame import Blame, Owner
-from .late import LateReport, Terminal, log_reports, reports, story
+from .late import LateReport, Terminal, log_reports, reports
 from .marker import parsed, place
 from .recorded import Recorded
+from .summary import Summary
+from .told import fail, mark, properties, story, tell_once
 
 if TYPE_CHECKING:
     from ..model import Finding, Mode, Site
-    from ..output.store import Seen
     from ..watch.watch import Watch
 
 _PHASES = {"setup": "a fixture's setup", "call": "the test", "teardown": "a fixture's teardown"}
@@ -100,14 +99,13 @@ class Plugin:
                 self.watch.config.levels[slug] = "log" if level == "raise" else level
         self.store = self.watch.store  # of the whole run; under xdist, the workers' are merged into it
         self.current: list[Finding] = []
-        self.unused: dict[str, None] = {}  # allowances of xdist's workers, as they are shown
-        self.used: set[str] = set()
         self.late: list[LateReport] = []
         self.wider: dict[int, tuple[Any, Owner]] = {}  # fixtures that are set up, of a wider scope than a test
         self.mistake: str | None = None  # in the marker of the test that runs
         self.marked: Site | None = None  # where that one is
         self.blame = Blame(self.watch, Terminal(config).overdue)
         self.test_watch = TestWatch(self.watch, self.current, self.blame)
+        self.summary = Summary(config, self.watch, self.reports, self.recorded, self.updating)
 
     def pytest_report_header(self) -> list[str]:
         from ..config import strange_variables
@@ -168,9 +166,8 @@ class Plugin:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
         """Where pytest repeats a failure in a line (on CI it does not shorten), ours is its headline, not the story."""
         report = yield
-        crash = getattr(report.longrepr, "reprcrash", None)
-        if crash is not None and call.excinfo is not None and _is_ours(call.excinfo.value):
-            crash.message = crash.message.partition("\n")[0]
+        if call.excinfo is not None:
+            mark(report, call.excinfo.value)
         return report
 
     def _phase(self, item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
@@ -189,7 +186,7 @@ class Plugin:
         self._settle(phase)
         failing = self._take(item, phase)
         if failing:
-            pytest.fail(story(failing, f"in {_PHASES[phase]}"), pytrace=False)
+            fail(failing, f"in {_PHASES[phase]}")
         return result
 
     def _forget_marker(self) -> None:
@@ -231,7 +228,7 @@ class Plugin:
         found = list(self.current)
         self.current.clear()
         for finding in found:
-            item.user_properties.append(("sessionwatch", f"{finding.rule} at {finding.path}:{finding.line}"))
+            item.user_properties += properties(finding)
         return [finding for finding in found if finding.level == "raise"]
 
     @contextlib.contextmanager
@@ -296,6 +293,9 @@ class Plugin:
             output["sessionwatch_late"] = self.late
             output["sessionwatch_unused"] = [str(item) for item in self.watch.unused_allowances()]
             output["sessionwatch_used"] = [str(item) for item in self.watch.used_allowances()]
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            tell_once([*terminal.stats.get("error", ()), *terminal.stats.get("failed", ())])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -308,74 +308,16 @@ class Plugin:
         output = getattr(node, "workeroutput", {})
         self.store.merge(output.get("sessionwatch", ()), str(node.gateway.id))
         self.late += output.get("sessionwatch_late", ())
-        self.unused |= dict.fromkeys(output.get("sessionwatch_unused", ()))
-        self.used |= set(output.get("sessionwatch_used", ()))
-
-    def _update_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
-        from ..model import ConfigError
-        from ..watch.baseline import merged, read, write
-
-        if self.updating and not hasattr(self.config, "workerinput"):
-            found = [seen.finding for seen in self.store if seen.finding.allowed is None]
-            try:
-                known = read(self.updating)  # stays: this may have been a part of the tests
-                number = write(self.updating, merged(known.values(), found))
-            except ConfigError as error:
-                pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
-            terminalreporter.line(f"sessionwatch: {self.updating}: {number} known findings (before: {len(known)})")
-            if self.watch.config.baseline is None:
-                terminalreporter.line(
-                    "sessionwatch: not in use yet; for that, add to the pytest configuration:"
-                    f" sessionwatch_baseline = {os.path.relpath(self.updating, self.config.rootpath)}"
-                )
+        self.summary.unused |= dict.fromkeys(output.get("sessionwatch_unused", ()))
+        self.summary.used |= set(output.get("sessionwatch_used", ()))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        self._update_baseline(terminalreporter)
-        self._report(terminalreporter)
-        found = [seen for seen in self.store if not seen.finding.covered]
-        allowed = sum(seen.count for seen in self.store if seen.finding.allowed is not None)
-        known = sum(seen.count for seen in self.store if seen.finding.known and seen.finding.allowed is None)
-        allowances = self.unused | dict.fromkeys(map(str, self.watch.unused_allowances()))
-        unused = [item for item in allowances if item not in self.used]  # one worker may need what another one does not
-        if not found and not allowed and not known and not unused:
-            return
-        terminalreporter.section("sessionwatch", sep="=")
-        for line in sorted(map(_summary, found)):
-            terminalreporter.line(line)
-        for item in unused:
-            terminalreporter.line(visible(f"unused: {item}"))
-        told = f", {known} known" if known else ""
-        total = sum(seen.count for seen in found)
-        terminalreporter.line(f"{total} {'finding' if total == 1 else 'findings'}{told}, {allowed} allowed")
-
-    def _report(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the reports that were asked for; under xdist, the controller does."""
-        from ..model import ConfigError
-        from ..output import formats
-        from ..output.about import about
-        from ..output.report import Report
-
-        if hasattr(self.config, "workerinput") or not self.reports:
-            return
-        made = Report(seen=list(self.store), recording=self.recorded.lines(), about=about("pytest"))
-        for name, file in self.reports:
-            try:
-                formats.write(file, formats.find(name)(made))
-            except ConfigError as error:
-                pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
-            terminalreporter.line(f"sessionwatch: {file} written")
+        if not hasattr(self.config, "workerinput"):
+            self.summary.tell(terminalreporter)
 
     def pytest_unconfigure(self) -> None:
         self.watch.uninstall()
         self.recorded.remove()
-
-
-def _summary(seen: Seen) -> str:
-    """One line of the summary."""
-    finding = seen.finding
-    place = f"{finding.path}:{finding.line}" if finding.path else "unknown place"
-    times = f" ({seen.count} times)" if seen.count > 1 else ""
-    return visible(f"{finding.rule}: {place}{times}: {finding.message}")
 
 
 def _end_at_users_line(error: BaseException) -> None:
@@ -389,12 +331,3 @@ def _end_at_users_line(error: BaseException) -> None:
         walked = walked.tb_next
     if last is not None:
         last.tb_next = None
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether this is a finding's exception, or the plugin's own failure of a test."""
-    from ..model import FindingError
-
-    return isinstance(error, FindingError) or (
-        isinstance(error, pytest.fail.Exception) and str(error).startswith("sessionwatch: ")
-    )
