@@ -117,6 +117,14 @@ def report(session: nox.Session) -> None:
     session.run("python", "-m", "tests.e2e.report_pictures", str(ROOT / "docs"))
 
 
+@nox.session(python=PYTHONS[0])
+def comparison(session: nox.Session) -> None:
+    """``docs/comparison.md``: the bad example of each rule under other tools."""
+    session.install("-e", ".[test]", "fastapi", "httpx", *PEERS)
+    session.install("opentelemetry-sdk", "opentelemetry-instrumentation-sqlalchemy")
+    session.run("python", "-m", "tests.comparison")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and layout of all Python files."""
