@@ -19,6 +19,7 @@ from ..model import with_callers
 from ..record.events import Overlap, SessionEnded
 from .callers import is_leaving, leaver, on_its_way, scope_codes, scope_of
 from .commits import undone
+from .crossing import apart
 from .failures import answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers
@@ -139,6 +140,8 @@ def _ending(
         return None  # nearly every session
     leaving = on_its_way(error, record)
     writes = () if leaving else uncommitted(session, record)
+    if writes and record.copied:
+        writes = apart(tracker, session, record, writes)
     swallowed = not leaving and record.failure is not None and record.failure.wrote and how != "invalidated"
     if (leaving or writes) and any(record.levels):
         undone(tracker, session, record, frame)

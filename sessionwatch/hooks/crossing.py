@@ -10,6 +10,7 @@ import sys
 import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from .reading import read
 if TYPE_CHECKING:
     from ..model import Mark
     from ..record.life import SessionRecord
+    from ..record.parts import Write
     from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -81,6 +83,61 @@ def _refused_in(frame: FrameType) -> tuple[Any, Any, str]:
         outer = outer.f_back
     session = outer.f_locals.get("self") if outer is not None else None
     return (session, state, "asked") if isinstance(session, Session) else (None, None, "")
+
+
+# -- an instance that was merged, and then changed itself ---------------------------------------------
+
+
+class Copy:
+    """Another session merged an instance: what had been changed by then is the copy's, too."""
+
+    __slots__ = ("carried", "mark", "record", "reference")
+
+    def __init__(self, record: SessionRecord, state: Any, mark: Mark) -> None:
+        self.record = weakref.ref(record)
+        self.reference = record.reference
+        self.carried = frozenset(state.committed_state)
+        self.mark = mark
+
+
+def merged(session: Any, states: list[Any], frame: FrameType) -> None:
+    """Note those instances of other open sessions that one has merged."""
+    record = session.__dict__.get(KEY)
+    for state in states if record is not None else ():
+        holder = read.sessions.get(state.session_id) if state.key is not None else None
+        theirs = holder.__dict__.get(KEY) if holder is not None and holder is not session else None
+        if theirs is not None and len(theirs.copied) < _LIMIT:
+            theirs.copied = {**theirs.copied, state.key: Copy(record, state, called(callsite.mark(frame)))}
+
+
+def apart(tracker: Tracker, session: Any, record: SessionRecord, writes: tuple[Write, ...]) -> tuple[Write, ...]:
+    """What a session loses, without the originals that others have merged; tells of those that were changed since.
+
+    What is to be raised waits until the session has let go of everything.
+    """
+    for state in list(read.modified(session)):
+        copy = record.copied.get(state.key)
+        names = changed(state) if copy is not None else ()
+        receiver = (copy.record() or tracker.ledger.owner(copy.reference)) if names else None
+        if receiver is None:
+            continue
+        name = state.class_.__name__
+        writes = tuple(_fewer(write, name) for write in writes if not (_is_of(write, name) and write.count == 1))
+        since = tuple(key for key in names if key not in copy.carried)
+        if since:
+            loaded = tracker.ledger.load_site(read.run(state))
+            site = loaded.resolve() if loaded is not None else None
+            event = GivenAway(name, receiver, record, copy.mark, site, "merged", attributes=since)
+            record.waiting = tracker.emit(event, record.allowances) or record.waiting
+    return writes
+
+
+def _is_of(write: Write, name: str) -> bool:
+    return write.what == "pending" and write.verb == "changed" and write.subject == name
+
+
+def _fewer(write: Write, name: str) -> Write:
+    return replace(write, count=(write.count or 1) - 1) if _is_of(write, name) else write
 
 
 # -- a row in two sessions ----------------------------------------------------------------------------

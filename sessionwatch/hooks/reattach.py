@@ -29,6 +29,7 @@ from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import Reattached
 from ..record.key import KEY
+from . import crossing
 from .ownership import Owner, described, is_detached, owner
 from .patch import patch_error
 from .private import MERGE, RECURSIVE, ROWS, UPDATES
@@ -48,23 +49,24 @@ _databases: WeakKeyDictionary[Any, frozenset[Any]] = WeakKeyDictionary()  # of c
 # -- merge --------------------------------------------------------------------------------------------
 
 
-def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callable[[Any], Any]:
+def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool, noted: bool) -> Callable[[Any], Any]:
     """``Session._merge``: called for the given instance and for each one that the merge cascades to.
 
-    Private: ``merge()`` is seen for the first of them only. ``judged``: whether the rule ``reattach`` is on.
+    Private: ``merge()`` is seen for the first of them only. ``judged``: whether harm is looked for, which a detached
+    instance may do. ``noted``: whether another session's instances are noted.
     """
 
     def make(original: Any) -> Any:
         def _merge(self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 known = kwargs.get(RECURSIVE.name)
-                outermost = judged and not known and kwargs.get("load", True)
+                outermost = (judged or noted) and not known and kwargs.get("load", True)
                 merged = original(self, state, *args, **kwargs)
                 writes.taken(state)
                 if outermost and known:
                     problem = None
                     try:
-                        problem = _received(tracker, self, known, sys._getframe(1))
+                        problem = _received(tracker, self, known, sys._getframe(1), judged, noted)
                     except Exception:
                         tracker.failed("Session._merge")
                     if problem is not None:
@@ -81,16 +83,17 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool) -> Callab
     return make
 
 
-def _received(tracker: Tracker, session: Any, known: dict[Any, Any], frame: FrameType) -> Exception | None:
+def _received(
+    tracker: Tracker, session: Any, known: dict[Any, Any], frame: FrameType, judged: bool, noted: bool
+) -> Exception | None:
     """What is to be raised of the instances that a merge was given, each with what it was merged into."""
     record = session.__dict__.get(KEY)
     if record is None or not tracker.active:
         return None
-    errors = [
-        _judged(tracker, record, state, instance_state(merged), frame)
-        for state, merged in list(known.items())
-        if isinstance(state, InstanceState)
-    ]
+    made = [(state, copy) for state, copy in list(known.items()) if isinstance(state, InstanceState)]
+    if noted:
+        crossing.merged(session, [state for state, _ in made], frame)
+    errors = [_judged(tracker, record, state, instance_state(copy), frame) for state, copy in made if judged]
     return next((error for error in errors if error is not None), None)
 
 

@@ -200,7 +200,7 @@ def _wrapped(context: Context) -> Callable[[Any], Any]:
 
 
 def _merge(context: Context) -> Callable[[Any], Any]:
-    return reattach.patch_merge(context.pending, context.tracker, context.wants(Reattached))
+    return reattach.patch_merge(context.pending, context.tracker, context.wants(Reattached), context.wants(GivenAway))
 
 
 def _fetch(context: Context) -> Callable[[Any], Any]:
@@ -254,7 +254,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(_public(ORM, "Session", "expunge_all"), (*GONE, SessionEnded), _expunge_all),
     Hook(private.EXPUNGE, (*GONE, SessionEnded), _expunge),
     Hook(private.REMOVE_DELETED, GONE, lambda c: ownership.patch_deleted(c.tracker)),
-    Hook(private.MERGE, (*CHANGED, *REATTACHED), _merge),
+    Hook(private.MERGE, (*CHANGED, *REATTACHED, GivenAway), _merge),
     Hook(private.UPDATE_IMPL, REATTACHED, lambda c: reattach.patch_update(c.tracker)),
     Hook(private.PREPARE, (ChangedInPlace,), lambda c: mutation.patch_prepare(c.tracker)),
     Hook(

@@ -183,15 +183,16 @@ class Reattached(SessionEvent):
 
 @dataclass(slots=True, eq=False, repr=False)
 class GivenAway(SessionEvent):
-    """An instance that belongs to one session was given to another one; SQLAlchemy refuses by itself."""
+    """An instance that belongs to one session was given to another one; SQLAlchemy refuses all but a merge."""
 
     model: str
-    record: SessionRecord  # of the session that it was given to
+    record: Known  # of the session that it was given to
     holder: SessionRecord | None  # of the session that it belongs to; None if that one is not watched
     mark: Mark | None
     loaded: Site | None
-    how: str = "given"  # or "refreshed", "expired", "asked": a parameter of a query
+    how: str = "given"  # or "refreshed", "expired", "asked": a parameter of a query; "merged"
     error: BaseException | None = None
+    attributes: tuple[str, ...] = ()  # that were changed after the merge
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -128,6 +128,7 @@ class SessionRecord(_Life):
     working: Any = None  # owner of its transaction, see hooks.crossing
     changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
     outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
+    copied: Any = _NOTHING  # its instances that others merged, by their identity, see hooks.crossing
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
     taken: Raw | None = None  # who asked a registry for it last
     consumer: RawSite | None = None  # who runs the generator that opened it

@@ -107,7 +107,7 @@ def primary(mark: Mark | None, *others: Site | None) -> Site | None:
     return mark.site.resolve() if mark is not None and mark.site is not None else None
 
 
-def session_json(record: SessionRecord) -> dict[str, object]:
+def session_json(record: Known) -> dict[str, object]:
     """The session of a finding, in the form that `Finding.as_json` writes."""
 
     def place(mark: Mark | None) -> dict[str, object] | None:

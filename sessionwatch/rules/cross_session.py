@@ -13,7 +13,8 @@ PAGE = """
 ## What it reports
 An instance that belongs to one open session was given to another one: added, reached by a cascade, or set
 as the value of a relationship, refreshed, expired or deleted by it, or, while it is pending, used as a parameter of
-its query. SQLAlchemy raises; its error gets the story as a note. And: one row was
+its query. SQLAlchemy raises; its error gets the story as a note. Or it was merged into the other one, and then changed
+itself instead of the copy, and its own session ended without a commit. And: one row was
 changed in two sessions that were open at the same time, within one unit of work (without one: within one
 thread and task), so that the second one wrote without having seen what the first one wrote.
 
@@ -69,20 +70,33 @@ def _given(event: GivenAway) -> Finding:
         evidence.append(Evidence("loaded", event.loaded, session=holder.label if holder is not None else None))
     if holder is not None:
         evidence.append(opened(holder))
-    load = f"{awaited(record)}{session_name(record, event.mark)}.get({event.model}, {name}.id)"
+    name_of = session_name(record, event.mark)
+    load = f"{awaited(record)}{name_of}.get({event.model}, {name}.id)"
     return Finding(
         rule="cross-session",
         severity="fault",
         subject=event.model,
-        message=f"the {event.model} belongs to {owner}, which is open, and {HOW[event.how]} session {record.label}",
+        message=_message(event, owner),
         site=primary(event.mark, event.loaded),
         evidence=tuple(evidence),
         fix=f"use one session for both: add the {name} to the session that asks, which flushes it first"
         if event.how == "asked"
+        else f"change what merge() returned: {name} = {awaited(record)}{name_of}.merge({name})"
+        if event.how == "merged"
         else f"use one session for both, or load the {name} in the session that needs it:\n{name} = {load}",
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
+
+
+def _message(event: GivenAway, owner: str) -> str:
+    if event.how == "merged":
+        names = listed(f"{event.model}.{name}" for name in event.attributes)
+        were = "was" if len(event.attributes) == 1 else "were"
+        return (
+            f"{names} {were} changed on the original after session {event.record.label} had merged it; nobody stored it"
+        )
+    return f"the {event.model} belongs to {owner}, which is open, and {HOW[event.how]} session {event.record.label}"
 
 
 def _changed(event: ChangedTwice) -> Finding:

@@ -124,7 +124,13 @@ PROGRAMS: dict[str, dict[str, list[str]]] = {
                 order = session.scalars(select(Order)).first()
                 with suppress(Exception):
                     other.add(order)
+            """,
             """
+            with Session(engine) as session, Session(engine) as other:
+                order = session.scalars(select(Order)).first()
+                other.merge(order)
+                order.status = "paid"
+            """,
         ],
         "ChangedTwice": [
             """

@@ -487,6 +487,21 @@ TestClient(app, raise_server_exceptions=False).post("/orders/1")
         before("order = await two.get(Order, order.id)"),
     ),
     Case(
+        "cross-session of a merge",
+        "cross-session",
+        """
+        def work():
+            with Session(engine) as one, Session(engine) as two:
+                order = one.get(Order, 1)
+                two.merge(order)
+                order.status = "paid"
+                two.commit()
+        work()
+        """,
+        "order = two.merge(order)",
+        instead("        two.merge(order)", "        order = two.merge(order)"),
+    ),
+    Case(
         "reattach of older values",
         "reattach",
         """
