@@ -35,9 +35,15 @@ MEANING = """\
   says where, for an alert or a table; alerts fire on `sessionwatch.findings`. Its sum for a rule is that rule's sum.
 - A session is opened when it is made, or used again after its close; one from before the installation when it is
   used. It is closed when it is closed, reset, invalidated, or collected.
-- `sessionwatch.outcome` of a session: `leaked` (collected with its connection), `lost` (closed with uncommitted
-  writes), `committed` (it committed at least once), `rolled_back` (it rolled back and committed nothing), else
-  `read_only`. That of a transaction is how this one ended.
+- `sessionwatch.outcome` of a session: `lost` (it ended with uncommitted writes), `leaked` (collected, or open at the
+  end of its unit or of the program, with its connection), `committed` (it committed at least once), `rolled_back` (it
+  rolled back, or an exception ended it, and it committed nothing), else `read_only`. That of a transaction is how this
+  one ended.
+- Metrics, spans and findings say the same of a session. One that is reported as a leak while it is open counts as
+  closed with the outcome `leaked` from then on, once, whatever becomes of it; it is active until it ends. One that is
+  open when the program ends counts as closed then. One that lost writes and leaked has two findings and is `lost`.
+  `lost-writes` also tells of Core connections, and of objects that were expunged before a flush: those belong to no
+  session's outcome. An allowance or the baseline covers findings; the outcome still says what happened.
 - A statement is what SQLAlchemy executes: one for many rows, as a flush sends, counts once, however many batches the
   driver gets.
 - Rows are those that statements inserted, updated or deleted, also where they were rolled back, as far as the driver

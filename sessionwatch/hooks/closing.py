@@ -148,6 +148,8 @@ def _ending(
     if writes or swallowed:
         writes, swallowed = _unanswered(record, frame, writes, swallowed)
         leaving = not (writes or swallowed)
+    if writes:
+        record.ended_by = "lost"  # its transaction too, where nothing was sent
     if leaving and record.began is not None:
         record.failed_at = perf_counter()
         record.rolled_back, record.ended_by = True, "rolled_back"
@@ -286,7 +288,7 @@ def collected(record: SessionRecord) -> tuple[SessionEnded | None, str]:
         leaked=record.leaked,
     )  # fmt: skip
     leaked = record.connections > 0 or (record.kind == "async" and in_transaction)
-    record.ended_by = "leaked" if leaked else None
+    record.ended_by = "lost" if writes else "leaked" if leaked else None
     record.closed_scope = None
     record.finish("collected", None)
     outcome = record.tracker.closed(record, lost=bool(writes), leaked=leaked)

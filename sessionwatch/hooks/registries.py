@@ -74,7 +74,7 @@ def _record_of(session: Any) -> SessionRecord | None:
     record = getattr(session, KEY, None)
     if record is None:
         record = getattr(getattr(session, "sync_session", None), KEY, None)
-    return record if type(record) is SessionRecord else None
+    return record if isinstance(record, SessionRecord) else None
 
 
 def taken(record: SessionRecord, place: callsite.Raw) -> None:

@@ -61,5 +61,8 @@ def tell_open(tracker: Tracker, record: SessionRecord, scope: str) -> None:
     session = session_of(record)
     if session is not None and _works(record):
         with tracker.guarded("the end of a scope"):
-            tracker.emit(still_open(session, record, "scope", scope), record.allowances)
+            event = still_open(session, record, "scope", scope)
+            tracker.emit(event, record.allowances)
             record.leaked = True
+            if event.is_told:
+                tracker.tell(record, "lost" if event.writes else "leaked")

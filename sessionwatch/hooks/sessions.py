@@ -135,7 +135,9 @@ def patch_begin(tracker: Tracker, began: Callable[[SessionRecord], None] | None)
         def __init__(self: Any, session: Any, origin: Any, parent: Any = None) -> None:  # noqa: N807
             try:
                 record = getattr(session, KEY, None)
-                if type(record) is not SessionRecord:  # a subclass may make up attributes
+                if type(record) is not SessionRecord and not isinstance(
+                    record, SessionRecord
+                ):  # some make up attributes
                     record = adopted(tracker, session)
                 if record is None or not tracker.active:
                     original(self, session, origin, parent)

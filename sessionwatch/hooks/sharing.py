@@ -132,7 +132,7 @@ def _writers(fairy: Any, acting: Any) -> Iterator[tuple[SessionRecord, list[Any]
     raw = fairy.dbapi_connection
     for session in live_sessions():
         record = session.__dict__.get(KEY)
-        if type(record) is not SessionRecord or not any(record.levels):
+        if not isinstance(record, SessionRecord) or not any(record.levels):
             continue
         mine = {id(one) for one, *_ in entries(session) if one is not acting and _raw(one) is raw}
         written = [entry for level in record.levels for entry in level.values() if entry.connection in mine]

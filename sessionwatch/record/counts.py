@@ -39,6 +39,8 @@ class Counts:
         # plain dictionaries with every key in them: to add one to a Counter is a call of a Python function
         self.opened_by_kind: dict[str, int] = {}
         self.ends: dict[str, dict[str, Ends]] = {}  # by kind and outcome
+        self.told: dict[str, dict[str, int]] = {}  # by kind and outcome: sessions that are open, see `ToldRecord`
+        self.forgotten: dict[str, int] = {}  # by kind: sessions that were open when the hooks were taken out
         self.totals: dict[str, int] = {}  # statements, flushes
         self.written: dict[str, int] = {}  # rows by verb
         self.lazy_loads: Counter[tuple[str, ...]] = Counter()  # by kind; with ``pairs`` by model and attribute too
@@ -82,7 +84,9 @@ class Counts:
 
     def _seed(self) -> None:
         """Every key that is known from the start: adding to one that is there can't be interrupted by a thread."""
-        self.opened_by_kind.update(dict.fromkeys(("sync", "async"), 0))
+        for number in (self.opened_by_kind, self.forgotten):
+            number.update(dict.fromkeys(("sync", "async"), 0))
+        self.told.update({kind: {"lost": 0, "leaked": 0} for kind in ("sync", "async")})
         self.written.update(dict.fromkeys(("inserted", "updated", "deleted"), 0))
         for outcome in ("committed", "rolled_back", "read_only", "lost", "leaked"):
             self.transactions.setdefault(outcome, queue())

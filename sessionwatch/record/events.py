@@ -45,6 +45,12 @@ class SessionEnded(SessionEvent):
     scope: str = ""  # whose end it outlived, where ``how`` is "scope": "the test", "the fixture 'session'"
     by_zope: bool = False  # by zope.sqlalchemy, at the end of its transaction
     leaked: bool = False  # its leak had been told by then: the event itself may wait, see record.notes
+    told: list[Finding] = field(default_factory=list)  # what was found in it, also what is allowed
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody has heard of it: a finding that nothing covers."""
+        return any(not finding.covered for finding in self.told)
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -309,11 +309,11 @@ class SessionRecord(_Life):
                 self.end_transaction()
 
     def outcome(self, lost: bool, leaked: bool) -> str:
-        """committed, rolled_back, read_only, lost or leaked."""
-        if leaked:
-            return "leaked"
+        """committed, rolled_back, read_only, lost or leaked; of a session that is both, what happened to its data."""
         if lost:
             return "lost"
+        if leaked:
+            return "leaked"
         if self.committed:
             return "committed"
         return "rolled_back" if self.rolled_back else "read_only"
@@ -333,6 +333,20 @@ class SessionRecord(_Life):
         except Exception:
             if hasattr(self, "muted"):  # else it is half made: an exception broke off its beginning
                 self.tracker.failed("collected")
+
+
+class ToldRecord(SessionRecord):
+    """A session that a finding has called lost or leaked while it is open: it is counted, whatever becomes of it."""
+
+    __slots__ = ()
+    told: str
+
+    def outcome(self, lost: bool, leaked: bool) -> str:
+        """What it was told to be. Asked when it ends: from then on it is a record as any other."""
+        if not self.muted:
+            self.tracker.told[self.kind][self.told] -= 1
+        self.__class__ = SessionRecord  # type: ignore[assignment]  # mypy: of its own class only
+        return self.told
 
 
 class PastSession(_Life):

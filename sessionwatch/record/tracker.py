@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from ..frames import activation, callsite, chain
@@ -16,7 +16,7 @@ from .allowances import Allowance, active_allowances
 from .counts import MANY, Counts
 from .emitter import Emitter
 from .key import KEY
-from .life import SessionRecord, recognised
+from .life import SessionRecord, ToldRecord, recognised
 
 if TYPE_CHECKING:
     from ..model import Mark
@@ -136,6 +136,31 @@ class Tracker(Emitter, Counts):
         waiting.append((record.finished - record.started, record.statements))  # type: ignore[operator]
         if len(waiting) >= MANY and not self.notes.collecting:
             self.when_grown()
+        return outcome
+
+    def tell(self, record: SessionRecord, outcome: str) -> None:
+        """Count a session that goes on as lost or leaked: a finding has said so."""
+        if type(record) is SessionRecord and not record.muted and record.closed_how is None:
+            record.__class__ = ToldRecord
+            told = cast("ToldRecord", record)
+            told.told = outcome
+            self.told[record.kind][outcome] += 1
+
+    def forget(self, record: SessionRecord) -> None:
+        """A session is watched no more, and may go on."""
+        if record.closed_how is None and not record.muted:
+            self.forgotten[record.kind] += 1
+        record.muted = True
+
+    def left_open(self, record: SessionRecord, lost: bool, leaked: bool) -> str:
+        """Count a session that is open when the program ends; returns its outcome."""
+        outcome = record.outcome(lost, leaked)
+        now = time.perf_counter()
+        if record.began is not None and (record.owned or record.external):
+            self.transactions["lost" if lost else record.ended_by or outcome].append(now - record.began)
+        ends = self.ends[record.kind][outcome]
+        ends.count += 1
+        ends.queue.append((now - record.started, record.statements))
         return outcome
 
     def collected(self, record: SessionRecord) -> None:

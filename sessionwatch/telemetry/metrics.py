@@ -283,14 +283,21 @@ def _opened(source: Source) -> Values:
 
 
 def _closed(source: Source) -> Values:
-    ends = source.tracker.ends
-    return {((OUTCOME, o), (SESSION_KIND, kind)): ends[kind][o].count for o in OUTCOMES for kind in SESSION_KINDS}
+    ends, told = source.tracker.ends, source.tracker.told
+    return {
+        ((OUTCOME, outcome), (SESSION_KIND, kind)): ends[kind][outcome].count + told[kind].get(outcome, 0)
+        for outcome in OUTCOMES
+        for kind in SESSION_KINDS
+    }
 
 
 def _active(source: Source) -> Values:
-    opened, ends = source.tracker.opened_by_kind, source.tracker.ends
-    ended = {kind: sum(ends[kind][outcome].count for outcome in OUTCOMES) for kind in SESSION_KINDS}
-    return {((SESSION_KIND, kind),): max(0, opened[kind] - ended[kind]) for kind in SESSION_KINDS}
+    tracker = source.tracker
+    active: Values = {}
+    for kind in SESSION_KINDS:
+        ended = sum(tracker.ends[kind][outcome].count for outcome in OUTCOMES) + tracker.forgotten[kind]
+        active[(SESSION_KIND, kind),] = max(0, tracker.opened_by_kind[kind] - ended)
+    return active
 
 
 def _loads(source: Source) -> Values:

@@ -70,7 +70,7 @@ METRICS: tuple[Metric, ...] = (
         "sessionwatch.sessions.closed",
         "counter",
         "{session}",
-        "Sessions that were closed, or collected unclosed.",
+        "Sessions that were closed, collected unclosed, reported as leaked, or open when the program ended.",
         (OUTCOME, SESSION_KIND),
     ),
     Metric(

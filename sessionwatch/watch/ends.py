@@ -75,6 +75,8 @@ class Ends:
                     event = closing.still_open(None, record, "unit")
                     error = self._tracker.emit(event, record.allowances)
                     record.leaked = True
+                    if event.is_told:
+                        self._tracker.tell(record, "leaked")
                     raised += [error] if error is not None else []
         return raised
 
@@ -103,7 +105,8 @@ class Ends:
                 if record is not None and record.closed_how is None and not record.muted:
                     event = closing.still_open(session, record, "exit")
                     self._tracker.emit(event, record.allowances)
-                    self._audience.left_open(record, record.outcome(bool(event.writes), event.holds_connection))
+                    outcome = self._tracker.left_open(record, bool(event.writes), event.holds_connection)
+                    self._audience.left_open(record, outcome)
                     record.muted = True
             self._connections.at_exit()
             self._audience.finish()

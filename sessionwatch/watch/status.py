@@ -69,10 +69,10 @@ def _sessions(tracker: Tracker) -> dict[str, Any]:
     return {
         "opened": {kind: n for kind, n in tracker.opened_by_kind.items() if n},
         "closed": {
-            f"{outcome}, {kind}": ends.count
+            f"{outcome}, {kind}": count
             for kind, by_outcome in tracker.ends.items()
             for outcome, ends in by_outcome.items()
-            if ends.count
+            if (count := ends.count + tracker.told[kind].get(outcome, 0))
         },
         "active": len(open_records()),
     }

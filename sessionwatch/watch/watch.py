@@ -223,7 +223,7 @@ class Watch:
         for session in live_sessions():
             record = session.__dict__.pop(KEY, None)
             if record is not None:
-                record.muted = True
+                self.tracker.forget(record)
 
     def __enter__(self) -> Self:
         return self

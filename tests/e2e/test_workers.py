@@ -45,7 +45,7 @@ SET_UPS = {
 
 def expected(number: int, processes: int = 2, leaked: int = 0) -> dict[str, dict[str, int]]:
     """What `Told.counts` has to be after so many calls of ``work.work()`` in so many processes."""
-    closed = {"committed,sync": number, "lost,sync": number}
+    closed = {"committed,sync": number, "lost,sync": number} | ({"leaked,sync": leaked} if leaked else {})
     return {
         "sessions.closed": closed,
         "session.duration": closed,

@@ -104,7 +104,7 @@ def test_unmodified_program(place: Place) -> None:
     assert outcome.status == 0
     request = next(span for span in spans if span["name"] == "request")
     ours = [span for span in spans if span["name"] == SESSION]
-    assert [span["attributes"]["sessionwatch.outcome"] for span in ours] == ["committed", "lost", "leaked"]
+    assert [span["attributes"]["sessionwatch.outcome"] for span in ours] == ["committed", "lost", "lost"]
     assert [span["parent_id"] for span in ours] == [request["context"]["span_id"]] * 2 + [None]
     assert [event["name"] for event in request["events"]] == ["sessionwatch.finding"]
     rules = [(log["attributes"]["sessionwatch.rule"], log["attributes"]["code.line.number"]) for log in logs]

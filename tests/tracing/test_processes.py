@@ -111,7 +111,7 @@ def test_open_at_the_exit(place: Place, order: str) -> None:
     }[order]
     outcome, spans, logs = run(place, program(ENGINE, *steps, LOSE_AT_EXIT))
     assert (outcome.status, outcome.err) == (0, "")
-    assert [span["attributes"]["sessionwatch.outcome"] for span in spans] == ["leaked"]
+    assert [span["attributes"]["sessionwatch.outcome"] for span in spans] == ["lost"]
     assert [log["attributes"]["sessionwatch.rule"] for log in logs] == ["lost-writes"]
 
 
@@ -183,6 +183,6 @@ shop.keep(engine)
     )
     assert (outcome.status, outcome.err) == (0, "")
     outcomes = Counter(span["attributes"]["sessionwatch.outcome"] for span in spans)
-    assert outcomes == {"lost": 3, "leaked": 1}
+    assert outcomes == {"lost": 4}
     assert len(logs) == 4
     assert len(list(place.path.glob("told.*"))) == 4
