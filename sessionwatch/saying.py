@@ -1,4 +1,4 @@
-"""What sessionwatch says of itself to `logging`: never while a lock of ours is held.
+"""What sessionwatch says of itself to `logging`, and other calls of foreign code: never while a lock of ours is held.
 
 A handler may take locks of its own, and another thread that has them may want ours.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 logger = logging.getLogger("sessionwatch")
 
 
 class _Here(threading.local):
-    waiting: list[tuple[int, str, tuple[object, ...], Any]] | None = None  # what is said at the end of the block
+    waiting: list[Callable[[], None]] | None = None  # what is to be done at the end of the block
 
 
 _here = _Here()
@@ -23,10 +22,15 @@ _here = _Here()
 
 def say(level: int, text: str, *args: object, error: BaseException | None = None) -> None:
     """One record of the logger ``sessionwatch``, now or at the end of `held_back`."""
+    unlocked(lambda: logger.log(level, text, *args, exc_info=error, stacklevel=2))
+
+
+def unlocked(call: Callable[[], None]) -> None:
+    """Call it now, or at the end of `held_back`."""
     if _here.waiting is not None:
-        _here.waiting.append((level, text, args, error))
+        _here.waiting.append(call)
     else:
-        logger.log(level, text, *args, exc_info=error, stacklevel=2)
+        call()
 
 
 @contextmanager
@@ -40,5 +44,5 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         _here.waiting = None
-        for level, text, args, error in waiting:
-            say(level, text, *args, error=error)
+        for call in waiting:
+            call()

@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
         "config",
         "rules",
     },  # rules: their order, and the pages that some formats carry
-    "telemetry": {"_version", "model", "record", "output"},  # output: the text of a finding, in log records
+    "telemetry": {"_version", "model", "record", "output", "saying"},  # output: the text of a finding, in log records
     "hooks": {"border", "model", "frames", "units", "record", "patching"},
     "watch": {
         "border",

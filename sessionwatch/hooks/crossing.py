@@ -157,21 +157,33 @@ class Change:
         self.standing = True  # not rolled back
 
 
+class Working(set[int]):
+    """The numbers of an owner's sessions that are in a transaction; of some that are gone, too."""
+
+    limit = _LIMIT  # from which on those that are gone are looked for
+
+    def prune(self) -> None:
+        """The next look is at twice as many: each session that begins pays for a bounded number of others."""
+        live = read.sessions
+        self.difference_update([number for number in tuple(self) if number not in live])
+        self.limit = max(_LIMIT, 2 * len(self))
+
+
 class Crossing:
     """Which sessions are in a transaction, by their owner. Holds numbers of sessions only."""
 
     def __init__(self) -> None:
-        self.working: dict[Any, set[int]] = {}
+        self.working: dict[Any, Working] = {}
 
     def began(self, record: SessionRecord) -> None:
         """A record's transaction begins."""
         record.working = key = _owner(record)
         group = self.working.get(key)
         if group is None:
-            group = self.working.setdefault(key, set())  # another thread of the unit may have come first
+            group = self.working.setdefault(key, Working())  # another thread of the unit may have come first
         group.add(record.session_id)
-        if len(group) > _LIMIT:
-            group.intersection_update(read.sessions.keys())
+        if len(group) > group.limit:
+            group.prune()
 
     def ended(self, record: SessionRecord) -> None:
         """A record's transaction is over."""
@@ -189,7 +201,8 @@ class Crossing:
         group = self.working.get(record.working, ())
         if len(group) < 2:
             return []
-        sessions = [read.sessions.get(number) for number in group if number != record.session_id]
+        numbers = tuple(group)  # other threads of the unit go on
+        sessions = [read.sessions.get(number) for number in numbers if number != record.session_id]
         return [session for session in sessions if session is not None and _same_database(record, session)]
 
 
@@ -239,7 +252,7 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
         for state in list(read.modified(session)):
             if state in deleted or state.mapper.version_id_col is not None:
                 continue  # SQLAlchemy itself refuses an older version
-            for theirs in twins(record, state, others):
+            for other, theirs in twins(record, state, others):
                 mine = changed(state)
                 if not mine:
                     break
@@ -247,10 +260,9 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
                 if isinstance(theirs, Change):
                     errors.append(_changed_twice(tracker, state, record, mine, mark, theirs))
                 elif names := changed(theirs):
-                    other = theirs.session.__dict__[KEY]
                     errors.append(_changed_twice(tracker, state, record, mine, mark, Change(other, names, None, 0)))
                 else:
-                    note(record, theirs, Change(record, mine, mark, tracker.ledger.newest))
+                    note(record, other, state.key, Change(record, mine, mark, tracker.ledger.newest))
         return next((error for error in errors if error is not None), None)
 
     return flushing
@@ -274,24 +286,26 @@ def _changed_twice(
     return tracker.emit(event)
 
 
-def twins(record: SessionRecord, state: Any, others: list[Any]) -> Iterator[Any]:
-    """Other sessions' states of the same row, and the change of the row that came after this one was loaded."""
+def twins(record: SessionRecord, state: Any, others: list[Any]) -> Iterator[tuple[SessionRecord, Any]]:
+    """Other sessions' states of the same row, and the change of the row that came after this one was loaded.
+
+    Each with the record of the other session, which another thread of the unit may have closed by now.
+    """
     for other in others:
-        held = other.identity_map.get(state.key)
-        if held is not None and (twin := instance_state(held)) is not state:
-            yield twin
+        held, theirs = other.identity_map.get(state.key), other.__dict__.get(KEY)
+        if held is not None and theirs is not None and (twin := instance_state(held)) is not state:
+            yield theirs, twin
     change = record.outdated.pop(state.key, None) if record.outdated else None
     run = read.run(state)
     if change is not None and change.standing and run is not None and run <= change.run:
-        yield change
+        yield record, change
 
 
-def note(record: SessionRecord, twin: Any, change: Change) -> None:
+def note(record: SessionRecord, other: SessionRecord, key: Any, change: Change) -> None:
     """Another session holds a copy that is older from now on."""
-    other = twin.session.__dict__[KEY]
     other.outdated = other.outdated or {}
     if len(other.outdated) < _LIMIT:
-        other.outdated[twin.key] = change
+        other.outdated[key] = change
         record.changes = (*record.changes, change)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context
 from opentelemetry.metrics import get_meter_provider
 
+from ..saying import unlocked
 from .batches import record as record_batch
 from .instruments import TOTALS, Instruments, Values, is_stand_in, of_provider
 from .table import (
@@ -107,20 +108,27 @@ class Metrics:
         """Export from now on."""
         with self.source.tracker.guarded("telemetry"):
             TOTALS.begin(self._read, self.collecting)
-            self.look()
+        unlocked(self._follow)
 
     def stop(self) -> None:
         """What was counted stays with the readers."""
         with self.source.tracker.guarded("telemetry"):
+            TOTALS.end(self._read)
+        unlocked(self._hand_over)
+
+    def _follow(self) -> None:
+        with self.source.tracker.guarded("telemetry"):
+            self.look()
+
+    def _hand_over(self) -> None:
+        with self.source.tracker.guarded("telemetry"):
             if not self._is_inherited():
                 self.drain(_PATIENCE)
-            TOTALS.end(self._read)
 
     def use(self, meter_provider: Any = None) -> None:
         """Export to a meter provider of its own; None: to the global one."""
-        with self.source.tracker.guarded("telemetry"):
-            self._given = meter_provider
-            self.look()
+        self._given = meter_provider
+        unlocked(self._follow)
 
     def look(self) -> None:
         """Follow the meter provider in force: one may be set, or replaced, at any time."""

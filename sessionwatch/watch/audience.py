@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..output import sinks
 from ..output.messages import holders
 from ..record.story import held
+from ..saying import unlocked
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -48,7 +49,7 @@ class Audience:
         if on and self.signals is not None:
             return
         if self.signals is not None:
-            self.signals.flush()
+            unlocked(self.signals.flush)
         self.signals = None
         if on:
             from ..telemetry.signals import Signals

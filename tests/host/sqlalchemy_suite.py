@@ -43,6 +43,7 @@ PARTS = {
     for part in (
         Part("orm", "sqlite", ("test/orm",)),
         Part("ext", "sqlite", ("test/ext",)),
+        Part("engine", "sqlite", ("test/engine",)),
         Part("asyncio", "aiosqlite", ("test/ext/asyncio", "test/base/test_concurrency*.py")),
         Part("backend", "aiosqlite", ("test/orm", "test/ext"), ("-m", "backend")),
     )

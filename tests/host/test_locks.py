@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, NoOpMeter, NoOpMeterProvider, Observation
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -177,6 +177,53 @@ def works(tmp_path: Path, tracers: TracerProvider) -> None:
                 engine.connect()
             until = threading.Event()
             until.wait(0.3)  # the watchdog looks meanwhile
+
+
+class Meter(NoOpMeter):
+    """Makes instruments, and hears of each call."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__("sessionwatch")
+        self._note = note
+
+    def create_histogram(self, *args: Any, **kwargs: Any) -> Any:
+        self._note("create_histogram")
+        made = super().create_histogram(*args, **kwargs)
+        made.record = lambda *_, **__: self._note("record")  # type: ignore[method-assign]
+        return made
+
+    def create_observable_counter(self, *args: Any, **kwargs: Any) -> Any:
+        self._note("create_observable_counter")
+        return super().create_observable_counter(*args, **kwargs)
+
+
+class Meters(NoOpMeterProvider):
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+
+    def get_meter(self, *args: Any, **kwargs: Any) -> Any:
+        self._note("get_meter")
+        return Meter(self._note)
+
+
+def test_instruments_are_made_and_filled_without_a_lock_of_ours(entered: dict[str, list[int]]) -> None:
+    """A meter provider is called by an installation, by one in another's place and by their ends, with no lock held."""
+    mine, its = ({"meter_provider": Meters(lambda where: noting(entered, where)())} for _ in range(2))
+    engine = create_engine("sqlite://")
+    first = installation.install(mode="telemetry", log=False, gives_way=True, providers=mine)
+    with Session(engine) as session:
+        session.execute(text("select 1"))
+    second = installation.install(mode="telemetry", log=False, providers=its)
+    with Session(engine) as session:
+        session.execute(text("select 1"))
+    second.uninstall()
+    installation.uninstall()
+    assert not first.installed
+    assert (entered.keys(), len(entered["get_meter"])) == (
+        {"get_meter", "create_histogram", "create_observable_counter", "record"},
+        2,
+    )
+    assert {where: max(numbers) for where, numbers in entered.items() if max(numbers)} == {}
 
 
 LOGS = """
