@@ -81,7 +81,7 @@ def asking(frame: FrameType | None, opened: tuple[tuple[Token, int], ...]) -> li
         return found
     places = dict(opened)
     running = callsite.user_frames(frame, _DEEPEST)
-    for outer, caller in zip(running, [*running[1:], None], strict=True):
+    for outer, caller in zip(running, [*running[1:], None], strict=False):  # none are running where a task closes it
         token = outer.f_trace
         if type(token) is Token and token in places and not outer.f_code.co_flags & _GENERATOR:
             found.append(Asking(token, outer.f_code, places[token], _is_outermost(outer, caller)))
@@ -112,6 +112,15 @@ def together(asking: list[Asking], database: Any, session: int, what: Any) -> tu
         return None
     found[0].token.told = True
     return found[0], found[1][3]
+
+
+def earlier(asking: list[Asking], database: Any, session: int) -> tuple[Asking | None, Any]:
+    """The call that asked for this session and, from another line, for one that has committed, and what that was."""
+    for distance, call in enumerate(asking):
+        commits = [kept for kept in call.token.commits if kept[0] == database and kept[3].session != session]
+        if commits:
+            return (call, commits[-1][3]) if _is_one_unit(call, distance, commits) else (None, None)
+    return None, None
 
 
 def _is_one_unit(call: Asking, distance: int, earlier: list[Any]) -> bool:

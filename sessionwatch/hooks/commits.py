@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.orm import Session
+
 from ..frames import activation, callsite
 from ..frames.callsite import Raw, looked_at
+from ..frames.catching import caught
 from ..model import Mark, RawSite
 from ..record.events import SplitCommit
 from ..record.parts import Commit
@@ -29,6 +33,7 @@ Unread = tuple[
     dict[int, tuple[Any, int]], tuple[Any, ...], frozenset[str], int, int, Raw | None, Mark, tuple[RawSite, ...]
 ]
 _OUTWARDS = 8  # places of the user's around a commit that tell one line from another
+_BLOCKS = 40  # frames between a rollback and the block that is left, at most
 _serials = itertools.count(1)
 # The commits that were made before in this task, or before it was begun: a task that is begun later inherits them.
 _before: ContextVar[tuple[int, ...]] = ContextVar("sessionwatch_commits", default=())
@@ -47,7 +52,9 @@ def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: Fram
 def undone(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
     """A transaction that wrote is rolled back: is another session's part of the unit stored?"""
     unit = record.unit
-    if unit is not None and not unit.ended and unit.sessions == "one" and unit.commits:
+    if unit is None:
+        _half_of_a_call(tracker, session, record, frame)
+    elif not unit.ended and unit.sessions == "one" and unit.commits:
         mark = looked_at(record.exiting.caller[0]) if record.exiting is not None else callsite.mark(frame)
         event = split(session, record, frame, mark, stored=False)
         if event is not None:
@@ -68,6 +75,8 @@ def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark, sto
     commits = unit.commits
     if not commits:
         unit.commits = (unread, _numbered())  # read only if there is another one, which few units have
+        return None
+    if stored and _in_its_hook(session, frame):
         return None
     if type(commits) is tuple:
         commits = unit.commits = [(*one, commits[0][-1], commits[1]) for one in _read(commits[0])]
@@ -125,10 +134,49 @@ def _split_of_a_call(session: Any, record: SessionRecord, frame: FrameType, mark
     found = None
     for database, commit in _read(_unread(session, record, mark)):
         pair = activation.together(asking, database, record.session_id, commit)
-        if pair is not None:
+        if pair is not None and not _in_its_hook(session, frame):
             function = RawSite(pair[0].code, -1).resolve().function
             found = SplitCommit(record, pair[1], commit, None, function)
     return found
+
+
+def _half_of_a_call(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
+    """The same of a session that fails, where the error leaves the call that asked for both: nobody tries again."""
+    if not record.callers or record.errors_at_open:
+        return
+    error = record.exiting.error if record.exiting is not None else sys.exception() or _left_by(frame)
+    if error is None or isinstance(error, GeneratorExit):
+        return
+    asking = activation.asking(frame, record.callers)
+    if not any(call.token.commits for call in asking):
+        return
+    mark = looked_at(record.exiting.caller[0]) if record.exiting is not None else callsite.mark(frame)
+    classes = tuple(one.__name__ for one in type(error).__mro__)
+    for database, commit in _read(_unread(session, record, mark)):
+        call, first = activation.earlier(asking, database, record.session_id)
+        if call is not None and caught([RawSite(call.code, call.lasti)], classes).kind == "left":
+            call.token.told = True
+            function = RawSite(call.code, -1).resolve().function
+            tracker.emit(SplitCommit(record, first, commit, None, function, stored=False), record.allowances)
+
+
+def _left_by(frame: FrameType) -> BaseException | None:
+    """The exception by which a block is left, which a greenlet of SQLAlchemy's does not handle itself."""
+    for outer in itertools.islice(callsite.stack(frame), _BLOCKS):
+        value = outer.f_locals.get("value") if outer.f_code.co_name in ("__exit__", "__aexit__") else None
+        if isinstance(value, BaseException):
+            return value
+    return None
+
+
+def _in_its_hook(session: Any, frame: FrameType) -> bool:
+    """Whether another session has just committed, and one of the program's listeners to that is running."""
+    for outer in callsite.stack(frame):
+        if outer.f_code.co_name == "commit" and outer.f_globals.get("__name__") == Session.__module__:
+            owner = outer.f_locals.get("self")
+            if getattr(owner, "session", owner) is not session:
+                return True
+    return False
 
 
 def _earlier(commits: list[Any], database: Any, commit: Commit, around: Any, record: SessionRecord) -> Any:

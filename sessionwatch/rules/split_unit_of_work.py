@@ -23,8 +23,9 @@ other one had failed, or that one line opens again and again.
 Without any of these the unit is one call of the function that asked for both sessions from different lines:
 itself, through a provider, or by calling two functions with a session of their own. A module's own code is
 no unit, nor are the rounds of a loop. The outermost function (`main()`, also where a test calls it; a thread's
-target) counts only with sessions that it asked for itself, a test not at all: a test plays several parts. Mode
-`telemetry`, and any mode under a debugger or a tracer such as coverage's, looks at declared units only.
+target) counts only with sessions that it asked for itself, a test not at all: a test plays several parts. Half of a
+call is stored where the second session fails and the error leaves that call. Mode `telemetry`, and any mode under a
+debugger or a tracer such as coverage's, looks at declared units only.
 
 ## Why it matters
 The unit is not atomic. Where the second commit fails, the first one stays, and the data say something that

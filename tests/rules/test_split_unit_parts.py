@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -225,4 +226,91 @@ def test_ignores_a_first_session_that_fails(shop: Engine, watch: Watch) -> None:
     with unit_of_work("import"):
         rolls_back(shop)
         save(shop, Order())
+    assert watch.findings == []
+
+
+# -- where nothing declares a unit ------------------------------------------------------------------------
+
+
+def charge(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.add(Order())
+    with Session(engine) as session, session.begin():
+        session.add(Tag(name="late"))
+        session.flush()  # never stored
+        session.add(Order(id=1))
+
+
+def in_a_program(work: Any, *args: Any) -> None:
+    """A test is no unit, nor is the outermost function of a thread: call it from one."""
+    work(*args)
+
+
+def test_reports_half_of_a_call(shop: Engine, watch: Watch) -> None:
+    """The error leaves the function that asked for both sessions."""
+    with contextlib.suppress(IntegrityError):
+        in_a_program(charge, shop)
+    finding = only(watch, "split-unit-of-work")
+    assert finding.message.startswith("half of one call of charge() is stored")
+    assert finding.line == line("never stored")
+
+
+async def test_reports_half_of_an_async_call(async_shop: AsyncEngine, watch: Watch) -> None:
+    """The same under asyncio."""
+
+    async def charge_async() -> None:
+        async with AsyncSession(async_shop) as session, session.begin():
+            session.add(Order())
+        async with AsyncSession(async_shop) as session, session.begin():
+            session.add(Tag(name="late"))
+            await session.flush()
+            raise ValueError
+
+    with contextlib.suppress(ValueError):
+        await charge_async()
+    assert only(watch, "split-unit-of-work").message.startswith("half of one call of ")
+
+
+def test_ignores_a_call_that_tries_again(shop: Engine, watch: Watch) -> None:
+    """It handles the error itself: what becomes of the second part is not decided."""
+
+    def again() -> None:
+        with Session(shop) as session, session.begin():
+            session.add(Order())
+        try:
+            with Session(shop) as session, session.begin():
+                session.add(Order(id=1))
+        except IntegrityError:
+            return
+
+    in_a_program(again)
+    assert watch.findings == []
+
+
+def test_ignores_a_call_that_only_read_before(shop: Engine, watch: Watch) -> None:
+    """Nothing is stored."""
+
+    def read_then_fail() -> None:
+        with Session(shop) as session:
+            session.get(Order, 1)
+        with Session(shop) as session, session.begin():
+            session.add(Order(id=1))
+
+    with contextlib.suppress(IntegrityError):
+        in_a_program(read_then_fail)
+    assert watch.findings == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_ignores_a_session_in_the_commits_hook(shop: Engine, watch: Watch, declared: bool) -> None:
+    """What a listener to ``after_commit`` stores with a session of its own is a unit of its own."""
+
+    def pay() -> None:
+        with Session(shop) as session:
+            event.listen(session, "after_commit", lambda _: save(shop, Tag(name="late")), once=True)
+            session.add(Order())
+            session.commit()
+
+    with unit_of_work("import") if declared else contextlib.nullcontext():
+        in_a_program(pay)
     assert watch.findings == []
