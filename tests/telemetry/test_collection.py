@@ -30,6 +30,7 @@ def _calls(readings: Readings) -> int:
 
 
 def test_a_collection_is_as_long_with_many_open_sessions(shop: Engine, watch: Watch, readings: Readings) -> None:
+    """It does not call more functions with 500 more sessions that are open."""
     with Session(shop) as session:
         session.scalars(select(Order)).all()
         readings.metrics()
