@@ -288,13 +288,19 @@ def _add_report(commands: Any) -> None:
 
 
 def _of_files(options: argparse.Namespace, store: Store) -> Report:
+    from .. import config, rules
     from ..output.report import Report, wants_colour, width_of
+    from ..watch import baseline as baseline_in_use
 
+    effective = config.load(rules.ALL)
+    sarif = options.format == "sarif"
     return Report(
         seen=list(store),
         colour=not options.output and wants_colour(sys.stdout),
         width=width_of(None if options.output else sys.stdout),
         verbose=options.verbose,
+        through=effective.through,
+        absent=baseline_in_use.absent(effective, [item.finding for item in store]) if sarif else (),
         file=options.findings[0] if len(options.findings) == 1 else None,
     )
 

@@ -98,7 +98,7 @@ def run(options: Options, kind: Kind, program: Sequence[str]) -> int:
     with kept_waiting() as signals, _opened(options.output) as target, _private_folder() as folder:
         files = _files(options, folder)
         status = supervise(command.argv, _environment(options, files), command.executable) if not signals else 0
-        failure = _afterwards(options, files, target, _shown(kind, program))
+        failure = _afterwards(options, files, target, settings, _shown(kind, program))
     if status < 0 or signals:
         return end_like(-status if status < 0 else signals[0])
     return failure if options.fail and status == 0 else status
@@ -235,7 +235,7 @@ def _shown(kind: Kind, program: Sequence[str]) -> str:
     return f"sessionwatch run {before}{program[0]}"
 
 
-def _afterwards(options: Options, files: Files, target: IO[str] | None, command: str) -> int:
+def _afterwards(options: Options, files: Files, target: IO[str] | None, settings: config.Config, command: str) -> int:
     """Report; what ``--fail`` makes of a 0: 1 for a finding that nothing allows, 2 where nobody can know of one.
 
     Nothing here may cost the program its exit status.
@@ -253,6 +253,8 @@ def _afterwards(options: Options, files: Files, target: IO[str] | None, command:
             verbose=options.verbose,
             recording=records.lines(files.recording) if files.recording else None,
             about=about(command),
+            through=settings.through,
+            absent=baseline.absent(settings, [item.finding for item in found]) if "sarif" in options.formats else (),
         )
         told = _tell(options, files, target, made)
         for name, file in map(formats.split, options.reports):

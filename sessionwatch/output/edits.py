@@ -1,8 +1,8 @@
 """Edits that are certain: made from a finding's fix and the source that it points to.
 
-Three kinds: the loader option that a query lacks, an ``await`` that is missing, and a ``with`` around a session that is
-never closed. Anything that leaves a doubt is no edit: a query that is built elsewhere, a name that the module does not
-have, a file that has changed since.
+Three kinds: the loader option that a query lacks, an ``await`` that a commit lacks, and a ``with`` around a session
+that is never closed. Anything that leaves a doubt is no edit: a query that is built elsewhere, a name that the module
+does not have, a file that has changed since.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _OPTION = re.compile(r"\.options\((?P<chain>.+)\)(?:,\n|$)|options=\[(?P<list>.+)\](?:,\n|$)", re.MULTILINE)
 _WITH = re.compile(r"`(?P<keyword>(?:async )?with) ")
+_AWAIT = re.compile(r"\bawait [\w.]+\.commit\(\)")
 _LOADERS = ("selectinload", "joinedload", "undefer", "selectin_polymorphic")
 
 
@@ -69,9 +70,16 @@ def edit(finding: Finding) -> Edit | None:
     try:
         module = _Module(source)
         made = module.option(finding.fix, site.line) or module.scope(finding.fix, site.line)
+        made = made or module.awaited(finding.fix, _opened(finding, site.path))
     except (SyntaxError, ValueError, RecursionError):
         return None
     return Edit(os.path.abspath(site.path), site.shown_path, made) if made else None
+
+
+def _opened(finding: Finding, path: str) -> int:
+    """The line of a file that opened the session; 0 where that is another file's."""
+    sites = [item.site for item in finding.evidence if item.label == "opened"]
+    return next((site.line for site in sites if site is not None and site.path == path), 0)
 
 
 def _read(path: str, since: float) -> str | None:
@@ -150,6 +158,25 @@ class _Module:
         if not after and self.tree.body and isinstance(self.tree.body[0], ast.Expr):
             after = self.tree.body[0].end_lineno or 0
         yield Change(after + 1, after + 1, (f"from sqlalchemy.orm import {', '.join(names)}",))
+
+    # -- an await ---------------------------------------------------------------------------------------
+
+    def awaited(self, fix: str, line: int) -> tuple[Change, ...]:
+        """The ``await`` of the one commit, or rollback, in the block at a line that opens the session."""
+        if not _AWAIT.search(fix):
+            return ()
+        blocks = [node for node in ast.walk(self.tree) if isinstance(node, ast.AsyncWith) and node.lineno == line]
+        if len(blocks) != 1:
+            return ()
+        inside = [node for statement in blocks[0].body for node in ast.walk(statement)]
+        names = {_name(item.optional_vars) for item in blocks[0].items if item.optional_vars is not None}
+        ends = [node for node in inside if isinstance(node, ast.Call) and _ends(node, names)]
+        loose = [node.value for node in inside if isinstance(node, ast.Expr) and node.value in ends]
+        functions = [node for node in inside if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
+        if functions or len(ends) != 1 or len(loose) != 1:
+            return ()
+        call = loose[0]
+        return (_insertion(call.lineno, self.lines[call.lineno - 1].encode(), call.col_offset, "await "),)
 
     # -- a session's scope ------------------------------------------------------------------------------
 
@@ -240,6 +267,16 @@ def _block(tree: ast.Module, line: int) -> tuple[ast.AST, list[ast.stmt], int] |
                             if isinstance(statement, ast.Assign) and statement.lineno == line:
                                 return function, block, place
     return None
+
+
+def _ends(call: ast.Call, names: set[str | None]) -> bool:
+    """Whether this is ``session.commit()`` or ``session.rollback()`` of one of these names."""
+    function = call.func
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr in ("commit", "rollback")
+        and _name(function.value) in names - {None}
+    )
 
 
 def _called(call: ast.Call) -> str | None:

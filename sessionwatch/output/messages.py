@@ -74,6 +74,8 @@ def _called_from(finding: Finding, most: int) -> list[Evidence]:
     parts = [f"{frame.shown_path}:{frame.line} in {frame.function}" for frame in shown]
     if len(shown) < len(outer):
         parts.append(f"{len(outer) - len(shown)} more")
+    if not chain and finding.mode == "telemetry" and finding.site is not None:
+        parts.append("not known in mode telemetry")
     return [Evidence("called from", None, note=" < ".join(parts))] if parts else []
 
 

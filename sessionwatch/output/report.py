@@ -38,6 +38,7 @@ class Report:
     told: bool = False  # what raised has told its story already
     to_patch: str = "the same with --format patch"  # what to run for the certain edits, where there is no file
     to_know: str = "sessionwatch baseline update FINDINGS.jsonl"
+    absent: Sequence[Mapping[str, str | None]] = ()  # entries of the baseline that nothing of this run matches
     colour: bool = False
     recording: Sequence[dict[str, object]] | None = None
     about: Mapping[str, object] = field(default_factory=dict)

@@ -12,6 +12,8 @@ from .edits import Change, Edit, edit
 from .sarif_parts import Json, document, location, uri
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..model import Evidence, Finding, Site
     from .report import Report
     from .store import Seen
@@ -22,11 +24,11 @@ _LEVELS = {"fault": "error", "advice": "warning"}
 def render(report: Report) -> str:
     """One run, with a result per finding; what an allowance covers is suppressed, what the baseline knows unchanged."""
     seen = [item for cause in causes(report.seen) for item in cause.seen]
-    slugs = list(dict.fromkeys(item.finding.rule for item in seen))
+    slugs = list(dict.fromkeys([*(item.finding.rule for item in seen), *(str(it["rule"]) for it in report.absent)]))
     run: Json = {
         "tool": {"driver": _driver(slugs)},
         "columnKind": "utf16CodeUnits",
-        "results": [_result(item, slugs) for item in seen],
+        "results": [_result(item, slugs) for item in seen] + [_absent(item, slugs) for item in report.absent],
         "invocations": [
             {
                 "executionSuccessful": not report.failures(),
@@ -84,6 +86,25 @@ def _result(item: Seen, slugs: list[str]) -> Json:
     if change is not None:
         result["fixes"] = [_fix(change, finding)]
     return result
+
+
+def _absent(entry: Mapping[str, str | None], slugs: list[str]) -> Json:
+    """What the baseline knows and this run did not meet: there is no line, for a baseline has none."""
+    path, function = entry["path"], entry["function"]
+    place: Json = {}
+    if path is not None:
+        place["physicalLocation"] = {"artifactLocation": {"uri": uri(path)}}
+    if function is not None:
+        place["logicalLocations"] = [{"fullyQualifiedName": function, "kind": "function"}]
+    rule = str(entry["rule"])
+    return {
+        "ruleId": rule,
+        "ruleIndex": slugs.index(rule),
+        "message": {"text": f"{entry['subject'] or rule}: known, and not met any more"},
+        "locations": [place] if place else [],
+        "partialFingerprints": {"sessionwatch/v2": str(entry["fingerprint"])},
+        "baselineState": "absent",
+    }
 
 
 def _flow(finding: Finding) -> list[Json]:

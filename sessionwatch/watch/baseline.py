@@ -13,11 +13,14 @@ import json
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import rules
-from ..model import MODES, ConfigError, Finding, Level, Mode
+from ..model import MODES, ConfigError, Finding, Level, Mode, project_root
 from ..output.safe import read_regular, replace_file
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 FIELDS = ("fingerprint", "rule", "subject", "path", "function", "caller", "unit")
 DEFAULT = "sessionwatch-baseline.json"
@@ -150,6 +153,22 @@ def prune(
         else "the file is empty: set SESSIONWATCH_MODE if its run was in"
     )
     return kept, [_why(slugs, modes, f"{way} {' or '.join(on)}" if on else "") for on, slugs in off.items()]
+
+
+def absent(config: Config, findings: Sequence[Finding]) -> list[Entry]:
+    """The entries of the baseline in use that nothing of a run matches: those that `prune` would drop."""
+    known = read(config.baseline) if config.baseline else {}
+    if not known:
+        return []
+    from ..config import load
+
+    levels = {mode: load(rules.ALL, keywords={"mode": mode}).levels for mode in MODES}
+    with project_root(config.root):
+        records = [{"fingerprint": item.fingerprint, "rule": item.rule, "mode": item.mode} for item in findings]
+        old = {item.old_fingerprint for item in findings}
+    kept, _ = prune(known.values(), records, levels, config.mode, old)
+    names = {item["fingerprint"] for item in kept}
+    return [item for name, item in known.items() if name not in names]
 
 
 def _why(slugs: list[str], modes: list[Mode], way: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 from importlib import resources
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import Any
 import jsonschema
 import pytest
 
+import sessionwatch
+from sessionwatch import config, rules
+from sessionwatch.command.cli import main
 from sessionwatch.model import Evidence, Finding, Site
 from sessionwatch.output import edits, formats
 from sessionwatch.output.report import Report
 from sessionwatch.output.store import Store
+from sessionwatch.watch import baseline
 from tests.cli.programs import Place
 
 PROGRAM = {
@@ -233,6 +238,83 @@ def test_sarif_fixes_are_the_patch(program: Place, monkeypatch: pytest.MonkeyPat
                 text = text[:start] + part["insertedContent"]["text"] + text[end:]
             compile(text, "repo.py", "exec")
             assert text != (program.path / "repo.py").read_text()
+
+
+def test_sarif_names_what_is_absent(program: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the baseline in use knows and the run did not meet is a result in the state absent; other rules' is not."""
+    lines = findings(program)
+    monkeypatch.chdir(program.path)
+    for name in ("SESSIONWATCH_MODE", "SESSIONWATCH_RULES", "SESSIONWATCH_BASELINE"):
+        monkeypatch.delenv(name, raising=False)
+    seen = [item.finding for item in Store.of(lines)]
+    gone = {"fingerprint": "0" * 16, "rule": "lost-writes", "subject": "Order", "path": "old.py", "function": "f"}
+    off = {**gone, "fingerprint": "1" * 16, "rule": "detached-touch"}  # no run in mode log can meet it
+    baseline.write("known.json", [*map(baseline.entry, seen), {**gone, "caller": "", "unit": None}, off])
+    settings = config.load(rules.ALL, keywords={"baseline": "known.json"})
+    missing = baseline.absent(settings, seen)
+    assert [item["fingerprint"] for item in missing] == ["0" * 16]
+    told = json.loads(made("sarif", lines, absent=missing))
+    jsonschema.validate(told, sarif_schema())
+    (result,) = [each for each in told["runs"][0]["results"] if each["baselineState"] == "absent"]
+    assert result["ruleId"] == "lost-writes"
+    assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "old.py"}}
+    program.write("pyproject.toml", "[tool.sessionwatch]\nbaseline = 'known.json'\n")
+    assert main(["report", "found.jsonl", "--format", "sarif", "--output", "found.sarif"]) == 0
+    assert '"absent"' in (program.path / "found.sarif").read_text()
+
+
+# -- an await that is missing -------------------------------------------------------------------------
+
+WITHOUT_AWAIT = """
+import asyncio
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+async def main():
+    engine = create_async_engine("sqlite+aiosqlite:///orders.db")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncSession(engine) as session:
+        session.add(Order())
+        await session.flush()
+        session.commit()
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_the_await_of_a_commit_is_a_certain_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applied, the writes arrive and the finding is gone; where the block has two ends, nothing is proposed."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "job.py"
+
+    def lost(source: str) -> list[Finding]:
+        path.write_text(source)
+        os.utime(path, (1, 1))
+        with sessionwatch.watching(
+            rules={"all": "off", "lost-writes": "log"}, log=False, source=[str(tmp_path)]
+        ) as watch:
+            runpy.run_path(str(path))
+        return watch.findings
+
+    (found,) = lost(WITHOUT_AWAIT)
+    change = edits.edit(found)
+    assert change is not None
+    assert change.new == "        await session.commit()"
+    ((_, _, repaired),) = edits.patched([change]).values()
+    assert lost("\n".join(repaired)) == []
+    twice = WITHOUT_AWAIT.replace("session.commit()", "session.rollback() if False else session.commit()")
+    (found,) = lost(twice)
+    assert edits.edit(found) is None
 
 
 # -- GitHub, GitLab ---------------------------------------------------------------------------------
