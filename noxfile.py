@@ -95,7 +95,9 @@ def benchmarks(session: nox.Session, sqlalchemy: str) -> None:
 
 @nox.session(python=PYTHONS[0])
 def picture(session: nox.Session) -> None:
-    """``docs/dashboard.png``: five minutes of a service under load, drawn with Grafana UI components.
+    """``docs/dashboard.png`` and ``-workers``: five minutes of a service under load, with one worker and with four.
+
+    Drawn with Grafana UI components.
 
     Needs npm, Chromium, PostgreSQL and Prometheus. tests/e2e/test_picture.py draws the same of less traffic.
     """
@@ -106,8 +108,9 @@ def picture(session: nox.Session) -> None:
     with session.chdir(folder):
         session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", external=True)
         session.run("npm", "run", "build", external=True)
-    target = ROOT / "docs" / "dashboard.png"
-    session.run("python", "-m", "tests.e2e.picture", str(folder / "dist"), str(target), *session.posargs)
+    for name, workers in {"dashboard": "1", "dashboard-workers": "4"}.items():
+        target = str(ROOT / "docs" / f"{name}.png")
+        session.run("python", "-m", "tests.e2e.picture", str(folder / "dist"), target, workers)
 
 
 @nox.session(python=PYTHONS[0])

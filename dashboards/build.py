@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,16 @@ def readme() -> str:
     page = README.read_text(encoding="utf-8").partition(MARK)[0] + MARK
     for name, rule in alerts().items():
         said, last = rule["annotations"], f", after {rule['for']}" if "for" in rule else ""
-        page += (
-            f"\n### {name}\n\nSeverity: {rule['labels']['severity']}{last}. {said['description']}\n\n{said['runbook']}"
-        )
+        what = _plain(f"{said['description']}\n\n{said['runbook']}")
+        page += f"\n### {name}\n\nSeverity: {rule['labels']['severity']}{last}. {what}"
     return page
+
+
+def _plain(text: str) -> str:
+    """A template without its braces: RULE, POOL, HOOK or N in their place."""
+    words = {"sessionwatch_rule": "RULE", POOL: "POOL", "sessionwatch_hook": "HOOK"}
+    text = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: words[found[1]], text)
+    return re.sub(r"\{\{ \$value [^}]*\}\}", "N", text)
 
 
 def files() -> dict[Path, str]:

@@ -23,19 +23,19 @@ def happened(name: str, *matchers: str, by: str = "", over: str = "$__range") ->
     """How many times something happened ``over`` a time.
 
     ``increase()`` alone misses what a series is born with, and extrapolates. So: what the counter has now less what it
-    had before that time, or all that it has, if it is new. Only a counter that began again in that time, as of a
-    process that was restarted under the same name, counts with its ``increase()``.
+    had before that time; or all that it has, if it is new or began again before the time's first sample. Only one that
+    began again within, as of a process that was restarted under the same name, counts with its ``increase()``.
     """
     chosen = series(name, *matchers)
     now, before = f"last_over_time({chosen}[{over}])", f"last_over_time({chosen}[{BEFORE}] offset {over})"
-    grown = f"(({now} - {before}) >= 0) or {now}"
+    grown = f"({now} - ({before} <= min_over_time({chosen}[{over}]))) or {now}"
     return f"{_sum(by)}((({grown}) unless (resets({chosen}[{over}]) > 0)) or round(increase({chosen}[{over}])))"
 
 
 def last_seen(name: str, *matchers: str, by: str) -> str:
     """When a counter grew last, or began, in milliseconds since the epoch, to one step of the panel."""
     chosen = series(name, *matchers)
-    grew = f"(timestamp({chosen}) unless ({chosen} == {chosen} offset $__interval))"
+    grew = f"(timestamp({chosen}) unless ({chosen} == last_over_time({chosen}[15m] offset $__interval)))"
     return f"1000 * max by ({by}) (max_over_time({grew}[$__range:$__interval]) or {grew})"
 
 

@@ -22,7 +22,11 @@ BESIDE = {
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "measuring.md",
     "dashboards/sessionwatch.json": "files/sessionwatch.json",
+    "dashboards/sessionwatch-utf8.json": "files/sessionwatch-utf8.json",
     "dashboards/alerts.yaml": "files/alerts.yaml",
+    "dashboards/alerts-utf8.yaml": "files/alerts-utf8.yaml",
+    "dashboards/alerts_test.yaml": "files/alerts_test.yaml",
+    "dashboards/README.md": "alerts.md",
 }
 BESIDE |= {
     name: f"files/{name}"

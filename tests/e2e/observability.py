@@ -8,7 +8,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,17 +73,24 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    folder: Path, targets: dict[str, str], rules: Path, *, renamed: dict[str, str], every: str = "500ms"
+    folder: Path,
+    targets: dict[str, str],
+    rules: Path,
+    *,
+    renamed: dict[str, str],
+    every: str = "500ms",
+    jobs: Sequence[dict[str, Any]] = (),
 ) -> Iterator[Prometheus]:
-    """A server that scrapes ``targets``, which are ``host:port`` by job, with commas between several.
+    """A server that scrapes ``targets``: by job ``host:port``, with commas between several.
 
-    ``renamed`` is by job a metric that comes under another name, as after a careless change.
+    ``renamed`` is by job a metric that comes under another name, as after a careless change. ``jobs`` are scrapes
+    beside these, in Prometheus's own words.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [_scrape(job, target, renamed.get(job)) for job, target in targets.items()]
+    scrapes = [*(_scrape(job, target, renamed.get(job)) for job, target in targets.items()), *jobs]
     interval = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
     config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump({"global": interval, "scrape_configs": jobs, "rule_files": [str(rules)]}))
+    config.write_text(yaml.safe_dump({"global": interval, "scrape_configs": scrapes, "rule_files": [str(rules)]}))
     address = f"127.0.0.1:{free_port()}"
     command = [tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address={address}", "--log.level=warn"]

@@ -46,6 +46,17 @@ KINDS = {
 }
 
 
+# function and route of each finding, as the dashboard's table and the alerts show them
+PLACES = {
+    "lost-writes": "telemetry_service.get_db lost-writes POST /orders/lost",
+    "n-plus-one": "telemetry_service.list_articles n-plus-one GET /orders/articles",
+    "detached-access": "telemetry_service.read_too_late detached-access GET /orders/1/late",
+    "session-leak": "telemetry_service.forget_session session-leak GET /orders/1/forgotten",
+    "blocking-io": "telemetry_service.block_the_loop blocking-io GET /async/orders/blocking",
+    "split-unit-of-work": "telemetry_service.take_order_and_count split-unit-of-work POST /orders/twice",
+}
+
+
 @dataclass
 class Expected:
     """What the counters have to say after some traffic, by their attributes."""
