@@ -37,7 +37,12 @@ GENERAL: dict[str, Setting] = {
     "history.sessions": Setting(4096, "closed sessions whose story is kept", least=1, most=_MOST),
     "history.loads": Setting(4096, "queries whose place is kept", least=1, most=_MOST),
     "history.findings": Setting(10_000, "different findings that are kept; more are only counted", least=1, most=_MOST),
+    "breaker.share": Setting(
+        0.01, "share of the last ten seconds that stories of findings may cost in mode telemetry; then a minute without"
+    ),
     "telemetry.models": Setting(False, "models and attributes as attributes of the metric of lazy loads"),
+    "telemetry.spans": Setting(True, "a span per session, where the span around it is sampled"),
+    "telemetry.logging": Setting(True, "findings go to `logging` too where OpenTelemetry has a logger provider"),
     "telemetry.models_cap": Setting(200, "pairs of model and attribute on a metric; the rest become 'other'", least=0),
 }
 

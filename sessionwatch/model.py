@@ -207,6 +207,8 @@ class Finding:
             "sessionwatch.fingerprint": self.fingerprint,
             "sessionwatch.count": self.count,
         }
+        if self.severity == "fault":
+            attributes["error.type"] = self.rule
         if self.unit is not None:
             attributes["sessionwatch.unit"] = exportable(self.unit)
         if self.session is not None:

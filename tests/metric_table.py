@@ -90,7 +90,9 @@ def page() -> str:
     ]
     buckets = [[f"`{metric.name}`", ", ".join(map(str, metric.buckets))] for metric in METRICS if metric.buckets]
     settings = [
-        [f"`{name}`", str(option.default), option.help] for name, option in GENERAL.items() if "telemetry" in name
+        [f"`{name}`", str(option.default), option.help]
+        for name, option in GENERAL.items()
+        if "telemetry.models" in name
     ]
     return "\n".join(
         [

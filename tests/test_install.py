@@ -415,7 +415,7 @@ def test_log_mode_changes_nothing(shop: Engine, caplog: pytest.LogCaptureFixture
     records = [record for record in caplog.records if record.name == "sessionwatch"]
     assert len(records) == len(installed.findings) == 5
     assert [record.args[0].finding for record in records] == installed.findings  # type: ignore[index,union-attr]
-    assert all(record.levelname == "WARNING" for record in records)
+    assert {record.levelname for record in records} <= {"WARNING", "ERROR"}
     assert {finding.count for finding in installed.findings} == {2}
     assert records[0].getMessage().startswith("lost-writes: 1 Order object was written")
 

@@ -16,8 +16,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 import sessionwatch
+from sessionwatch.output.throttle import REPEAT, Throttle
+from sessionwatch.watch import installation
 from tests.programs.shop import Base, Order, _our_errors_raise  # noqa: F401 (fixture)
 from tests.rules.places import line
+from tests.tracing.otel import Otel
 
 
 def small(path: Path, size: int = 2) -> Engine:
@@ -142,3 +145,47 @@ def run_dry(engine: Engine) -> PoolTimeout:
         with pytest.raises(PoolTimeout) as error:
             hold(second)
     return error.value
+
+
+def test_many_timeouts_are_one_record_an_hour(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each error has the whole story; the log has it for the first, and then once an hour with the number since."""
+    engine = small(tmp_path / "a.db", 1)
+    now = [0.0]
+    with sessionwatch.watching() as watch, Session(engine) as holder:
+        watch.audience._dry = Throttle(lambda: now[0])
+        hold(holder)
+        for moment in (0.0, 1.0, REPEAT - 1, REPEAT, REPEAT + 1):
+            now[0] = moment
+            with pytest.raises(PoolTimeout) as error, Session(engine) as waiting:
+                hold(waiting)
+            assert note(error).startswith("sessionwatch: the pool had 1 connection checked out")
+    first, second = (record for record in caplog.records if record.name == "sessionwatch")
+    assert (first.levelno, first.getMessage().count("timeouts of this pool")) == (logging.ERROR, 0)
+    assert second.getMessage().endswith("3 timeouts of this pool since the last record of them")
+    assert vars(second)["sessionwatch.count_since_last"] == 3
+    engine.dispose()
+
+
+def test_story_is_a_record_of_opentelemetry(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the pool's name, the class of the error, and the span that waited."""
+    otel = Otel()
+    engine = small(tmp_path / "a.db", 1)
+    engine.pool.logging_name = "orders"
+    watch = installation.install(mode="telemetry", rules={"config": "off"}, providers=otel.providers)
+    with watch, Session(engine) as holder, otel.tracer.start_as_current_span("request") as request:
+        hold(holder)
+        for _ in range(3):
+            with pytest.raises(PoolTimeout), Session(engine) as waiting:
+                hold(waiting)
+        story = next(record for record in otel.logs if record.severity_text == "ERROR")
+        assert story.body.startswith("sessionwatch: the pool had 1 connection checked out")
+        assert story.event_name == "sessionwatch.pool.timeout"
+        assert story.span_id == request.get_span_context().span_id
+        assert dict(story.attributes) == {
+            "error.type": "sqlalchemy.exc.TimeoutError",
+            "db.client.connection.pool.name": "orders",
+            "sessionwatch.count_since_last": 1,
+        }
+        assert len(otel.logs) == len([one for one in caplog.records if one.name == "sessionwatch"]) == 1
+    engine.dispose()
+    otel.shutdown()

@@ -206,13 +206,13 @@ def test_lines_follow_the_schema(shop: Engine, tmp_path: Path) -> None:
 
 
 def test_log_record(caplog: pytest.LogCaptureFixture) -> None:
-    """One record of level WARNING with the story and the finding; none for repetitions and allowed ones."""
+    """One record with the story and the finding, ERROR for a fault; none for repetitions and allowed ones."""
     first = finding()
     sinks.log(first, True)
     sinks.log(first, False)
     sinks.log(finding(allowed="on purpose"), True)
     (record,) = caplog.records
-    assert (record.name, record.levelno) == ("sessionwatch", logging.WARNING)
+    assert (record.name, record.levelno) == ("sessionwatch", logging.ERROR)
     assert record.args[0].finding is first  # type: ignore[index,union-attr]
     assert record.getMessage().startswith("lost-writes: 1 Order object was written")
 

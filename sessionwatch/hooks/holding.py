@@ -125,6 +125,11 @@ def patch_fetch(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
+def _name(pool: Any) -> str:
+    """As the metrics have it, else the one that the user gave it."""
+    return str(getattr(vars(pool).get(KEY), "name", None) or getattr(pool, "logging_name", None) or "(unnamed)")
+
+
 def patch_timeout(tracker: Tracker) -> Callable[[Any], Any]:
     """``TimeoutError.__init__``: a pool that has no connection left says so by this error only."""
 
@@ -136,7 +141,7 @@ def patch_timeout(tracker: Tracker) -> Callable[[Any], Any]:
                 if tracker.active and frame.f_code.co_name == DO_GET.name:
                     with tracker.guarded("TimeoutError.__init__"):
                         pool = frame.f_locals.get("self")
-                        tracker.when_pool_ran_dry(self, id(pool), pool.checkedout())  # type: ignore[union-attr]
+                        tracker.when_pool_ran_dry(self, pool, _name(pool))
             except BaseException as crossed:
                 late = settle(crossed, original, tracker, "TimeoutError.__init__")
                 if late is None:

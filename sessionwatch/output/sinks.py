@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from ..model import ConfigError, Finding, exportable
 from .files import OpenFile
@@ -31,22 +31,63 @@ class Story:
         return render(self.finding)
 
 
+def level_of(finding: Finding) -> int:
+    """Of `logging`, by what it means for the program: ERROR for a fault, WARNING for advice."""
+    return logging.ERROR if finding.severity == "fault" else logging.WARNING
+
+
 def log(finding: Finding, first: bool) -> None:
-    """One record of the logger ``sessionwatch``, level WARNING, for the first of each kind.
+    """One record of the logger ``sessionwatch`` for the first of each kind, ERROR for a fault, WARNING for advice.
 
     It stands at the place that the finding points to, and ``record.args[0].finding`` is the finding. Its other
     attributes are strings and numbers, which OpenTelemetry's handlers export as they are.
     """
-    if first and not finding.covered and logger.isEnabledFor(logging.WARNING):
-        site = finding.site
-        path, line, function = (site.path, site.line, site.full_function) if site else ("(unknown file)", 0, None)
-        about = {name: value for name, value in finding.attributes().items() if not name.startswith("code.")}
-        arguments = (Story(finding),)
-        logger.handle(
-            logger.makeRecord(
-                logger.name, logging.WARNING, exportable(path), line, "%s", arguments, None, function, about
-            )
-        )
+    if first and not finding.covered:
+        write(finding)
+
+
+def write(finding: Finding, apart: bool = False) -> None:
+    """Such a record. ``apart``: OpenTelemetry has it already, and its handlers do not get it once more."""
+    level = level_of(finding)
+    if not logger.isEnabledFor(level):
+        return
+    site = finding.site
+    path, line, function = (site.path, site.line, site.full_function) if site else ("(unknown file)", 0, None)
+    about = {name: value for name, value in finding.attributes().items() if not name.startswith("code.")}
+    arguments = (Story(finding),)
+    record = logger.makeRecord(logger.name, level, exportable(path), line, "%s", arguments, None, function, about)
+    hand_over(record, apart)
+
+
+def warn(text: str, about: Mapping[str, str | int], apart: bool = False) -> None:
+    """A record with a text of its own, level ERROR."""
+    if logger.isEnabledFor(logging.ERROR):
+        hand_over(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (text,), None, None, dict(about)), apart)
+
+
+def hand_over(record: logging.LogRecord, apart: bool) -> None:
+    """Give a record to its handlers; ``apart``: to all but OpenTelemetry's, as though those were not there."""
+    if not apart:
+        logger.handle(record)
+        return
+    if logger.disabled or not logger.filter(record):
+        return
+    handlers = [one for one in _handlers(logger) if not _is_of_opentelemetry(one)]
+    if not handlers and logging.lastResort is not None:
+        handlers = [logging.lastResort]
+    for handler in handlers:
+        if record.levelno >= handler.level:
+            handler.handle(record)
+
+
+def _handlers(source: logging.Logger | None) -> Iterator[logging.Handler]:
+    while source is not None:
+        yield from list(source.handlers)
+        source = source.parent if source.propagate else None
+
+
+def _is_of_opentelemetry(handler: logging.Handler) -> bool:
+    return any(cls.__module__.partition(".")[0] == "opentelemetry" for cls in type(handler).__mro__)
 
 
 class JsonLines:

@@ -53,7 +53,7 @@ class Tracker(Emitter, Counts):
         self.when_ended: Callable[[SessionRecord, str], None] | None = None  # with its outcome; after its findings
         self.when_grown: Callable[[], None] = lambda: None  # what waits for the histograms has become much
         self.when_collected: Callable[[SessionRecord], tuple[Event | None, str]] = lambda record: (None, "")
-        self.when_pool_ran_dry: Callable[[BaseException, int, int], None] = lambda error, pool, out: None
+        self.when_pool_ran_dry: Callable[[BaseException, Any, str], None] = lambda error, pool, name: None
 
     def open(self, session: Any, frame: FrameType, kind: str = "sync") -> SessionRecord | None:
         """Begin a record for a session that was just made; None if it is not one of the target's."""

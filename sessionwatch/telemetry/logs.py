@@ -1,6 +1,7 @@
-"""Findings as log records: of OpenTelemetry where the program has a logger provider, else of `logging`.
+"""Findings as log records: of OpenTelemetry where the program has a logger provider, and of `logging`.
 
-Never both: a handler of OpenTelemetry's on the program's loggers would export the finding a second time.
+With OpenTelemetry's they go to `logging` too, for whoever reads the program's own log, unless told otherwise; there to
+no handler of OpenTelemetry's, which would export them a second time.
 """
 
 from __future__ import annotations
@@ -19,56 +20,82 @@ from .._version import __version__
 from ..model import Finding, exportable
 from ..output import sinks
 from ..output.messages import render
+from ..output.throttle import Throttle
 from .spans import context_of
 from .table import SCHEMA_URL, SCOPE
 
 EVENT = "sessionwatch.finding"
-REPEAT = 3600.0  # seconds: what is found over and over is logged again after this time, with its count so far
+POOL_EVENT = "sessionwatch.pool.timeout"
+SINCE = "sessionwatch.count_since_last"  # how often it happened since its last record, this time included
 _NOT_REAL = ("ProxyLoggerProvider", "NoOpLoggerProvider")
+_SEVERITIES = {"fault": SeverityNumber.ERROR, "advice": SeverityNumber.WARN}
 
 
 class Logs:
-    """The way of findings to the log. ``clock`` counts seconds; ``log``: whether `logging` may be used."""
+    """The way of findings to the log. ``clock`` counts seconds; ``log``: whether `logging` may be used.
 
-    def __init__(self, provider: Any = None, log: bool = True, clock: Callable[[], float] = monotonic) -> None:
+    ``beside``: whether it is also used where there is a logger of OpenTelemetry's.
+    """
+
+    def __init__(
+        self,
+        provider: Any = None,
+        log: bool = True,
+        clock: Callable[[], float] = monotonic,
+        beside: bool = True,
+    ) -> None:
         self._given = provider  # None: the global one, whichever that is at the time
         self._provider: Any = None
         self._logger: Any = None
-        self._log = log
-        self._clock = clock
-        self._due: dict[tuple[Any, ...], float] = {}  # by `Finding.key`: when it may be logged again
+        self._log, self._beside = log, beside
+        self._throttle = Throttle(clock)
 
     def provider(self) -> Any:
         """The logger provider that is in force."""
         return self._given or _logs.get_logger_provider()
 
-    def wants(self, finding: Finding, first: bool) -> bool:
-        """Whether this occurrence is to be logged: the first, and one an hour after that."""
-        now = self._clock()
-        key = finding.key
-        if not first and now < self._due.get(key, 0.0):
-            return False
-        self._due[key] = now + REPEAT
-        return True
+    def count(self, finding: Finding, first: bool) -> int:
+        """How often it was found since its last record; 0 where there is none to make: one is made once an hour."""
+        return self._throttle.count(finding.key, first)
 
-    def emit(self, finding: Finding, within: SpanContext | None, time: int) -> None:
+    def emit(self, finding: Finding, since: int, within: SpanContext | None, time: int) -> None:
         """Log a finding of a time, in nanoseconds since the epoch, within a span."""
+        attributes = finding.attributes() | {SINCE: since}
+        there = self._tell(_SEVERITIES[finding.severity], EVENT, render(finding), attributes, within, time)
+        if self._log and (self._beside or not there):
+            sinks.write(finding, apart=there)
+
+    def emit_story(self, story: str, attributes: dict[str, str | int], within: SpanContext | None, time: int) -> None:
+        """Log who held the connections of a pool that ran dry."""
+        there = self._tell(SeverityNumber.ERROR, POOL_EVENT, story, attributes, within, time)
+        if self._log and (self._beside or not there):
+            sinks.warn(story, attributes, apart=there)
+
+    def _tell(
+        self,
+        severity: SeverityNumber,
+        event: str,
+        body: str,
+        attributes: dict[str, str | int],
+        within: SpanContext | None,
+        time: int,
+    ) -> bool:
+        """Make a record of OpenTelemetry's; False where nobody would export it."""
         logger = self._get()
         if logger is None:
-            if self._log:
-                sinks.log(finding, True)
-            return
+            return False
         _emit(
             logger,
             timestamp=time,
             observed_timestamp=time_ns(),
             context=context_of(within),
-            severity_number=SeverityNumber.WARN,
-            severity_text="WARN",
-            body=exportable(render(finding)),
-            attributes=finding.attributes(),
-            event_name=EVENT,
+            severity_number=severity,
+            severity_text=severity.name,
+            body=exportable(body),
+            attributes=attributes,
+            event_name=event,
         )
+        return True
 
     def _get(self) -> Any:
         """OpenTelemetry's logger, where there is one that exports."""
@@ -87,7 +114,7 @@ def _exports(logger: Any) -> bool:
         return False
     enabled = getattr(logger, "enabled", None)  # not in older releases of the API
     if enabled is not None:
-        return bool(enabled(severity_number=SeverityNumber.WARN, event_name=EVENT))
+        return bool(enabled(severity_number=SeverityNumber.ERROR, event_name=EVENT))
     # Private, of older SDKs: there is no public way to ask.
     processors = getattr(getattr(logger, "_multi_log_record_processor", None), "_log_record_processors", None)
     return processors is None or bool(processors)

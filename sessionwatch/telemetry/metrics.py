@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import repeat
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context
-from opentelemetry.metrics import get_meter_provider
+from opentelemetry.metrics import NoOpMeterProvider, get_meter_provider
 
 from ..saying import unlocked
 from .batches import record as record_batch
@@ -89,8 +90,10 @@ class Pairs:
 class Metrics:
     """Reads what an installation has counted, and hands it to the meter provider in force."""
 
-    def __init__(self, source: Source, pairs: Pairs | None = None) -> None:
+    def __init__(self, source: Source, pairs: Pairs | None = None, clock: Callable[[], float] = time.time) -> None:
         self.source = source
+        self._clock = clock
+        self.collected: float | None = None  # when a reader collected last, in seconds since the epoch
         tracker = source.tracker
         tracker.pairs = pairs
         tracker.when_grown = self.grown
@@ -164,9 +167,20 @@ class Metrics:
             self.look()
         kind = type(self._provider)
         return {
+            "last_export": self._last_export(),
             "meter_provider": f"{kind.__module__}.{kind.__qualname__}",
             "waiting": sum(map(len, self.source.tracker.samples())),
         }
+
+    def is_exported(self) -> bool:
+        """Whether there is a provider that may export something."""
+        return not is_stand_in(self.provider()) and not isinstance(self.provider(), NoOpMeterProvider)
+
+    def _last_export(self) -> str | None:
+        """When a reader collected last, which it does to export; None before."""
+        if self.collected is None:
+            return None
+        return datetime.fromtimestamp(self.collected, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
     # -- from queues to histograms ------------------------------------------------------------------------
 
@@ -186,6 +200,7 @@ class Metrics:
 
     def collecting(self) -> None:
         """A reader begins to collect."""
+        self.collected = self._clock()
         with self.source.tracker.guarded("telemetry"):
             if not self._ended and not threading.main_thread().is_alive():  # the SDK's exit comes before ours
                 self._ended = True

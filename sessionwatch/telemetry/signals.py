@@ -52,6 +52,8 @@ class Signals:
         log: whether `logging` may be used where there is no OpenTelemetry logger.
         providers: ``tracer_provider`` and ``logger_provider``, where not the global ones.
         on_provider: called when a provider is seen for the first time.
+        with_spans: whether sessions have spans.
+        beside: whether `logging` is used too where there is an OpenTelemetry logger.
     """
 
     def __init__(
@@ -61,11 +63,14 @@ class Signals:
         log: bool = True,
         providers: dict[str, Any] | None = None,
         on_provider: Callable[[], None] = lambda: None,
+        with_spans: bool = True,
+        beside: bool = True,
     ) -> None:
         given = providers or {}
         self.tracker = tracker
+        self._spans = with_spans
         self.spans = Spans(given.get("tracer_provider"))
-        self.logs = Logs(given.get("logger_provider"), log)
+        self.logs = Logs(given.get("logger_provider"), log, beside=beside)
         self._on_provider = on_provider
         self._providers: tuple[Any, ...] = ()
         self._seen: tuple[Any, ...] | None = None  # those that were set globally when it was looked last
@@ -90,7 +95,7 @@ class Signals:
         if parent is None and not record.found and not self._waiting:  # the usual case without an SDK
             return
         wanted = record.found or (parent is not None and parent.trace_flags & TraceFlags.SAMPLED)
-        if not wanted or record.muted or self._is_exporting():
+        if not wanted or not self._spans or record.muted or self._is_exporting():
             if self._waiting and not self._must_wait():
                 self.flush(_AT_ONCE)
             return
@@ -108,10 +113,17 @@ class Signals:
         noted = within is not None and not self._must_wait() and self._within_sdk(lambda: self.spans.note(finding))
         if record is not None and len(record.found) < _FOUND:
             record.found += (Found(finding, within, bool(noted)),)
-        if self.logs.wants(finding, first):
+        since = self.logs.count(finding, first)
+        if since:
             where = within or (record.parent if record is not None else None)
             time = time_ns()
-            self._soon(lambda: self.logs.emit(finding, where, time))
+            self._soon(lambda: self.logs.emit(finding, since, where, time))
+
+    def pool_ran_dry(self, story: str, attributes: dict[str, str | int]) -> None:
+        """Who holds the connections of a pool that timed out."""
+        if not self._is_exporting():
+            within, time = spans.current(), time_ns()
+            self._soon(lambda: self.logs.emit_story(story, attributes, within, time))
 
     # -- when -----------------------------------------------------------------------------------------
 

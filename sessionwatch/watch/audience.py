@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..output import sinks
 from ..output.messages import holders
+from ..output.throttle import Throttle
 from ..record.story import held
 from ..saying import unlocked
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..telemetry.signals import Signals
     from ..units.scope import Unit
 
-logger = logging.getLogger("sessionwatch")
+POOL, SINCE = "db.client.connection.pool.name", "sessionwatch.count_since_last"  # as telemetry's tables have them
 
 
 class Audience:
@@ -37,6 +37,8 @@ class Audience:
         self.subscribers: list[sinks.Sink] = []
         self.when_opened: Callable[[SessionRecord], None] | None = None
         self._callback = config.on_finding
+        self._settings = config.settings
+        self._dry = Throttle()
         self._tracker = tracker
 
     def subscribe(self, sink: sinks.Sink) -> Callable[[], None]:
@@ -54,7 +56,14 @@ class Audience:
         if on:
             from ..telemetry.signals import Signals
 
-            self.signals = Signals(self._tracker, log=self.log, providers=dict(providers), on_provider=on_provider)
+            self.signals = Signals(
+                self._tracker,
+                log=self.log,
+                providers=dict(providers),
+                on_provider=on_provider,
+                with_spans=self._settings["telemetry.spans"],
+                beside=self._settings["telemetry.logging"],
+            )
         self._tracker.discreet = on
 
     def listen(self) -> None:
@@ -102,13 +111,23 @@ class Audience:
         if first and not finding.covered and self._callback is not None:
             self._callback(finding)
 
-    def pool_ran_dry(self, error: BaseException, found: list[Holder], checked_out: int) -> None:
-        """A pool timed out: its error, and the log, say who holds its connections."""
+    def pool_ran_dry(self, error: BaseException, found: list[Holder], checked_out: int, pool: tuple[int, str]) -> None:
+        """A pool timed out: its error, and the log, say who holds its connections. ``pool``: its id() and name."""
         rows = [(f"session {one.record.label}, in a transaction for {one.seconds:.1f} s", held(one)) for one in found]
         text = holders(rows, checked_out)
         error.add_note(text)
-        if self.log:
-            logger.warning("%s", text)
+        since = self._dry.count(pool)
+        if not since:
+            return
+        if since > 1:
+            text = f"{text}\n  {since} timeouts of this pool since the last record of them"
+        kind = type(error)
+        about: dict[str, str | int] = {"error.type": f"{kind.__module__}.{kind.__qualname__}"}
+        about |= {POOL: pool[1], SINCE: since}
+        if self.signals is not None:
+            self.signals.pool_ran_dry(text, about)
+        elif self.log:
+            sinks.warn(text, about)
 
     # -- ends -----------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from ..record.events import DetachedTouch, Event
 from ..record.life import SessionRecord
 from ..units.scope import current_unit
 from . import placing
+from .breaker import Breaker
+from .health import DROPPED
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -43,6 +45,7 @@ class Dispatch:
     ) -> None:
         self.config, self.tracker, self.turn = config, tracker, turn
         self.suppressions, self.plumbing, self.audience = suppressions, plumbing, audience
+        self.breaker = Breaker(config.settings["breaker.share"])
         self.judge: Callable[[Finding, Event], bool | None] | None = None  # see `Watch.ask`
         self._handlers: dict[type[Event], list[tuple[Rule, Options]]] = {}
 
@@ -80,9 +83,31 @@ class Dispatch:
     def _let_go(self, rule: Rule) -> None:
         for kind, handlers in self._handlers.items():
             self._handlers[kind] = [handler for handler in handlers if handler[0] is not rule]
-        self.config.origins[f"rules.{rule.slug}"] = "dropped after an internal error"
+        self.config.origins[f"rules.{rule.slug}"] = DROPPED
 
     def _found(self, finding: Finding, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
+        if self.config.mode != "telemetry":
+            return self._tell(finding, event, allowances)
+        if self.breaker.is_open:
+            self._count(finding, event, allowances)
+            return None
+        began = self.breaker.clock()
+        try:
+            return self._tell(finding, event, allowances)
+        finally:
+            self.breaker.spent(began)
+
+    def _count(self, finding: Finding, event: Event, allowances: tuple[Allowance, ...]) -> None:
+        """Count a finding, without its story."""
+        finding.mode = self.config.mode
+        self.suppressions.cover(finding, allowances)
+        if not finding.covered:
+            self.tracker.found.add(finding)
+        told: list[Finding] | None = getattr(event, "told", None)
+        if told is not None:
+            told.append(finding)
+
+    def _tell(self, finding: Finding, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
         finding.mode = self.config.mode
         finding.level = self.config.levels[finding.rule]
         finding.trace_id, finding.span_id = _trace_ids() if not self.tracker.notes.collecting else (None, None)

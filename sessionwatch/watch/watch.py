@@ -32,6 +32,7 @@ from . import target
 from .audience import Audience
 from .dispatch import Dispatch
 from .ends import Ends
+from .health import degraded
 from .needs import Lacks, limits
 from .placing import Plumbing, Unmatched
 from .status import status
@@ -109,8 +110,8 @@ class Watch:
     def _handle(self, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
         return self.dispatch.handle(event, allowances)
 
-    def _pool_ran_dry(self, error: BaseException, pool: int, checked_out: int) -> None:
-        self.audience.pool_ran_dry(error, self.watchdog.holders(pool), checked_out)
+    def _pool_ran_dry(self, error: BaseException, pool: Any, name: str) -> None:
+        self.audience.pool_ran_dry(error, self.watchdog.holders(id(pool)), pool.checkedout(), (id(pool), name))
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -307,8 +308,11 @@ class Watch:
     def status(self) -> dict[str, Any]:
         """What is installed, where each value came from, and what was counted."""
         inside = (self.config, self.tracker, self.store, self._turn, self.watchdog, self.telemetry, self.lacks)
-        in_force = {"installed": self.installed, "paused": self.installed and not self.tracker.active}
-        return in_force | status(*inside)
+        paused, output = self.installed and not self.tracker.active, self.audience.output
+        failure = output.failure if output is not None else None
+        bad = degraded(self.config, self.tracker, self.telemetry, self.lacks, self.dispatch.breaker, failure)
+        in_force = {"ok": self.installed and not paused and not bad, "degraded": bad}
+        return in_force | {"installed": self.installed, "paused": paused} | status(*inside)
 
     def owner_of(self, instance: object) -> Ownership | None:
         """Who owned ``instance``; None if nothing is known of it, or it is not a mapped instance."""

@@ -62,6 +62,7 @@ def instrumented(place: Place, source: str = PROGRAM, **env: str) -> tuple[Outco
     exporters = {f"OTEL_{signal}_EXPORTER": "console" for signal in ("TRACES", "LOGS")}
     command = Path(sys.executable).parent / "opentelemetry-instrument"
     wanted = {**exporters, "OTEL_METRICS_EXPORTER": "none", "SESSIONWATCH_TESTING": "1", **env}
+    wanted.setdefault("SESSIONWATCH_SETTINGS", "telemetry.logging=no")
     outcome = place.execute(command, sys.executable, "program.py", env=wanted)
     told = list(documents(outcome.out))
     spans = [one for one in told if "kind" in one]

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 from sessionwatch import unit_of_work
 from sessionwatch.model import Finding, Site
 from sessionwatch.output import sinks
-from sessionwatch.telemetry.logs import REPEAT, Logs
+from sessionwatch.output.throttle import REPEAT
+from sessionwatch.telemetry.logs import SINCE, Logs
 from sessionwatch.watch.watch import Watch
 from tests.cli.programs import ROOT
 from tests.rules.models import Order
@@ -61,7 +62,7 @@ def test_record(otel: Otel, installed: Watch, shop: Engine, caplog: pytest.LogCa
         context.span_id,
         int(context.trace_flags),
     )
-    assert (record.severity_number, record.severity_text) == (SeverityNumber.WARN, "WARN")
+    assert (record.severity_number, record.severity_text) == (SeverityNumber.ERROR, "ERROR")
     assert record.body.startswith("lost-writes: 1 Order object was written")
     assert "\n  opened " in record.body
     said = dict(record.attributes)
@@ -72,15 +73,29 @@ def test_record(otel: Otel, installed: Watch, shop: Engine, caplog: pytest.LogCa
     assert said == {
         "sessionwatch.rule": "lost-writes",
         "sessionwatch.severity": "fault",
+        "error.type": "lost-writes",
         "sessionwatch.subject": "Order",
         "sessionwatch.fingerprint": finding.fingerprint,
         "sessionwatch.count": 1,
+        "sessionwatch.count_since_last": 1,
         "sessionwatch.session.id": finding.session["id"],
         "code.file.path": __file__,
         "code.line.number": line("lost"),
         "code.function.name": f"{__name__}.lose",
     }
-    assert of_ours(caplog) == []
+    (beside,) = of_ours(caplog)
+    assert (beside.levelno, beside.getMessage()) == (logging.ERROR, record.body)
+
+
+def test_advice_is_a_warning(otel: Otel, installed: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    """By what it means for the program: what is no fault has the severity WARN, and no error type."""
+    assert installed.audience.signals is not None
+    finding = Finding("n-plus-one", "advice", "Order.items", "m", Site(__file__, 1, "f"), (), "fix")
+    installed.audience.signals.found(finding, True, None)
+    (record,), (beside,) = otel.logs, of_ours(caplog)
+    assert (record.severity_number, record.severity_text) == (SeverityNumber.WARN, "WARN")
+    assert "error.type" not in record.attributes
+    assert beside.levelno == logging.WARNING
 
 
 def test_without_a_span(otel: Otel, installed: Watch, shop: Engine) -> None:
@@ -99,7 +114,7 @@ def test_scope(otel: Otel, installed: Watch, shop: Engine) -> None:
 
 
 def test_repeated_finding_is_logged_again_after_an_hour(otel: Otel, installed: Watch, shop: Engine) -> None:
-    """The first occurrence is logged, then one an hour, with the count so far, for a log that is kept for a week."""
+    """The first occurrence is logged, then one an hour, with the count so far and since, in no span's sampling."""
     now = [0.0]
     assert installed.audience.signals is not None
     installed.audience.signals.logs = Logs(otel.logger_provider, clock=lambda: now[0])
@@ -107,6 +122,7 @@ def test_repeated_finding_is_logged_again_after_an_hour(otel: Otel, installed: W
         now[0] = moment
         lose(shop)
     assert [record.attributes["sessionwatch.count"] for record in otel.logs] == [1, 4, 6]
+    assert [record.attributes[SINCE] for record in otel.logs] == [1, 3, 2]
 
 
 def test_each_line_of_a_function(otel: Otel, installed: Watch, shop: Engine) -> None:
@@ -152,7 +168,7 @@ def test_standard_logging_without_a_provider(
         lose(shop)
         lose(shop)
     (record,) = of_ours(caplog)
-    assert record.levelno == logging.WARNING
+    assert record.levelno == logging.ERROR
     assert record.getMessage().startswith("lost-writes: ")
     assert (record.pathname, record.lineno, record.funcName) == (__file__, line("lost"), f"{__name__}.lose")
     assert vars(record)["sessionwatch.fingerprint"] == watch.findings[0].fingerprint
@@ -186,6 +202,34 @@ def test_disabled_sdk(
     with install(otel.providers):
         lose(shop)
     assert len(of_ours(caplog)) + len(otel.logs) == 1
+
+
+def test_the_programs_own_log_unless_told_otherwise(
+    otel: Otel, shop: Engine, install: Installer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads stderr sees what OpenTelemetry has; a setting keeps it to OpenTelemetry."""
+    with install(otel.providers):
+        lose(shop)
+    assert len(of_ours(caplog)) == len(otel.logs) == 1
+    with install(otel.providers, settings={"telemetry.logging": False}):
+        lose(shop)
+    assert (len(of_ours(caplog)), len(otel.logs)) == (1, 2)
+
+
+def test_stderr_where_only_opentelemetry_has_a_handler(
+    otel: Otel, installed: Watch, shop: Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As though that handler were not there: what no other handler takes, Python writes to stderr."""
+    logger, bridge = logging.getLogger("sessionwatch"), handler(otel.logger_provider)
+    logger.addHandler(bridge)
+    logger.propagate = False  # pytest's own are on the root
+    try:
+        lose(shop)
+    finally:
+        logger.removeHandler(bridge)
+        logger.propagate = True
+    assert len(otel.logs) == 1
+    assert capfd.readouterr().err.startswith("lost-writes: ")
 
 
 @pytest.mark.parametrize("name", ["", "sessionwatch"])
@@ -250,9 +294,9 @@ def test_factory_of_the_program(shop: Engine, install: Installer, caplog: pytest
 
 
 def test_level_of_the_logger(caplog: pytest.LogCaptureFixture) -> None:
-    """A logger that is set to ERROR has no record of it, and nothing is rendered for it."""
+    """A logger that is set to ERROR has no record of advice, and nothing is rendered for it."""
     caplog.set_level(logging.ERROR, "sessionwatch")
-    finding = Finding("lost-writes", "fault", "Order", "m", None, (), "fix")
+    finding = Finding("n-plus-one", "advice", "Order", "m", None, (), "fix")
     sinks.log(finding, True)
     caplog.set_level(logging.WARNING, "sessionwatch")
     sinks.log(finding, True)
@@ -341,13 +385,14 @@ def test_page_names_what_is_exported(otel: Otel, installed: Watch, shop: Engine)
     with otel.tracer.start_as_current_span("request"), unit_of_work("import"):
         lose(shop)
     page = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
-    span, finding = (set(re.findall(r"`([a-z.]+)`", part)) for part in page.split("\n| attribute |")[1:])
+    span, finding = (set(re.findall(r"`([a-z._]+)`", part)) for part in page.split("\n| attribute |")[1:])
     (event,), (link,), (record,) = otel.named("request").events, otel.session.links, otel.logs
     names = {name for name in span if name.startswith(("sessionwatch.", "code.", "error."))}
     assert names - {"sessionwatch.finding"} == set(dict(otel.session.attributes or {}))
     brief = set(dict(event.attributes or {}))
     assert brief == set(dict(link.attributes or {}))
-    assert {name for name in finding if name.startswith(("sessionwatch.", "code."))} == (
+    finding -= {"sessionwatch.pool.timeout"}  # another record
+    assert {name for name in finding if name.startswith(("sessionwatch.", "code.", "error."))} == (
         brief | set(dict(record.attributes)) - {"event.name"}
     )
     for row in ("sessionwatch.count", "sessionwatch.session.id", "sessionwatch.unit"):

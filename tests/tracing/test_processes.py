@@ -68,7 +68,8 @@ def run(place: Place, source: str, **env: str) -> tuple[Outcome, list[dict[str, 
     """Run a program; what it said, the sessions' spans and the log records of all its processes."""
     place.write("setup_sdk.py", SDK)
     place.write("program.py", source)
-    wanted = {"SESSIONWATCH_TESTING": "1", "SESSIONWATCH_RULES": "session-leak=off", **env}
+    wanted = {"SESSIONWATCH_TESTING": "1", "SESSIONWATCH_RULES": "session-leak=off"}
+    wanted |= {"SESSIONWATCH_SETTINGS": "telemetry.logging=no", **env}
     outcome = place.python("-W", "ignore", "program.py", env=wanted)
     files = sorted(place.path.glob("told.*"))
     lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
