@@ -132,6 +132,7 @@ class SessionRecord(_Life):
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
     taken: Raw | None = None  # who asked a registry for it last
     consumer: RawSite | None = None  # who runs the generator that opened it
+    entered: RawSite | None = None  # who entered the context manager that opened it
     began: float | None
     connections: int
     statements: int

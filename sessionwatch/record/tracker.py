@@ -73,7 +73,7 @@ class Tracker(Emitter, Counts):
             record.errors_at_open = tuple(_handled(error))
         code = opening[0]
         if code is not None and code.co_flags & _GENERATOR:
-            record.consumer = _consumer(frame, code)
+            _consumed(record, frame, code)
         if self.activations and record.unit is None:
             record.callers = activation.callers(frame)
         self.opened_by_kind[kind] += 1
@@ -197,13 +197,18 @@ def _handled(error: BaseException | None) -> Iterator[Any]:
             error = error.__context__
 
 
-def _consumer(frame: FrameType | None, generator: CodeType) -> Any:
-    """Who runs the generator that opened the session: the user's line outside of it."""
+def _consumed(record: SessionRecord, frame: FrameType | None, generator: CodeType) -> None:
+    """Note who runs the generator that opened the session, or enters the context manager that it is."""
     if generator.co_flags & 0x80:
-        return None
+        return
     while frame is not None and frame.f_code is not generator:
         frame = frame.f_back
     outside = frame.f_back if frame is not None else None
-    if outside is None or callsite.kind_of(outside) != callsite.USER:
-        return None
-    return callsite.site(outside)
+    if outside is None:
+        return
+    if callsite.kind_of(outside) == callsite.USER:
+        record.consumer = callsite.site(outside)
+        return
+    user = outside.f_back if outside.f_globals.get("__name__") == "contextlib" else None
+    if user is not None and callsite.kind_of(user) == callsite.USER:
+        record.entered = callsite.site(user)

@@ -11,6 +11,7 @@ from ..record.fixes import Provider, registry
 from ..record.story import LIVE_ON, opened, primary, seen, session_json
 
 if TYPE_CHECKING:
+    from ..model import RawSite
     from ..record.life import SessionRecord
 
 PAGE = """
@@ -77,6 +78,8 @@ def check(event: SessionReused, settings: Options) -> Iterator[Finding]:
 
 
 def _fix(record: SessionRecord, scope: str) -> str:
+    if _entered(record, scope) is not None:
+        return f"keep the work inside the block of {function_of(record.closer)}(), or enter it again"
     if scope == "generator":
         return LIVE_ON
     provider = Provider(record.opened) if scope == "with" else None
@@ -92,6 +95,11 @@ def _fix(record: SessionRecord, scope: str) -> str:
     return "keep the work inside the block, or open a new session for it"
 
 
+def _entered(record: SessionRecord, scope: str) -> RawSite | None:
+    """Who entered the context manager that made the session and ended it."""
+    return record.entered if scope == "generator" and record.closer is record.opener else None
+
+
 def _opener(record: SessionRecord) -> str | None:
     mark = record.opened
     return mark.site.resolve().function if mark is not None and mark.site is not None else None
@@ -104,6 +112,8 @@ def _evidence(event: SessionReused, scope: str) -> Iterator[Evidence]:
     yield seen("closed", record.closed, note=note)
     if record.consumer is not None:
         yield Evidence("obtained", record.consumer.resolve(), note="ran the generator")
+    if (entered := _entered(record, scope)) is not None:
+        yield Evidence("entered", entered.resolve(), note=f"entered {function_of(record.closer)}()")
     yield opened(record)
 
 

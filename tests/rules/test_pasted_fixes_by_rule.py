@@ -384,6 +384,27 @@ TestClient(app, raise_server_exceptions=False).post("/orders/1")
         ),
     ),
     Case(
+        "use-after-close of a helper",
+        "use-after-close",
+        """
+        @contextmanager
+        def scope():
+            with Session(engine) as session:
+                yield session
+        def work():
+            with scope() as session:
+                session.scalars(select(Order)).all()
+            session.scalars(select(Tag)).all()
+            session.close()
+        with contextlib.suppress(sessionwatch.FindingError):
+            work()
+        """,
+        "keep the work inside the block of scope()",
+        instead(
+            "    session.scalars(select(Tag)).all()\n    session.close()", "        session.scalars(select(Tag)).all()"
+        ),
+    ),
+    Case(
         "use-after-close of a registry",
         "use-after-close",
         """

@@ -166,6 +166,39 @@ def test_reports_a_generator_that_was_returned_from(
     session.close()
 
 
+def test_tells_who_entered_the_helper(shop: Engine, watch: Watch) -> None:
+    """The helper made the session and closed it; the line of the block is the user's to change."""
+
+    @contextlib.contextmanager
+    def scope() -> Iterator[Session]:
+        with Session(shop) as session:
+            yield session
+
+    with scope() as session:  # uac-entered
+        query(session)
+    query(session)
+    session.close()
+    finding = only(watch, "use-after-close")
+    assert labels(finding) == ["used", "closed", "entered", "opened"]
+    assert evidence_line(finding, "entered") == line("uac-entered")
+    assert finding.fix.endswith("scope(), or enter it again")
+
+
+async def test_tells_who_entered_an_async_helper(async_shop: AsyncEngine, watch: Watch) -> None:
+    """The same under asyncio."""
+
+    @contextlib.asynccontextmanager
+    async def scope() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(async_shop) as session:
+            yield session
+
+    async with scope() as session:  # uac-async-entered
+        await session.execute(select(Order))
+    await session.execute(select(Order))
+    await session.close()
+    assert evidence_line(only(watch, "use-after-close"), "entered") == line("uac-async-entered")
+
+
 def test_reports_a_context_manager_of_a_generator(shop: Engine, watch: Watch) -> None:
     """The same for a provider made with contextlib.contextmanager."""
     for provider in (get_session, get_session_finally):
