@@ -17,11 +17,11 @@ HEAD = """\
 
 Suites of public projects that nobody here wrote, run bare, in log mode and in strict mode by `python -m tests.field`.
 That command prints the figures; whether a finding is true was judged by reading the code, once for each rule and
-function, in `tests/field/verdicts.toml`; what is false becomes a test `ignores_…` and is repaired; its line
-stays until the suite is run again. In strict mode a fault fails its test: those tests are the ones that changed there. In log mode nothing may
-change. The modes are run in turn, and a ratio compares the least processor time of each mode with that of the bare
-suite, start of the interpreter included: in a suite of few seconds most of it is the start of the plugin, and in
-strict mode the reports of the tests that fail.
+function, in `tests/field/verdicts.toml`; what is false becomes a test `ignores_…` and is repaired; its line stays
+until the suite is run again. In strict mode a fault fails its test: those tests are the ones that changed there. In
+log mode nothing may change. The modes are run in turn, and a ratio compares the least processor time of each mode
+with that of the bare suite, start of the interpreter included: in a suite of few seconds most of it is the start of
+the plugin, and in strict mode the reports of the tests that fail.
 """
 
 
@@ -106,7 +106,8 @@ def _findings(found: dict[str, Any], said: dict[str, dict[str, str]]) -> list[st
 
 
 def _worth_reporting() -> list[str]:
-    lines = ["## What could be reported", "", "True findings in code that is alive, also of suites without figures above.", ""]
+    lines = ["## What could be reported", ""]
+    lines += ["True findings in code that is alive, also of suites without figures above.", ""]
     for name, ones in sorted(reports().items()):
         for one in ones:
             lines += [f"### {name}: {one['title']}", ""]
