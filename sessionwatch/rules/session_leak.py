@@ -117,6 +117,6 @@ RULE = Rule(
     on_in=frozenset({"log", "strict", "telemetry"}),
     events=(SessionEnded,),
     check=check,
-    changes=("opened",),
+    changes=("taken", "opened"),
     safe_point="when the unit ends; else in the test's report",
 )
