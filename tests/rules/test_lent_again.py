@@ -383,7 +383,8 @@ def test_blames_a_leak_on_who_took_the_session_last(registry: Registry, watch: W
     assert finding.line == line("taken-last")
     assert labels(finding) == ["executed", "taken", "opened"]
     assert evidence_line(finding, "taken") == line("taken-last")
-    assert finding.changes is not None and finding.changes.line == line("taken-last")  # the line that has to change
+    assert finding.changes is not None
+    assert finding.changes.line == line("taken-last")  # what has to change
 
 
 def test_blames_a_leak_on_the_method_that_asked_last(registry: Registry, watch: Watch) -> None:
