@@ -34,7 +34,7 @@ BESIDE |= {
     if path.suffix in (".py", ".ipynb") and (name := path.relative_to(ROOT).as_posix())
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
-LATER = {"adopting.md", "production.md", "what-we-promise.md", "security.md"}
+LATER = {"what-we-promise.md", "security.md"}
 
 
 def on_config(config: Any) -> Any:
