@@ -20,7 +20,7 @@ from ..record.events import Overlap, SessionEnded
 from .callers import is_leaving, leaver, on_its_way, scope_codes, scope_of
 from .commits import undone
 from .crossing import apart
-from .failures import answered
+from .failures import Failure, answered
 from .failures import tell as tell_failure
 from .finishing import finish_callers
 from .overlaps import closing as overlap_with
@@ -47,7 +47,7 @@ class Ending(NamedTuple):
     leaving: bool  # an exception, or a generator's end, is on its way: nothing may be raised over it
     seconds: float  # how long the transaction was open
     overlap: Overlap | None = None  # another one is still inside
-    swallowed: bool = False  # an error that nobody rolled back
+    swallowed: Failure | None = None  # an error that nobody rolled back; closing ends its savepoint, which forgets it
     by_zope: bool = False
 
 
@@ -158,7 +158,7 @@ def _ending(
         record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
     seconds = record.seconds_open() if writes else 0.0
     by_zope = bool(writes) and any(_zopes(frame))
-    return Ending(writes, is_leaving(error, record), seconds, overlap, swallowed, by_zope)
+    return Ending(writes, is_leaving(error, record), seconds, overlap, record.failure if swallowed else None, by_zope)
 
 
 def _unanswered(
@@ -207,7 +207,6 @@ def _finish(
             _ended(tracker, record, how, who)
             return None
         holds = record.connections > 0
-        failed = record.failure
         raised, record.waiting = record.waiting, None
         closing, in_framework, _, _ = who
         around = record.exiting.around if record.exiting is not None else ()
@@ -216,8 +215,8 @@ def _finish(
         mark = with_callers(looked_at(closing), around)
         if end.overlap is not None:
             raised = tell_overlap(tracker, replace(end.overlap, error=failure)) or raised
-        if end.swallowed and failed is not None:
-            raised = tell_failure(tracker, record, failed, "was closed", mark) or raised
+        if end.swallowed is not None:
+            raised = tell_failure(tracker, record, end.swallowed, "was closed", mark) or raised
         if end.writes:
             event = SessionEnded(
                 record, how, mark, in_framework, end.writes, holds, True, end.seconds, by_zope=end.by_zope

@@ -54,6 +54,7 @@ class Half:
     workers: int
     rules: str = ""  # as in SESSIONWATCH_RULES
     only: tuple[str, ...] = ()
+    order: str = ""  # a number to shuffle the tests by
 
     def file(self, ending: str) -> Path:
         return self.files.with_name(f"{self.files.name}.{ending}")
@@ -89,6 +90,8 @@ class Half:
         if self.only:
             self.file("only.txt").write_text("\n".join(self.only), encoding="utf-8")
             env["HOST_ONLY"] = str(self.file("only.txt"))
+        if self.order:
+            env["HOST_ORDER"] = self.order
         if self.via != "bare":
             env["SESSIONWATCH_INTERNAL_ERRORS"] = str(self.file("internal.txt"))
             env["SESSIONWATCH_RULES"] = self.rules

@@ -17,7 +17,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import installation
@@ -26,6 +27,9 @@ from halves import Half, Part
 from installation import Host, UnavailableError
 from outcomes import BadRunError, Change, Run, told
 
+LINES = ("2.1.9", "2.0.58")
+MATRIX = ["orm", "ext", "engine", "asyncio"]
+SHUFFLED = "1"  # the number that the matrix shuffles by
 SHOWN = 20  # changed tests, warnings; the rest is in the kept files
 
 EXAMPLES = """examples:
@@ -34,6 +38,9 @@ EXAMPLES = """examples:
   %(prog)s --via run --parts asyncio           by `sessionwatch run -m pytest`
   %(prog)s test/orm/test_session.py            one file, while looking for a cause
   %(prog)s --parts orm,ext,asyncio,backend     also the backend tests over aiosqlite
+  %(prog)s --apart --parts orm                 each file in a process of its own
+  %(prog)s --order 7                           in random order, the same for the same number
+  %(prog)s --matrix                            both lines, both modes, both ways, in order, shuffled and apart; hours
 
 exit status: 0 nothing changed; 1 an outcome changed, sessionwatch had an internal error, or a test ran
 without it; 2 the comparison could not be made."""
@@ -104,7 +111,7 @@ class Suite:
                 for part in chosen_parts(options):
                     self.bare_half(part)
                 return 0
-            verdicts = {part.name: self.part(part) for part in chosen_parts(options)}
+            verdicts = {part.name: self.part(part) for part in self.parts()}
         for name, verdict in verdicts.items():
             self.report(name, verdict)
         print(self.last_lines(list(verdicts.values())))
@@ -123,6 +130,13 @@ class Suite:
         if self.versions != self.watched.versions():
             raise BadRunError(f"the two environments in {home} differ; delete that folder and run again")
 
+    def parts(self) -> list[Part]:
+        """Those that were asked for, or each of their files."""
+        chosen = chosen_parts(self.options)
+        if not self.options.apart:
+            return chosen
+        return [one for part in chosen for one in files_of(part, self.bare.src)]
+
     # -- one part
 
     def part(self, part: Part) -> Verdict:
@@ -140,7 +154,7 @@ class Suite:
         watched, options = name.startswith("watched"), self.options
         host, via = (self.watched, options.via) if watched else (self.bare, "bare")
         files = self.keep / f"{part.name}.{name}"
-        return Half(part, host, files, via, options.mode, options.workers, options.rules, tuple(only))
+        return Half(part, host, files, via, options.mode, options.workers, options.rules, tuple(only), options.order)
 
     def bare_half(self, part: Part) -> Run:
         """The bare outcomes: those given, those kept by an earlier run, or new ones, which are kept then."""
@@ -162,7 +176,8 @@ class Suite:
 
     def key(self, part: Part) -> str:
         """A name for what the bare outcomes depend on."""
-        facts = [*sorted(self.versions.items()), part.db, part.paths, part.flags, self.options.workers > 0]
+        options = self.options
+        facts = [*sorted(self.versions.items()), part.db, part.paths, part.flags, options.workers > 0, options.order]
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
         return f"{self.versions['sqlalchemy']}-py{self.versions['python']}-{part.name}-{digest}"
 
@@ -200,6 +215,16 @@ class Suite:
             f"SQLAlchemy {versions['sqlalchemy']}, Python {versions['python']}, {options.mode} by {options.via}: "
             f"{bare.total()} tests, {changed} changed, {flaky} flaky, {internal} internal errors"
         )
+
+
+def files_of(part: Part, src: Path) -> list[Part]:
+    """One part for each file of tests, for what a file before it hides."""
+    found = [src / path for path in part.found(src)]
+    files = [file for one in found for file in ([one] if one.is_file() else sorted(one.rglob("test_*.py")))]
+    paths = [str(file.relative_to(src)) for file in files]
+    return [
+        replace(part, name=f"{part.name}-{path.replace('/', '-').removesuffix('.py')}", paths=(path,)) for path in paths
+    ]
 
 
 def show(title: str, rows: Sequence[object], where: str) -> None:
@@ -262,6 +287,9 @@ def add_what(made: argparse.ArgumentParser) -> None:
     )
     add("--parts", default=["orm", "ext", "asyncio"], type=part_names, metavar="NAMES", help=help_parts)
     add("--db", default="sqlite", metavar="NAME", help="the database for PATHS, a name in SQLAlchemy's setup.cfg")
+    add("--apart", action="store_true", help="each file in a process of its own, as it runs while nothing is before it")
+    add("--order", default="", metavar="NUMBER", help="shuffle files, classes and tests by it; default: as they stand")
+    add("--matrix", action="store_true", help="everything: LINES in MODES by WAYS, in order, shuffled and apart")
     add("--workers", default=2, type=int, metavar="N", help="of pytest-xdist; 0 for none; default: 2")
 
 
@@ -278,6 +306,24 @@ def add_where(made: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if options.matrix:
+        return matrix(options)
+    return once(options)
+
+
+def matrix(options: argparse.Namespace) -> int:
+    """Every cell, also after one that failed; the exit status is the worst. The bare outcomes are kept between them."""
+    statuses = []
+    for line, mode, via in product(LINES, ("log", "telemetry"), ("plugin", "run")):
+        for order, apart in (("", False), (SHUFFLED, False), ("", True)):
+            cell = {"sqlalchemy": line, "mode": mode, "via": via, "order": order, "apart": apart, "parts": MATRIX}
+            print(f"\n{line}, {mode} by {via}, {'file by file' if apart else 'shuffled' if order else 'in order'}")
+            statuses.append(once(argparse.Namespace(**{**vars(options), **cell})))
+    print(f"\n{statuses.count(0)} of {len(statuses)} cells without a change")
+    return max(statuses)
+
+
+def once(options: argparse.Namespace) -> int:
     try:
         return Suite(options).run()
     except (BadRunError, UnavailableError) as error:

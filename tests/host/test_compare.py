@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.host import outcomes
 from tests.host.outcomes import BadRunError, Change, Run
+from tests.host.plugin import host_recorder
 
 HERE = Path(__file__).resolve().parent
 
@@ -168,3 +172,14 @@ def test_a_repeated_finding_counts_once(tmp_path: Path) -> None:
     file = tmp_path / "findings.jsonl"
     file.write_text(line % ("a", 1, 1) + line % ("a", 1, 4) + line % ("a", 2, 2) + line % ("b", 2, 1))
     assert outcomes.findings([file]) == {"lost-writes": 2}
+
+
+def test_another_order_keeps_what_shares_a_class_together() -> None:
+    """Files, classes and tests are shuffled, each among its own kind; the same number gives the same order."""
+    names = [f"{file}::{cls}::{test}" for file in "ab" for cls in "CDE" for test in "xyz"]
+    items: list[Any] = [SimpleNamespace(nodeid=name) for name in names]
+    orders = [[item.nodeid for item in host_recorder.shuffled(items, Random("7"))] for _ in range(2)]
+    assert orders[0] == orders[1] != names
+    assert sorted(orders[0]) == names
+    classes = [name.rpartition("::")[0] for name in orders[0]]
+    assert classes == [one for group in dict.fromkeys(classes) for one in [group] * 3]

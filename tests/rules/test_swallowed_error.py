@@ -563,3 +563,14 @@ def test_allowed(shop: Engine, strict: Watch) -> None:
         go_on(session)
     assert strict.findings == []
     assert len(strict.allowed) == 1
+
+
+def test_reports_an_error_within_a_savepoint_that_close_ends(watch: Watch, shop: Engine) -> None:
+    """The savepoint is still open when the session is closed: nobody went back to it but the close."""
+    with Session(shop) as session:
+        session.begin_nested()
+        with contextlib.suppress(Exception):
+            session.execute(text("INSERT INTO customers (id, name) VALUES (1, 'again')"))
+        session.add(Customer(name="Bob"))
+    assert len(swallowed(watch)) == 1
+    assert [finding.rule for finding in watch.findings] == ["swallowed-error"]

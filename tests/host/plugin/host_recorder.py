@@ -4,6 +4,7 @@ It is loaded with ``-p host_recorder`` from this folder and reads its orders fro
 
 - ``HOST_OUTCOMES``: the file that it writes, JSON Lines (see `tests/host/outcomes.py` for the reader);
 - ``HOST_ONLY``: optional, a file with node ids; all other tests are deselected.
+- ``HOST_ORDER``: optional, a number: files, classes and tests are shuffled by it, each among its own kind.
 
 With pytest-xdist the controlling process writes, because every report passes there, that of a worker
 which died too. Each worker counts the tests during which a watch was installed.
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,7 +43,28 @@ class Selection:
         result = yield
         if self.wanted is not None:
             items[:] = [item for item in items if item.nodeid in self.wanted]
+        if seed := os.environ.get("HOST_ORDER"):
+            items[:] = shuffled(items, random.Random(seed))
         return result
+
+
+def shuffled(items: list[pytest.Item], chance: random.Random) -> list[pytest.Item]:
+    """In another order, the same for the same number; what shares a file or a class stays together."""
+    files: dict[str, dict[str, list[pytest.Item]]] = {}
+    for item in items:
+        file, _, rest = item.nodeid.partition("::")
+        files.setdefault(file, {}).setdefault(rest.rpartition("::")[0], []).append(item)
+    chosen = []
+    for classes in mixed(files.values(), chance):
+        for tests in mixed(classes.values(), chance):
+            chosen += mixed(tests, chance)
+    return chosen
+
+
+def mixed(values: Iterable[Any], chance: random.Random) -> list[Any]:
+    kept = list(values)
+    chance.shuffle(kept)
+    return kept
 
 
 class Witness:
