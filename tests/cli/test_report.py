@@ -359,7 +359,7 @@ def test_pytest_plugin_in_the_program(job: Place) -> None:
     arguments = ["-m", "pytest", "-p", "sessionwatch.pytest_plugin", "-p", "no:cacheprovider"]
     outcome = job.sessionwatch("run", *arguments, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     assert outcome.status == 1
-    assert "FAILED test_job.py::test - sessionwatch.model.FindingError" in outcome.out
+    assert "FAILED test_job.py::test - lost-writes: 1 Order object was written" in outcome.out
     assert "\nsessionwatch: 1 fault\n" in f"\n{outcome.err}"
 
 
