@@ -70,7 +70,7 @@ def observed(postgres_database: URL, tmp_path_factory: pytest.TempPathFactory) -
         host = address.removeprefix("http://")
         jobs = {"shop": host, "renamed": host}
         server = running.enter_context(
-            prometheus(folder / "prometheus", jobs, queries.ALERTS, renamed={"renamed": RENAMED})
+            prometheus(folder / "prometheus", jobs, queries.ALERTS, renamed={"renamed": RENAMED}, every="1s")
         )
         eventually(lambda: server.number('sum(sessionwatch_findings_total{job="shop"})'), program)  # all are 0
         made = Observed(server, over_http, over_grpc, began=time.time())
