@@ -264,9 +264,7 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
 
     def unmatched(error: Exception, states: list[Any], mark: Mark) -> None:
         """Which of several rows was missing is not known: told only where each was of a reattached instance."""
-        noted = [
-            tracker.ledger.reattached.get(state) for state in states if state is not None
-        ]  # a bulk update has none
+        noted = [tracker.ledger.reattached_to(state) for state in states if state is not None]  # a bulk update has none
         first = noted[0] if noted else None
         if first is None or len(noted) < len(states) or any(where is None or where[0] != first[0] for where in noted):
             return

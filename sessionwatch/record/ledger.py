@@ -107,7 +107,19 @@ class Ledger:
     def note_reattached(self, state: Any, where: tuple[int, Mark, Any]) -> None:
         """Remember which session (its ``hash_key``) took a detached instance, by which line, and who had it before."""
         if len(self.reattached) < self.sessions * 4:
-            self.reattached[state] = where
+            number, mark, (record, *known) = where
+            kept = (
+                _later(record) if isinstance(record, SessionRecord) else record
+            )  # it may be the same session, dropped
+            self.reattached[state] = (number, mark, (kept, *known))
+
+    def reattached_to(self, state: Any) -> tuple[int, Mark, Any] | None:
+        """What `note_reattached` was told."""
+        noted = self.reattached.get(state)
+        if noted is None:
+            return None
+        number, mark, (kept, *known) = noted
+        return number, mark, (kept.known() if isinstance(kept, Later) else kept, *known)
 
 
 def _later(record: SessionRecord) -> Later:

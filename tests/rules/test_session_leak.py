@@ -414,3 +414,20 @@ def test_strict_raises_nothing_from_the_collector(shop: Engine, strict: Watch) -
     gc.collect()
     only(strict, "session-leak")
     assert is_idle(shop)
+
+
+def test_reports_a_dropped_session_that_took_back_what_it_let_go_of(shop: Engine, watch: Watch) -> None:
+    """What is remembered of an instance that came back to its session keeps nothing of that session's alive."""
+
+    def take_back() -> Order:
+        session = Session(shop)
+        order = session.scalars(select(Order)).first()
+        assert order is not None
+        session.expunge_all()
+        session.add(order)
+        return order
+
+    kept = take_back()
+    gc.collect()
+    assert only(watch, "session-leak").subject.endswith("take_back")
+    assert kept.id
