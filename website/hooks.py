@@ -34,17 +34,10 @@ BESIDE |= {
     if path.suffix in (".py", ".ipynb") and (name := path.relative_to(ROOT).as_posix())
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
-LATER = {"what-we-promise.md", "security.md"}
 
 
 def on_config(config: Any) -> Any:
     """The navigation, with the rules."""
-    there = {address for name, address in BESIDE.items() if (ROOT / name).exists()}
-    there |= {path.name for path in Path(config.docs_dir).glob("*.md")}
-    for section in config.nav:
-        if isinstance(section, dict):
-            for title, pages in section.items():
-                section[title] = [page for page in pages if page not in LATER or page in there]
     next(item for item in config.nav if "Rules" in item)["Rules"] += [f"rules/{rule.slug}.md" for rule in rules.ALL]
     return config
 
@@ -54,8 +47,7 @@ def on_files(files: Files, config: Any) -> Files:
     for rule in rules.ALL:
         files.append(File.generated(config, f"rules/{rule.slug}.md", content=rules.explain(rule.slug)))
     for name, address in BESIDE.items():
-        if (ROOT / name).exists():
-            files.append(File.generated(config, address, content=(ROOT / name).read_text(encoding="utf-8")))
+        files.append(File.generated(config, address, content=(ROOT / name).read_text(encoding="utf-8")))
     return files
 
 
