@@ -38,7 +38,8 @@ GENERAL: dict[str, Setting] = {
     "history.loads": Setting(4096, "queries whose place is kept", least=1, most=_MOST),
     "history.findings": Setting(10_000, "different findings that are kept; more are only counted", least=1, most=_MOST),
     "breaker.share": Setting(
-        0.01, "share of the last ten seconds that stories of findings may cost in mode telemetry; then a minute without"
+        0.01,
+        "share of a processor that stories of findings may cost over ten seconds in telemetry; then a minute without",
     ),
     "telemetry.models": Setting(False, "models and attributes as attributes of the metric of lazy loads"),
     "telemetry.spans": Setting(True, "a span per session, where the span around it is sampled"),

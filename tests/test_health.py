@@ -47,6 +47,7 @@ def lose(engine: Engine) -> None:
 
 
 def tell(breaker: Breaker, clock: Clock, seconds: float) -> None:
+    breaker.clock = breaker.cost = clock
     began = clock.now
     clock.now += seconds
     breaker.spent(began)
@@ -101,7 +102,7 @@ def test_counts_go_on_without_stories(shop: Engine) -> None:
     """Nobody is told of what is found meanwhile, and it is counted, by rule and by place, and none that is allowed."""
     told: list[Finding] = []
     with sessionwatch.watching("telemetry", log=False, rules={"config": "off"}) as watch:
-        clock = watch.dispatch.breaker.clock = Clock()
+        clock = watch.dispatch.breaker.clock = watch.dispatch.breaker.cost = Clock()
         watch.subscribe(lambda finding, first: told.append(finding))
         lose(shop)
         assert not watch.dispatch.breaker.is_open
@@ -123,7 +124,7 @@ def test_counts_go_on_without_stories(shop: Engine) -> None:
 def test_sink_that_is_slow_is_what_it_measures(shop: Engine) -> None:
     """The time of everything that is told counts, a callback of the program's too."""
     with sessionwatch.watching("telemetry", log=False, rules={"config": "off"}) as watch:
-        clock = watch.dispatch.breaker.clock = Clock()
+        clock = watch.dispatch.breaker.clock = watch.dispatch.breaker.cost = Clock()
 
         def slow(finding: Finding, first: bool) -> None:
             clock.now += 2.0

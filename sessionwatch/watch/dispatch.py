@@ -91,7 +91,7 @@ class Dispatch:
         if self.breaker.is_open:
             self._count(finding, event, allowances)
             return None
-        began = self.breaker.clock()
+        began = self.breaker.cost()
         try:
             return self._tell(finding, event, allowances)
         finally:

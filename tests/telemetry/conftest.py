@@ -51,7 +51,9 @@ def installed(readings: Readings) -> Iterator[Callable[..., Watch]]:
     watches: list[Any] = []
 
     def install(mode: str = "telemetry", **keywords: Any) -> Watch:
-        watch = watching(mode, log=False, **{"rules": {"config": "off"}, **keywords})  # type: ignore[arg-type]
+        watch = watching(
+            mode, log=False, **{"rules": {"config": "off"}, "settings": {"breaker.share": 1.0}, **keywords}
+        )  # type: ignore[arg-type]
         entered = watch.__enter__()
         entered.telemetry.use(readings.provider)
         watches.append(watch)

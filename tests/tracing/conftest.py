@@ -42,7 +42,8 @@ def installation(providers: dict[str, Any] | None = None, **keywords: Any) -> It
     """Install for a block, in mode ``telemetry`` unless told otherwise."""
     uninstall()
     gc.collect()
-    made = one.install(**{"mode": "telemetry", **keywords}, providers=providers)
+    keywords = {"mode": "telemetry", "settings": {"breaker.share": 1.0}, **keywords}  # every story, however many
+    made = one.install(**keywords, providers=providers)
     try:
         yield made
     finally:
