@@ -21,12 +21,13 @@ LAYERS: dict[str, set[str]] = {
     "portable": set(),
     "saying": set(),
     "shown": set(),
+    "syntax": set(),
     "places": set(),
     "model": {"places", "portable", "shown"},
     "border": {"model"},
     "patching": {"saying"},
     "config": {"model"},
-    "frames": {"model"},
+    "frames": {"model", "syntax"},
     "units": {"border", "model", "frames", "patching"},
     "record": {"border", "model", "frames", "units", "saying"},
     "rules": {"model", "config", "frames", "record"},
@@ -34,11 +35,12 @@ LAYERS: dict[str, set[str]] = {
         "_version",
         "model",
         "shown",
+        "syntax",
         "config",
         "rules",
     },  # rules: their order, and the pages that some formats carry
     "telemetry": {"_version", "model", "record", "output", "saying"},  # output: the text of a finding, in log records
-    "hooks": {"border", "model", "frames", "units", "record", "patching"},
+    "hooks": {"border", "model", "frames", "units", "record", "patching", "syntax"},
     "watch": {
         "border",
         "model",

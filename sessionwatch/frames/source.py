@@ -7,10 +7,12 @@ import itertools
 import linecache
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
+from ..syntax import parse
+
+_REMEMBERED = 64  # files
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -32,18 +34,22 @@ def position(code: CodeType, lasti: int) -> Position | None:
     return Position(first, begin, last, end)
 
 
-@lru_cache(maxsize=64)
-def _parsed(path: str, _: int) -> ast.Module | None:
-    try:
-        return ast.parse("".join(linecache.getlines(path)))
-    except (SyntaxError, ValueError):
-        return None
+_parsed: dict[str, tuple[int, ast.Module]] = {}  # by file, with the text's hash
 
 
 def tree(path: str) -> ast.Module | None:
     """A file as it is now, None where it can't be read."""
     lines = linecache.getlines(path)
-    return _parsed(path, hash(tuple(lines))) if lines else None
+    text = hash(tuple(lines))
+    known = _parsed.get(path)
+    if known is not None and known[0] == text:
+        return known[1]
+    module: ast.Module | None = parse("".join(lines)) if lines else None
+    if module is not None:
+        if len(_parsed) >= _REMEMBERED:
+            _parsed.clear()
+        _parsed[path] = (text, module)
+    return module
 
 
 def around(code: CodeType, lasti: int) -> list[ast.AST]:

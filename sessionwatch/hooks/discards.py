@@ -7,14 +7,13 @@ the stack. Everything else is asked where an error is being handled, and at the 
 from __future__ import annotations
 
 import ast
-import linecache
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..frames import callsite
+from ..frames import callsite, source
 from ..model import Mark, function_of
 from ..record.events import DiscardedWrites
 from ..record.key import KEY
@@ -155,9 +154,8 @@ def _written_again(write: Write, again: dict[str, int | None]) -> bool:
 
 def returns_after(code: CodeType, line: int) -> bool:
     """Whether the handler of the exception at a line of a function has no ``raise``; False without its source."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(code.co_filename)))
-    except (SyntaxError, ValueError):
+    tree = source.tree(code.co_filename)
+    if tree is None:
         return False
     around = [
         node

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..frames import callsite
 from ..model import by_instruction
 from ..record.parts import Step
+from ..syntax import parse
 from .ownership import described, owner
 from .reading import read
 
@@ -60,10 +61,10 @@ def _gets(code: CodeType, lasti: int) -> bool:
         return False
     lines[-1] = lines[-1][:end]
     lines[0] = lines[0][begin:]
-    try:
-        called = ast.parse(b"(" + b"".join(lines) + b")", mode="eval").body
-    except (SyntaxError, ValueError):  # the file is another one by now
+    expression = parse(b"(" + b"".join(lines) + b")", "eval")
+    if expression is None:  # the file is another one by now
         return False
+    called = expression.body
     if isinstance(called, ast.Await):
         called = called.value
     if not isinstance(called, ast.Call) or not isinstance(called.func, ast.Attribute):

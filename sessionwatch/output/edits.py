@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..syntax import parse
 from .causes import changes
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ def edit(finding: Finding) -> Edit | None:
     source = _read(site.path, finding.time)
     if source is None:
         return None
+    tree = parse(source)
+    if tree is None:
+        return None
     try:
-        module = _Module(source)
+        module = _Module(source, tree)
         made = module.option(finding.fix, site.line) or module.scope(finding.fix, site.line)
         made = made or module.awaited(finding.fix, _opened(finding, site.path))
     except (SyntaxError, ValueError, RecursionError):
@@ -94,9 +98,9 @@ def _read(path: str, since: float) -> str | None:
 
 
 class _Module:
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, tree: ast.Module) -> None:
         self.lines = source.splitlines()
-        self.tree = ast.parse(source)
+        self.tree = tree
         self.bound = set(_bound(self.tree))
 
     # -- a loader option --------------------------------------------------------------------------------
@@ -107,7 +111,7 @@ class _Module:
         if match is None:
             return ()
         chain = match["chain"] or match["list"]
-        names = {node.id for node in ast.walk(ast.parse(chain, mode="eval")) if isinstance(node, ast.Name)}
+        names = {node.id for node in ast.walk(parse(chain, "eval")) if isinstance(node, ast.Name)}
         loaders = sorted(name for name in names if name in _LOADERS)
         models = names - set(loaders)
         query = self._query(line, models, by_get=match["list"] is not None)
