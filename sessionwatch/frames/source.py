@@ -157,6 +157,14 @@ def asked_object(code: CodeType, lasti: int) -> str | None:
     return ast.unparse(target) if isinstance(target, ast.Name | ast.Attribute) else None
 
 
+def factory_call(code: CodeType, lasti: int) -> str | None:
+    """``maker()``, where an instruction calls something by its name and gives it nothing."""
+    called = _called(code, lasti)
+    if called is None or called.args or called.keywords or not is_dotted(called.func):
+        return None
+    return None if getattr(called.func, "attr", None) == "begin" else ast.unparse(called)
+
+
 def method_object(code: CodeType, lasti: int, methods: frozenset[str]) -> str | None:
     """What an instruction calls one of these methods of, or hands such a method of on: ``to_thread(session.close)``."""
     called = _called(code, lasti)

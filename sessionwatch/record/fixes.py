@@ -54,6 +54,12 @@ def session_name(record: Known | None, *marks: Mark | None) -> str:
     return "session"
 
 
+def opening(record: Known, otherwise: str) -> str:
+    """The call that makes a session: the program's own where a factory knows the engine."""
+    site = record.opened.site if record.opened is not None else None
+    return (source.factory_call(*site) if site is not None else None) or otherwise
+
+
 class Provider:
     """The function that opened a session, if it hands it out: by ``return``, or by ``yield``."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..frames.callsite import is_user
 from ..model import Evidence, Finding, Mark, Options, Rule, Setting, Site
 from ..record.events import ConnectionEnded, SessionEnded
-from ..record.fixes import awaited, registry, session_name
+from ..record.fixes import awaited, opening, registry, session_name
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, seen, session_json
 
@@ -122,8 +122,10 @@ def _fix(event: SessionEnded, writes: list[Write]) -> str:
             f"if nothing shall be kept, say so: {call}{asked}.rollback()"
         )
     name = session_name(record, *(write.mark for write in reversed(writes)))
+    made = "AsyncSession(engine)" if record.kind == "async" else "Session(engine)"
     return (
         FIX[record.kind]
+        .replace(made, opening(record, made))
         .replace("session.commit()", f"{name}.commit()")
         .replace("session.rollback()", f"{name}.rollback()")
     )

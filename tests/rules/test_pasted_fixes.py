@@ -115,6 +115,32 @@ CASES = [
         instead("with Session(engine) as session:", "with Session(engine) as session, session.begin():"),
     ),
     Case(
+        "lost-writes of a sessionmaker",
+        "lost-writes",
+        """
+        maker = sessionmaker(engine)
+        with maker() as session:  # faulty
+            session.add(Tag(name="late"))
+            session.flush()
+        """,
+        "with maker() as session, session.begin():",
+        instead("with maker() as session:", "with maker() as session, session.begin():"),
+    ),
+    Case(
+        "lost-writes of a sessionmaker, async",
+        "lost-writes",
+        """
+        maker = async_sessionmaker(async_engine)
+        async def main():
+            async with maker() as session:  # faulty
+                session.add(Tag(name="late"))
+                await session.flush()
+        asyncio.run(main())
+        """,
+        "async with maker() as session, session.begin():",
+        instead("async with maker() as session:", "async with maker() as session, session.begin():"),
+    ),
+    Case(
         "lost-writes of a registry",
         "lost-writes",
         """
