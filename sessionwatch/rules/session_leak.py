@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..frames.callsite import looked_at
 from ..model import Evidence, Finding, Mark, Options, Rule
 from ..record.events import SessionEnded
-from ..record.fixes import Provider, awaited, registry
+from ..record.fixes import Provider, awaited, opening, registry
 from ..record.story import executed, opened, primary, seen, session_json
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _fix(record: SessionRecord, taken: Mark | None) -> str:
             f"end its provider where it is used: decorate {provider.name}() with `@{manager}`, and\n"
             f"`{block} {provider.called()} as session:`"
         )
-    return f"close it where it is made: `{block} {name}(engine) as session:`"
+    return f"close it where it is made: `{block} {opening(record, name + '(engine)')} as session:`"
 
 
 def _function(mark: Mark | None) -> str | None:

@@ -211,6 +211,22 @@ CASES = [
         ),
     ),
     Case(
+        "session-leak of a sessionmaker",
+        "session-leak",
+        """
+        maker = sessionmaker(engine)
+        def read():
+            session = maker()  # faulty
+            return len(session.scalars(select(Order)).all())
+        read()
+        """,
+        "with maker() as session:",
+        instead(
+            "    session = maker()  # faulty\n    return",
+            "    with maker() as session:\n        return",
+        ),
+    ),
+    Case(
         "session-leak of a provider that returns",
         "session-leak",
         """
