@@ -921,6 +921,23 @@ def test_reports_are_written(project: Project, options: tuple[str, ...]) -> None
     assert "2 tests" in (project.path / "found.txt").read_text()
 
 
+def test_sarif_of_a_test_run_names_what_is_absent(project: Project) -> None:
+    """What the baseline knows and no test met is in the state absent; not so where the ini file has its rule off."""
+    names = ("fingerprint", "rule", "subject", "path", "function", "caller", "unit")
+    entries = [
+        dict(zip(names, (number * 16, rule, "Order", "old.py", "f", "", None), strict=True))
+        for number, rule in (("0", "lost-writes"), ("1", "session-leak"))
+    ]
+    (project.path / "known.json").write_text(json.dumps({"schema": 2, "findings": entries}))
+    project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json", "sessionwatch_rules = session-leak=off")
+    project.write("def test_1(): swallow()\n")
+    result = project.run("--sessionwatch-report=sarif:found.sarif")
+    result.assert_outcomes(failed=1)
+    (run,) = json.loads((project.path / "found.sarif").read_text())["runs"]
+    told = [(each["ruleId"], each["baselineState"]) for each in run["results"]]
+    assert told == [("lost-writes", "new"), ("lost-writes", "absent")]
+
+
 def test_a_report_in_an_unknown_format(project: Project) -> None:
     """A mistake in the option is told before a test runs."""
     project.write("def test_1(): pass\n")

@@ -74,12 +74,18 @@ class Summary:
         )
 
     def _write_reports(self, terminal: pytest.TerminalReporter) -> None:
+        from dataclasses import replace
+
         from ..model import ConfigError
         from ..output import formats
+        from ..watch.baseline import absent
 
         for name, file in self._reports:
             try:
-                formats.write(file, formats.find(name)(self._report()))
+                report = self._report()
+                if name == "sarif":
+                    report = replace(report, absent=absent(self._watch.config, [item.finding for item in report.seen]))
+                formats.write(file, formats.find(name)(report))
             except ConfigError as error:
                 pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
             terminal.line(f"sessionwatch: {file} written")

@@ -21,6 +21,7 @@ from ..output.safe import read_regular, replace_file
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..model import Rule
 
 FIELDS = ("fingerprint", "rule", "subject", "path", "function", "caller", "unit")
 DEFAULT = "sessionwatch-baseline.json"
@@ -160,15 +161,20 @@ def absent(config: Config, findings: Sequence[Finding]) -> list[Entry]:
     known = read(config.baseline) if config.baseline else {}
     if not known:
         return []
-    from ..config import load
-
-    levels = {mode: load(rules.ALL, keywords={"mode": mode}).levels for mode in MODES}
+    levels = {mode: {rule.slug: _level(config, rule, mode) for rule in rules.ALL} for mode in MODES}
     with project_root(config.root):
         records = [{"fingerprint": item.fingerprint, "rule": item.rule, "mode": item.mode} for item in findings]
         old = {item.old_fingerprint for item in findings}
     kept, _ = prune(known.values(), records, levels, config.mode, old)
     names = {item["fingerprint"] for item in kept}
     return [item for name, item in known.items() if name not in names]
+
+
+def _level(config: Config, rule: Rule, mode: Mode) -> Level:
+    """That of a rule in a mode which need not be the configuration's: what was set by hand is so in every mode."""
+    slug = rule.slug
+    by_default = config.origins[f"rules.{slug}"].startswith("default of mode")
+    return rule.level_in(mode) if by_default and mode != config.mode else config.levels[slug]
 
 
 def _why(slugs: list[str], modes: list[Mode], way: str) -> str:
