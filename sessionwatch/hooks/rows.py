@@ -142,24 +142,24 @@ def driver_is_idle(connection: Any) -> bool:
     driver = getattr(fairy, "driver_connection", None)
     if driver is None:
         return False
-    try:
-        if not getattr(read.pooled(fairy), "in_use", True):  # its user is being collected: the pool was faster to undo
-            return False
-        return not _in_transaction(driver)
-    except Exception as error:  # closed, or of another kind than its names say
-        if is_foreign(error):
-            raise
+    if not getattr(read.pooled(fairy), "in_use", True):  # its user is being collected: the pool was faster to undo
         return False
+    return not _in_transaction(driver)
 
 
 def _in_transaction(driver: Any) -> bool:
+    """Also where the driver does not say: closed, or of another kind than its names say."""
     module = type(driver).__module__.partition(".")[0]
-    if module in ("sqlite3", "aiosqlite"):
-        return bool(driver.in_transaction)
-    if module in ("psycopg", "psycopg2"):
-        return int(driver.info.transaction_status) != 0
-    if module == "asyncpg":
-        return bool(driver.is_in_transaction())
-    if module in ("pymysql", "aiomysql", "asyncmy"):
-        return bool(driver.server_status & _IN_TRANSACTION)  # as of the last statement without rows
+    try:
+        if module in ("sqlite3", "aiosqlite"):
+            return bool(driver.in_transaction)
+        if module in ("psycopg", "psycopg2"):
+            return int(driver.info.transaction_status) != 0
+        if module == "asyncpg":
+            return bool(driver.is_in_transaction())
+        if module in ("pymysql", "aiomysql", "asyncmy"):
+            return bool(driver.server_status & _IN_TRANSACTION)  # as of the last statement without rows
+    except Exception as error:
+        if is_foreign(error):
+            raise
     return True

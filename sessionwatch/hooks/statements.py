@@ -63,8 +63,7 @@ def patch_execute(
         entered, place = False, None
         try:
             tracker.recent = None
-            reference = getattr(self, KEY, None)
-            record: Any = reference() if reference is not None else None
+            record: Any = reference() if (reference := getattr(self, KEY, None)) is not None else None
             if forking and tracker.forked:
                 _in_child(tracker, self, record, context, sys._getframe(1))
             if record is not None and (record.inside is not None or record.failure is not None):
@@ -97,9 +96,10 @@ def patch_execute(
             return result
         except BaseException as crossed:
             if entered:
-                _broken_off(record)
-            late = settle(crossed, original, tracker, "Connection._exec_context")
-            if late is None:
+                record.inside = None
+                with tracker.guarded("Connection._exec_context"):
+                    _broken_off(record)
+            if (late := settle(crossed, original, tracker, "Connection._exec_context")) is None:
                 raise
             return late(self, dialect, context, *args)
 
@@ -108,7 +108,6 @@ def patch_execute(
 
 def _broken_off(record: SessionRecord) -> None:
     """A statement failed."""
-    record.inside = None
     if record.held is not None:
         record.active = record.held[0].clock()
 

@@ -2,6 +2,7 @@
 
     python -m tests.host.faults                      every mode, every error
     python -m tests.host.faults log RuntimeError     one of each, as CI does
+    python -m tests.host.faults rows._in_transaction only the functions whose names end so
 
 A host program of right and wrong use is run bare, then watched once to learn which functions of ours it reaches, and
 then once for each of them, made to raise. What the program does and gets has to be as bare; at least one internal error
@@ -202,7 +203,9 @@ def _raising(error: type[Exception], code: types.CodeType) -> types.CodeType:
     return names["outer"](*code.co_freevars).__code__  # type: ignore[no-any-return]
 
 
-def check(mode: Mode, error: type[Exception], say: Callable[[str], object] = print) -> list[str]:
+def check(
+    mode: Mode, error: type[Exception], ends: tuple[str, ...] = ("",), say: Callable[[str], object] = print
+) -> list[str]:
     """What went wrong: for each function, the difference to bare, or that nothing was counted."""
     codes = functions()
     bare = Host().run()
@@ -211,12 +214,17 @@ def check(mode: Mode, error: type[Exception], say: Callable[[str], object] = pri
     if plain != bare:
         return [f"without a fault: {plain} instead of {bare}"]
     owners = [one for one in gc.get_objects() if isinstance(one, types.FunctionType) and one.__code__ in seen]
-    wrong, raised = [], 0
+    wrong: list[str] = []
+    raised = 0
     logging.getLogger("sessionwatch").setLevel(logging.CRITICAL)
-    for code in sorted(seen, key=lambda one: codes[one]):
+    tried = sorted((one for one in seen if codes[one].endswith(ends)), key=lambda one: codes[one])
+    for number, code in enumerate(tried, 1):
+        if number % 25 == 0:
+            say(f"{mode}, {error.__name__}: {number} of {len(tried)}, {len(wrong)} wrong")
         with sessionwatch.watching(mode, log=False, rules=quiet(mode)) as watch:
             watch.tracker.reraise = False
-            sys.__dict__["faults"] = faults = []
+            faults: list[int] = []
+            sys.__dict__["faults"] = faults
             with failing(code, owners, error):
                 found = Host().run()
             counted = sum(watch.status()["internal_errors"].values())
@@ -225,8 +233,11 @@ def check(mode: Mode, error: type[Exception], say: Callable[[str], object] = pri
             wrong.append(f"{codes[code]}: {[pair for pair in zip(found, bare, strict=False) if pair[0] != pair[1]]}")
         elif faults and not counted:  # what is remembered from before is not asked again
             wrong.append(f"{codes[code]}: nothing counted")
+        else:
+            continue
+        say(f"{mode}, {error.__name__}: {wrong[-1]}")
     logging.getLogger("sessionwatch").setLevel(logging.NOTSET)
-    say(f"{mode}, {error.__name__}: {raised} of {len(seen)} functions raised, {len(wrong)} wrong")
+    say(f"{mode}, {error.__name__}: {raised} of {len(tried)} functions raised, {len(wrong)} wrong")
     return wrong
 
 
@@ -236,11 +247,16 @@ def quiet(mode: Mode) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    modes = [mode for mode in MODES if not arguments or mode in arguments]
-    errors = [error for error in ERRORS if not arguments or error.__name__ in arguments]
-    wrong = [line for mode in modes for error in errors for line in check(mode, error)]
-    print(*wrong, sep="\n")
+    modes = [mode for mode in MODES if mode in arguments] or MODES
+    errors = [error for error in ERRORS if error.__name__ in arguments] or ERRORS
+    ends = tuple(one for one in arguments if one not in modes and one not in {error.__name__ for error in errors})
+    wrong = [line for mode in modes for error in errors for line in check(mode, error, ends or ("",), told)]
     return bool(wrong)
+
+
+def told(line: str) -> None:
+    """At once, also into a pipe: a run takes minutes."""
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
