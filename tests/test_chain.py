@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 import sessionwatch
 from sessionwatch import ConfigError
 from sessionwatch.model import Evidence, Finding, Site, project_root
+from sessionwatch.output.messages import render
 from tests.programs.shop import _our_errors_raise, shop  # noqa: F401 (fixtures)
 
 FILES = {
@@ -156,6 +157,8 @@ def test_telemetry_keeps_no_frames_early(app: App) -> None:
     """There only the innermost frame of such a place is known."""
     finding = app.only("app.routes", "leak", "telemetry")
     assert (finding.chain, finding.caller) == ((), None)
+    assert "\n  called from  not known in mode telemetry\n" in render(finding)
+    assert "not known" not in render(app.only("app.routes", "create", "telemetry"))  # found where it happens
 
 
 def test_a_comprehension_is_no_frame_of_its_own(app: App) -> None:
