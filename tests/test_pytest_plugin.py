@@ -938,6 +938,25 @@ def test_sarif_of_a_test_run_names_what_is_absent(project: Project) -> None:
     assert told == [("lost-writes", "new"), ("lost-writes", "absent")]
 
 
+def test_a_report_that_fails_is_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of ours in a report costs neither summary nor exit status of pytest, nor the other reports."""
+    monkeypatch.delenv("SESSIONWATCH_TESTING")
+    project.write(
+        """
+        from sessionwatch.output import text
+
+        def test_1():
+            swallow()
+            text._Text.lines = None
+        """
+    )
+    result = project.run("--sessionwatch=log", *(f"--sessionwatch-report={it}:{it}.txt" for it in ("text", "json")))
+    assert result.ret == 0
+    told = "can't be made: TypeError: 'NoneType' object is not callable"
+    result.stdout.fnmatch_lines([f"sessionwatch: text.txt {told}", "sessionwatch: json.txt written"])
+    result.stdout.fnmatch_lines([f"sessionwatch: the report {told}", "*1 passed*"])
+
+
 def test_a_report_in_an_unknown_format(project: Project) -> None:
     """A mistake in the option is told before a test runs."""
     project.write("def test_1(): pass\n")

@@ -111,7 +111,10 @@ class _Module:
         if match is None:
             return ()
         chain = match["chain"] or match["list"]
-        names = {node.id for node in ast.walk(parse(chain, "eval")) if isinstance(node, ast.Name)}
+        tree = parse(chain, "eval")
+        if tree is None:  # more than an option stands there
+            return ()
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         loaders = sorted(name for name in names if name in _LOADERS)
         models = names - set(loaders)
         query = self._query(line, models, by_get=match["list"] is not None)

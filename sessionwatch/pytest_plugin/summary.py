@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from ..output.escape import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..output.report import Report
     from ..watch.watch import Watch
     from .recorded import Recorded
@@ -48,7 +51,19 @@ class Summary:
         for item in unused:
             terminal.line(visible(f"unused: {item}"))
         if seen:
-            terminal.line(self._text(self._report(terminal)).rstrip("\n"))
+            with self._guarded(terminal, "the report"):
+                terminal.line(self._text(self._report(terminal)).rstrip("\n"))
+
+    @contextmanager
+    def _guarded(self, terminal: pytest.TerminalReporter, what: str) -> Iterator[None]:
+        """An error of ours is a line: pytest goes on to its own summary and exit status."""
+        try:
+            yield
+        except pytest.exit.Exception:
+            raise
+        except Exception as error:
+            terminal.line(visible(f"sessionwatch: {what} can't be made: {type(error).__name__}: {error}"))
+            self._watch.tracker.failed("report")
 
     def _text(self, report: Report) -> str:
         from ..output import formats
@@ -81,14 +96,16 @@ class Summary:
         from ..watch.baseline import absent
 
         for name, file in self._reports:
-            try:
-                report = self._report()
-                if name == "sarif":
-                    report = replace(report, absent=absent(self._watch.config, [item.finding for item in report.seen]))
-                formats.write(file, formats.find(name)(report))
-            except ConfigError as error:
-                pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
-            terminal.line(f"sessionwatch: {file} written")
+            with self._guarded(terminal, file):
+                try:
+                    report = self._report()
+                    if name == "sarif":
+                        found = [item.finding for item in report.seen]
+                        report = replace(report, absent=absent(self._watch.config, found))
+                    formats.write(file, formats.find(name)(report))
+                except ConfigError as error:
+                    pytest.exit(f"sessionwatch: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+                terminal.line(f"sessionwatch: {file} written")
 
     def _update_baseline(self, terminal: pytest.TerminalReporter) -> None:
         from ..model import ConfigError

@@ -163,6 +163,17 @@ def test_a_doubt_is_no_edit(tmp_path: Path, name: str) -> None:
     assert edits.edit(found) is None
 
 
+def test_a_fix_that_is_a_statement_is_no_edit(tmp_path: Path) -> None:
+    """What loads all of them before a loop has an option in it, and is none."""
+    path = tmp_path / "repo.py"
+    path.write_text("from m import Order, select\ndef f(s):\n    return s.scalars(select(Order)).all()\n")
+    site = Site(str(path), 3, "f")
+    option = "select(Order).options(selectinload(Order.items))"
+    fix = f'before the loop:\nsession.scalars({option}, execution_options={{"populate_existing": True}}).all()'
+    found = Finding("n-plus-one", "advice", "Order.items", "was loaded", site, (Evidence("loaded", site),), fix)
+    assert edits.edit(found) is None
+
+
 @pytest.mark.parametrize(
     "body",
     [
