@@ -114,6 +114,7 @@ class Suite:
         errors = self.place / f"{mode}.errors"
         errors.unlink(missing_ok=True)
         environment = {**os.environ, **self.project.environment, "SESSIONWATCH_INTERNAL_ERRORS": str(errors)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles SQLAlchemy, and us, anew
         before = _children()
         with (self.place / f"{mode}.log").open("wb") as log:
             subprocess.run(
