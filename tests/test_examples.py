@@ -17,6 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from litestar.testing import TestClient
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import configure_mappers
 from sqlmodel import SQLModel
 
 import sessionwatch
@@ -32,11 +33,16 @@ from examples.flask_plain import right as flask_right
 from examples.flask_plain import wrong as flask_wrong
 from examples.litestar_alchemy import right as litestar_right
 from examples.litestar_alchemy import wrong as litestar_wrong
+from examples.sqlmodel_functions import models as sqlmodel_models
 from examples.sqlmodel_functions import right as sqlmodel_right
 from examples.sqlmodel_functions import wrong as sqlmodel_wrong
 from sessionwatch import Finding, rules
 from sessionwatch.model import Level, Mode
 from tests.backends import enforce_foreign_keys
+
+for _model in (sqlmodel_models.Hero, sqlmodel_models.Team):  # SQLModel has one metadata: for other tests' programs, too
+    configure_mappers()
+    SQLModel.metadata.remove(_model.__table__)  # type: ignore[attr-defined]
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RAISE: dict[str, Level] = {rule.slug: "raise" for rule in rules.ALL}

@@ -188,23 +188,23 @@ def test_sqlmodel(tmp_path: Path) -> None:
     """SQLModel's own Session is watched."""
     sqlmodel = pytest.importorskip("sqlmodel")
 
-    class Hero(sqlmodel.SQLModel, table=True):  # type: ignore[call-arg,name-defined,misc]
+    class Rider(sqlmodel.SQLModel, table=True):  # type: ignore[call-arg,name-defined,misc]
         id: int | None = sqlmodel.Field(default=None, primary_key=True)
         name: str
 
     engine = create_engine(f"sqlite:///{tmp_path / 'heroes.db'}")
-    sqlmodel.SQLModel.metadata.create_all(engine)
+    sqlmodel.SQLModel.metadata.create_all(engine, [Rider.__table__])
     with sessionwatch.watching("strict", log=False) as installed:
         with sqlmodel.Session(engine) as session:
-            session.add(Hero(name="kept"))
+            session.add(Rider(name="kept"))
             session.commit()
-            assert session.exec(sqlmodel.select(Hero)).one().name == "kept"
-        with pytest.raises(FindingError, match="1 Hero object was written"), sqlmodel.Session(engine) as session:
-            session.add(Hero(name="lost"))
+            assert session.exec(sqlmodel.select(Rider)).one().name == "kept"
+        with pytest.raises(FindingError, match="1 Rider object was written"), sqlmodel.Session(engine) as session:
+            session.add(Rider(name="lost"))
             session.flush()
         with sqlmodel.Session(engine) as session:
-            hero = session.exec(sqlmodel.select(Hero)).one()
-        with pytest.raises(FindingError, match=r"Hero\.name was read after its session had ended"):
+            hero = session.exec(sqlmodel.select(Rider)).one()
+        with pytest.raises(FindingError, match=r"Rider\.name was read after its session had ended"):
             hero.name  # noqa: B018
     engine.dispose()
     assert found(installed) == ["lost-writes", "detached-touch"]

@@ -76,6 +76,15 @@ def test_a_third_signal_ends_the_report(place: Place) -> None:
     assert os.listdir(place.path / "tmp") == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a program that runs in the foreground; a shell has its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_signals_are_kept_waiting() -> None:
     """The first two are noted, a third one is obeyed, and the handlers are as before."""
     before = signal.getsignal(signal.SIGINT)

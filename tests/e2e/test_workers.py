@@ -34,7 +34,8 @@ def shop(place: Place) -> Place:
     return prepare(place)
 
 
-SDK, INSTALL = "import telling; telling.set_up()", "import sessionwatch; sessionwatch.install(mode='telemetry')"
+SDK = "import telling; telling.set_up()"
+INSTALL = "import sessionwatch; sessionwatch.install(mode='telemetry', settings={'telemetry.logging': False})"
 # what the parent does, and what each worker does after the fork
 SET_UPS = {
     "both in the parent": (f"{SDK}; {INSTALL}", "pass"),
