@@ -22,6 +22,7 @@ Made by `python -m tests.metric_table > docs/telemetry.md` from `sessionwatch/te
 Every installation exports these through the API of OpenTelemetry, scope `{table.SCOPE}`, to the global meter provider,
 whether it was set before or after `install()`. Without an SDK nothing is exported. The metrics of pools
 (`db.client.connection.…`), and lazy loads where the rule `n-plus-one` is off, are counted in mode `telemetry` only.
+In mode `off`, and with every rule off in a mode that is not `telemetry`, nothing is counted and there is no metric.
 """
 
 MEANING = """\

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import wrapt
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import Engine, event, select
 from sqlalchemy.event import registry
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -26,7 +28,9 @@ from sessionwatch.hooks.context import Hook
 from sessionwatch.hooks.table import HOOKS
 from sessionwatch.model import MODES, Level, Mode
 from sessionwatch.record.key import KEY
+from sessionwatch.telemetry.instruments import TOTALS, Totals
 from sessionwatch.units import scope
+from sessionwatch.watch import installation
 from tests.programs.shop import (  # noqa: F401 (fixtures)
     Order,
     _our_errors_raise,
@@ -433,6 +437,43 @@ def test_all_rules_off_installs_nothing() -> None:
         assert now["attributes"] == before["attributes"]
         assert now["listeners"] == before["listeners"]
         assert patched() == set()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"SESSIONWATCH_MODE": "off"}, {"SESSIONWATCH_RULES": "all=off"}],
+    ids=["mode off", "all rules off"],
+)
+@pytest.mark.parametrize("mode", ["log", "strict"])
+def test_switched_off_from_outside(
+    mode: Mode, env: dict[str, str], shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is hooked, and no metric says of sessions that nobody counts that there are none."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    vars(TOTALS).update(vars(Totals()))  # what earlier installations counted stays with the readers
+    reader = InMemoryMetricReader()
+    providers = {"meter_provider": MeterProvider([reader], shutdown_on_exit=False)}
+    before = snapshot()
+    with installation.install(mode=mode, log=False, providers=providers) as watch:
+        assert patched() == set()
+        assert snapshot()["listeners"] == before["listeners"]
+        lose(shop)
+        watch.status()
+        watch.pause()
+        watch.resume()
+        assert reader.get_metrics_data() is None
+        assert watch.findings == []
+    assert_same(before, snapshot())
+
+
+def test_one_rule_is_enough_for_metrics(shop: Engine) -> None:
+    """With a rule that is on, what is counted is exported."""
+    reader = InMemoryMetricReader()
+    providers = {"meter_provider": MeterProvider([reader], shutdown_on_exit=False)}
+    with installation.install(rules={**OFF, "lost-writes": "log"}, log=False, providers=providers):
+        lose(shop)
+        assert reader.get_metrics_data() is not None
 
 
 @pytest.mark.parametrize("slug", OFF)

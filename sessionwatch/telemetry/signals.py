@@ -90,18 +90,22 @@ class Signals:
             self.look()
 
     def ended(self, record: SessionRecord, outcome: str) -> None:
-        """A session has ended: make its span, if its parent is sampled or it has a finding, now or later."""
-        parent = record.parent
-        if parent is None and not record.found and not self._waiting:  # the usual case without an SDK
+        """A session has ended: make its span, if its parent is sampled, now or later."""
+        wanted = self._has_span(record)
+        if not wanted and not self._waiting:  # the usual case without an SDK
             return
-        wanted = record.found or (parent is not None and parent.trace_flags & TraceFlags.SAMPLED)
-        if not wanted or not self._spans or record.muted or self._is_exporting():
+        if not wanted or record.muted or self._is_exporting():
             if self._waiting and not self._must_wait():
                 self.flush(_AT_ONCE)
             return
         finished = record.finished if record.finished is not None else perf_counter()
         end = time_ns() - int((perf_counter() - finished) * 1e9)
         self._soon(lambda: self.spans.make(record, outcome, end))
+
+    def _has_span(self, record: SessionRecord) -> bool:
+        """Whether spans are wanted, and the one that was current at the opening is sampled."""
+        parent = record.parent
+        return parent is not None and self._spans and bool(parent.trace_flags & TraceFlags.SAMPLED)
 
     # -- a finding ------------------------------------------------------------------------------------
 
@@ -111,7 +115,7 @@ class Signals:
             return
         within = spans.current() if not self.tracker.notes.collecting else None  # by chance any, in the collector
         noted = within is not None and not self._must_wait() and self._within_sdk(lambda: self.spans.note(finding))
-        if record is not None and len(record.found) < _FOUND:
+        if record is not None and len(record.found) < _FOUND and self._has_span(record):
             record.found += (Found(finding, within, bool(noted)),)
         since = self.logs.count(finding, first)
         if since:

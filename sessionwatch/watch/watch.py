@@ -135,8 +135,8 @@ class Watch:
         self._undo.enter_context(on_unit_end(self.ends.unit_ended, self.tracker.failed))
         self._undo.enter_context(on_process_end(self.ends.process_ends))
         self._undo.callback(self.ends.follow())
-        if self.config.mode != config.OFF:
-            self.telemetry.start()
+        if self.config.mode == "telemetry" or {*self.config.levels.values()} != {"off"}:
+            self.telemetry.start()  # else nothing is counted, and zeros would say that there were no sessions
 
     def _source(self) -> Source:
         return Source(

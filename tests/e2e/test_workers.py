@@ -51,7 +51,7 @@ def expected(number: int, processes: int = 2, leaked: int = 0) -> dict[str, dict
         "sessions.closed": closed,
         "session.duration": closed,
         "findings": {"telemetry,lost-writes": number} | ({"telemetry,session-leak": leaked} if leaked else {}),
-        "spans": {"committed": number, "lost": number} | ({"leaked": leaked} if leaked else {}),
+        "spans": {"committed": number, "lost": number},  # what leaks here is of no request
         "logs": {"lost-writes": processes} | ({"session-leak": leaked} if leaked else {}),
     }
 
@@ -385,6 +385,7 @@ def test_clock_that_jumps(hours: int, shop: Place) -> None:
         time.time_ns = lambda: real() + jump
         {SDK}; {INSTALL}
         import shop, telling, work
+        from opentelemetry import trace
         from sqlalchemy import text
         from sqlalchemy.exc import OperationalError
         made = telling.Spans.export
@@ -395,7 +396,8 @@ def test_clock_that_jumps(hours: int, shop: Place) -> None:
             return made(self, spans)
         telling.Spans.export = export
 
-        session = shop.Session(work.engine)
+        with trace.get_tracer("work").start_as_current_span("work"):
+            session = shop.Session(work.engine)
         try:
             session.execute(text("SELECT no_such_column"))
         except OperationalError:
@@ -408,9 +410,10 @@ def test_clock_that_jumps(hours: int, shop: Place) -> None:
     outcome = shop.python("program.py")
     assert (outcome.status, outcome.err) == (0, "")
     said = told(shop)
-    (lasted,) = [line["value"] for line in said.lines if line["signal"] == "span"]
+    ours = [line for line in said.lines if line["name"] == "sessionwatch.session"]
+    (lasted,) = [line["value"] for line in ours if line["signal"] == "span"]
     assert 0 <= lasted < 3600 * 10**9
-    assert [line["value"] for line in said.lines if line["signal"] == "events"] == [1]
+    assert [line["value"] for line in ours if line["signal"] == "events"] == [1]
 
 
 @pytest.mark.slow

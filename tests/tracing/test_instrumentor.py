@@ -35,7 +35,7 @@ engine = shop.make_engine()
 with trace.get_tracer("program").start_as_current_span("request"):
     shop.keep(engine)
     shop.lose(engine)
-session = shop.Session(engine)
+    session = shop.Session(engine)
 session.add(shop.Order())
 session.flush()
 """
@@ -95,6 +95,11 @@ def lose(engine: Engine) -> None:
     session.close()
 
 
+def lose_in_a_request(otel: Otel, engine: Engine) -> None:
+    with otel.tracer.start_as_current_span("request"):
+        lose(engine)
+
+
 # -- as the command calls it --------------------------------------------------------------------------
 
 
@@ -106,7 +111,7 @@ def test_unmodified_program(place: Place) -> None:
     request = next(span for span in spans if span["name"] == "request")
     ours = [span for span in spans if span["name"] == SESSION]
     assert [span["attributes"]["sessionwatch.outcome"] for span in ours] == ["committed", "lost", "lost"]
-    assert [span["parent_id"] for span in ours] == [request["context"]["span_id"]] * 2 + [None]
+    assert [span["parent_id"] for span in ours] == [request["context"]["span_id"]] * 3
     assert [event["name"] for event in request["events"]] == ["sessionwatch.finding"]
     rules = [(log["attributes"]["sessionwatch.rule"], log["attributes"]["code.line.number"]) for log in logs]
     assert rules[0] == ("lost-writes", LOST_LINE)
@@ -195,11 +200,11 @@ def test_by_hand(instrumentor: SessionwatchInstrumentor, otel: Otel, shop: Engin
     made = installation.current()
     assert made is not None
     assert made.status()["mode"] == {"value": "telemetry", "from": "instrumentor"}
-    lose(shop)
+    lose_in_a_request(otel, shop)
     instrumentor.uninstrument()
-    lose(shop)
+    lose_in_a_request(otel, shop)
     assert installation.current() is None
-    assert [attributes(span)["sessionwatch.outcome"] for span in otel.spans] == ["lost"]
+    assert [attributes(span)["sessionwatch.outcome"] for span in otel.sessions] == ["lost"]
     assert len(otel.logs) == 1
 
 
@@ -232,9 +237,9 @@ def test_takes_over_and_hands_back(instrumentor: SessionwatchInstrumentor, otel:
     """The program's own installation takes the place of ours, with its providers, and hands it back."""
     instrumentor.instrument(**otel.providers)
     with sessionwatch.watching("telemetry") as own:
-        lose(shop)
+        lose_in_a_request(otel, shop)
     assert len(own.findings) == len(otel.sessions) == 1
-    lose(shop)
+    lose_in_a_request(otel, shop)
     assert len(otel.sessions) == 2
     instrumentor.uninstrument()
     assert installation.current() is None
@@ -278,6 +283,6 @@ def test_twice(instrumentor: SessionwatchInstrumentor, otel: Otel, shop: Engine,
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             instrumentor.instrument(**otel.providers)
-    lose(shop)
+    lose_in_a_request(otel, shop)
     assert len(otel.sessions) == 1
     assert "already instrumented" in caplog.text

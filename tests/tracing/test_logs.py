@@ -14,6 +14,7 @@ from opentelemetry._logs import SeverityNumber
 from opentelemetry.sdk import _logs as sdk_logs
 from opentelemetry.sdk._logs import export as logs_export
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -113,14 +114,19 @@ def test_scope(otel: Otel, installed: Watch, shop: Engine) -> None:
     assert data.instrumentation_scope.name == "sessionwatch"
 
 
-def test_repeated_finding_is_logged_again_after_an_hour(otel: Otel, installed: Watch, shop: Engine) -> None:
-    """The first occurrence is logged, then one an hour, with the count so far and since, in no span's sampling."""
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
+def test_repeated_finding_is_logged_again_after_an_hour(
+    otel: Otel, installed: Watch, shop: Engine, sampler: Sampler
+) -> None:
+    """The first occurrence is logged, then one an hour, with the count so far and since, in any trace."""
     now = [0.0]
+    tracer = Otel(sampler=sampler).tracer
     assert installed.audience.signals is not None
     installed.audience.signals.logs = Logs(otel.logger_provider, clock=lambda: now[0])
     for moment in (0.0, 1.0, REPEAT - 1, REPEAT, REPEAT + 1, 2 * REPEAT):
         now[0] = moment
-        lose(shop)
+        with tracer.start_as_current_span("request"):
+            lose(shop)
     assert [record.attributes["sessionwatch.count"] for record in otel.logs] == [1, 4, 6]
     assert [record.attributes[SINCE] for record in otel.logs] == [1, 3, 2]
 
@@ -327,7 +333,7 @@ def test_processor_that_raises(otel: Otel, shop: Engine, install: Installer, mon
     """The program goes on, the error is counted, and the span is made all the same."""
     monkeypatch.delenv("SESSIONWATCH_TESTING", raising=False)
     otel.logger_provider.add_log_record_processor(Broken())  # type: ignore[arg-type]
-    with install(otel.providers) as watch:
+    with install(otel.providers) as watch, otel.tracer.start_as_current_span("request"):
         lose(shop)
     assert watch.status()["internal_errors"] == {"telemetry": 1}
     assert len(otel.sessions) == 1
@@ -349,15 +355,16 @@ def test_exporters_that_hang(otel: Otel, installed: Watch, shop: Engine) -> None
     spans.export, logs.export = slowly(spans.export), slowly(logs.export)
     otel.tracer_provider.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=1))
     otel.logger_provider.add_log_record_processor(logs_export.BatchLogRecordProcessor(logs, schedule_delay_millis=1))
-    lose(shop)
-    hanging.wait()
-    for _ in range(100):
+    with otel.tracer.start_as_current_span("request"):
         lose(shop)
+        hanging.wait()
+        for _ in range(100):
+            lose(shop)
     assert (len(spans.get_finished_spans()), len(logs.get_finished_logs())) == (0, 0)
     go_on.set()
     otel.shutdown()
-    assert len(otel.span_exporter.get_finished_spans()) == 101
-    assert (len(spans.get_finished_spans()), len(logs.get_finished_logs())) == (101, 1)
+    assert len(otel.sessions) == 101
+    assert (len(spans.get_finished_spans()), len(logs.get_finished_logs())) == (102, 1)
 
 
 def test_errors_of_ours_quote_nothing(

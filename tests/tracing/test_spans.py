@@ -19,8 +19,8 @@ import sqlalchemy
 from opentelemetry import _logs, trace
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -165,34 +165,42 @@ def test_none_without_a_parent(otel: Otel, installed: Watch, shop: Engine) -> No
     assert otel.spans == []
 
 
-def test_root_for_a_finding_without_a_parent(otel: Otel, installed: Watch, shop: Engine) -> None:
-    """A session outside of any span that has a finding is a trace of its own, and tells of it in an event."""
+def test_none_for_a_finding_without_a_parent(otel: Otel, installed: Watch, shop: Engine) -> None:
+    """A session outside of any span that has a finding is no trace of its own either: the finding is a log record."""
     lose(shop)
-    span = otel.session
-    assert (span.parent, list(span.links)) == (None, [])
-    (event,) = span.events
-    assert (event.name, event.attributes["sessionwatch.rule"]) == ("sessionwatch.finding", "lost-writes")
-    assert span.start_time <= event.timestamp <= span.end_time
+    assert otel.spans == []
+    (record,) = otel.logs
+    assert (record.attributes["sessionwatch.rule"], record.trace_id) == ("lost-writes", 0)
 
 
-def test_none_where_the_parent_is_not_sampled(install: Installer, shop: Engine) -> None:
-    """An unsampled request has no spans of sessions; with a finding the sampler decides, which follows the parent."""
-    otel = Otel(sampler=ParentBased(ALWAYS_OFF))
-    with install(otel.providers) as watch, otel.tracer.start_as_current_span("request"):
+@pytest.mark.parametrize("sampler", [ParentBased(ALWAYS_OFF), ALWAYS_ON])
+def test_none_where_the_parent_is_not_sampled(install: Installer, shop: Engine, sampler: Sampler) -> None:
+    """An unsampled request has no spans of sessions, whatever the sampler would say: a finding is its log record."""
+    otel, elsewhere = Otel(sampler=sampler), Otel(sampler=ALWAYS_OFF)
+    with install(otel.providers) as watch, elsewhere.tracer.start_as_current_span("request") as request:
         read(shop)
         lose(shop)
     assert [finding.rule for finding in watch.findings] == ["lost-writes"]
     assert otel.spans == []
-    assert len(otel.logs) == 1
+    (record,) = otel.logs
+    assert (record.trace_id, record.span_id) == (
+        request.get_span_context().trace_id,
+        request.get_span_context().span_id,
+    )
 
 
-def test_finding_under_an_unsampled_parent_is_offered_to_the_sampler(install: Installer, shop: Engine) -> None:
-    """A sampler that does not follow the parent gets to see the session that has a finding, and no other."""
-    otel, elsewhere = Otel(sampler=ALWAYS_ON), Otel(sampler=ALWAYS_OFF)
-    with install(otel.providers), elsewhere.tracer.start_as_current_span("request"):
+def test_option_leaves_them_out(otel: Otel, install: Installer, shop: Engine) -> None:
+    """With ``telemetry.spans`` off, a sampled request has the event of a finding, and no span of a session."""
+    settings = {"telemetry.spans": False, "breaker.share": 1.0}
+    with install(otel.providers, settings=settings), otel.tracer.start_as_current_span("request"):
         read(shop)
         lose(shop)
-    assert attributes(otel.session)["sessionwatch.outcome"] == "lost"
+        leave(shop)
+        gc.collect()
+    assert [span.name for span in otel.spans] == ["request"]
+    assert [event.name for event in otel.named("request").events] == ["sessionwatch.finding"]
+    assert {record.trace_id for record in otel.logs} == {otel.named("request").context.trace_id}
+    assert len(otel.logs) == 3
 
 
 # -- threads and tasks --------------------------------------------------------------------------------
@@ -428,7 +436,8 @@ def test_span_that_is_current_by_chance(otel: Otel, installed: Watch, shop: Engi
 
 def test_uninstall_tells_what_waits(otel: Otel, installed: Watch, shop: Engine) -> None:
     """Nothing that waits is lost when the installation ends."""
-    leave(shop)
+    with otel.tracer.start_as_current_span("request"):
+        leave(shop)
     gc.collect()
     installed.uninstall()
     assert len(otel.sessions) == 1
@@ -438,7 +447,8 @@ def test_uninstall_tells_what_waits(otel: Otel, installed: Watch, shop: Engine) 
 def test_end_of_a_unit_tells_what_waits(otel: Otel, installed: Watch, shop: Engine) -> None:
     """The end of a unit of work is a safe moment."""
     with sessionwatch.unit_of_work("job"):
-        leave(shop)
+        with otel.tracer.start_as_current_span("step"):
+            leave(shop)
         gc.collect()
     assert len(otel.sessions) == 1
 
@@ -447,8 +457,9 @@ def test_many_at_once(otel: Otel, installed: Watch, shop: Engine) -> None:
     """Whatever the collector finds at one go is told, each session once."""
     gc.disable()
     try:
-        for _ in range(80):
-            leave(shop)
+        with otel.tracer.start_as_current_span("request"):
+            for _ in range(80):
+                leave(shop)
         gc.collect()
     finally:
         gc.enable()
@@ -489,15 +500,17 @@ class Storing(SpanProcessor):
         self.stored = 0
 
     def on_end(self, span: ReadableSpan) -> None:
-        self.stored += 1
-        lose(self.engine)
+        if span.name == SESSION:
+            self.stored += 1
+            lose(self.engine)
 
 
 def test_exporter_that_uses_sessions(otel: Otel, installed: Watch, shop: Engine) -> None:
     """Sessions that an exporter uses while it is given our span make no spans in their turn."""
     storing = Storing(shop)
     otel.tracer_provider.add_span_processor(storing)
-    lose(shop)
+    with otel.tracer.start_as_current_span("request"):
+        lose(shop)
     assert storing.stored == 1
     assert len(otel.sessions) == len(otel.logs) == 1
 
@@ -549,7 +562,8 @@ def test_provider_that_is_replaced(
     first, second = Otel(), Otel()
     if not known:
         monkeypatch.setattr(signals, "_set_globally", lambda: None)
-    with install():
+    caller = NonRecordingSpan(SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+    with install(), trace.use_span(caller):
         lose(shop)
         for otel in (first, second):
             monkeypatch.setattr(trace, "_TRACER_PROVIDER", otel.tracer_provider)
