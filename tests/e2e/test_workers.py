@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not hasattr(os, "fork"), reaso
 
 @pytest.fixture
 def shop(place: Place) -> Place:
-    """A folder with exporters that write a file a process."""
+    """A folder with exporters that write a file a process; findings go to them alone, as stderr is compared."""
+    place.env["SESSIONWATCH_SETTINGS"] = "telemetry.logging=no"
     return prepare(place)
 
 
