@@ -217,6 +217,7 @@ def check(
     wrong: list[str] = []
     raised = 0
     logging.getLogger("sessionwatch").setLevel(logging.CRITICAL)
+    gc.freeze()  # the program collects: not each time through all modules
     tried = sorted((one for one in seen if codes[one].endswith(ends)), key=lambda one: codes[one])
     for number, code in enumerate(tried, 1):
         if number % 25 == 0:
@@ -236,6 +237,7 @@ def check(
         else:
             continue
         say(f"{mode}, {error.__name__}: {wrong[-1]}")
+    gc.unfreeze()
     logging.getLogger("sessionwatch").setLevel(logging.NOTSET)
     say(f"{mode}, {error.__name__}: {raised} of {len(tried)} functions raised, {len(wrong)} wrong")
     return wrong
