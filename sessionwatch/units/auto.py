@@ -32,11 +32,11 @@ def wrap_answer(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         def answer(*args: Any, **kwargs: Any) -> Any:
-            if is_active():
-                try:
+            try:
+                if is_active():
                     answers()
-                except Exception:
-                    failed("a framework's answer")
+            except Exception:
+                failed("a framework's answer")
             try:
                 return original(*args, **kwargs)
             except BaseException as error:
@@ -117,8 +117,12 @@ class Finder:
             find = getattr(finder, "find_spec", None) if finder is not self else None
             spec: ModuleSpec | None = find(name, path, target) if find is not None else None
             if spec is not None:
-                with contextlib.suppress(AttributeError, TypeError):  # a loader that takes no attributes
+                try:
                     self._look_on(spec.loader, name)
+                except (AttributeError, TypeError):  # a loader that takes no attributes
+                    pass
+                except Exception:
+                    failed(f"the units of {name}")
                 return spec
         return None
 

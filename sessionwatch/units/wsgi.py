@@ -83,29 +83,50 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
+        original, called, part = self._parts.__next__, False, b""
         try:
-            with self._unit:
-                part = next(self._parts)
-        except BaseException as error:
-            self._unit.end()
-            unseen(error)
-            raise
-        if part and self._status.code:
-            self._status.taken(self._unit.unit)
-        return part
+            try:
+                with self._unit:
+                    part = original()
+                    called = True
+            except BaseException:
+                self._unit.end()
+                raise
+            if part and self._status.code:
+                self._status.taken(self._unit.unit)
+            return part
+        except BaseException as crossed:
+            late = settle(crossed, original, units, "the body of a response", called, part)
+            if late is None:
+                unseen(crossed)
+                raise
+            return late()  # type: ignore[no-any-return]
 
     def close(self) -> None:
+        original, called = getattr(self._body, "close", _nothing), False
         try:
-            with self._unit:
-                close = getattr(self._body, "close", None)
-                if close is not None:
-                    close()
-        finally:
-            self._unit.end()
+            try:
+                with self._unit:
+                    called = True
+                    original()
+            finally:
+                self._unit.end()
+        except BaseException as crossed:
+            late = settle(crossed, original, units, "the body of a response", called)
+            if late is None:
+                raise
+            late()
 
     def __del__(self) -> None:  # some test clients neither read nor close what they don't need
         if not sys.is_finalizing():
-            self._unit.end()
+            try:
+                self._unit.end()
+            except Exception:
+                failed("the body of a response")
+
+
+def _nothing() -> None:
+    """The ``close`` of a body that has none."""
 
 
 def serve(

@@ -2,7 +2,7 @@
 
     python -m tests.host.faults                      every mode, every error
     python -m tests.host.faults log RuntimeError     one of each, as CI does
-    python -m tests.host.faults rows._in_transaction only the functions whose names end so
+    python -m tests.host.faults log units.           only the functions in whose names that is
 
 A host program of right and wrong use is run bare, then watched once to learn which functions of ours it reaches, and
 then once for each of them, made to raise. What the program does and gets has to be as bare; at least one internal error
@@ -11,6 +11,7 @@ has to be counted.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import logging
@@ -21,13 +22,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import flask
+from celery import Celery
+from flask import Flask
 from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, scoped_session, sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from werkzeug.test import EnvironBuilder
 
 import sessionwatch
 from sessionwatch.model import MODES, Mode
+from sessionwatch.units import asgi
+from sessionwatch.units.wsgi import UnitOfWorkMiddleware
 from tests.programs.shop import Base, Item, Order
 
 ERRORS: tuple[type[Exception], ...] = (RuntimeError, RecursionError, MemoryError)
@@ -36,6 +49,7 @@ BELOW = ("hooks", "record", "rules", "frames", "units")
 GUARD = frozenset({
     "__del__", "settle", "stops", "is_foreign", "failed", "guarded", "by_collector", "_report", "say", "make",
     "install", "listen",
+    "find_spec", "__iter__",  # called by the program itself: one guards its own body, the other returns `self`
     "live_sessions",  # asked by installations, too
 })  # fmt: skip
 
@@ -49,16 +63,19 @@ class Host:
         Base.metadata.create_all(self.engine)
 
     def run(self) -> list[object]:
-        for part in (self.right, self.detached, self.lost, self.errors, self.registry, self.merges, self.loads):
+        for part in self.parts():
             try:
                 part()
             except Exception as error:
-                self.said.append(f"{part.__name__}: {type(error).__mro__[-4].__name__}")
+                self.said.append(f"{getattr(part, '__name__', part)}: {type(error).__mro__[-4].__name__}")
         gc.collect()
         with Session(self.engine) as session:
             self.said.append(session.scalars(select(Order.status).order_by(Order.id)).all())
         self.engine.dispose()
         return self.said
+
+    def parts(self) -> list[Callable[[], object]]:
+        return [self.right, self.detached, self.lost, self.errors, self.registry, self.merges, self.loads]
 
     def right(self) -> None:
         with Session(self.engine) as session, session.begin():
@@ -139,6 +156,117 @@ class Host:
             self.said.append([len(order.items) for order in session.scalars(select(Order).order_by(Order.id))])
 
 
+class Server(Host):
+    """The same, and what frameworks call: requests of ASGI and WSGI, and tasks of Celery."""
+
+    def parts(self) -> list[Callable[[], object]]:
+        return [*super().parts(), self.asgi, self.wsgi, self.tasks]
+
+    def asgi(self) -> None:
+        asyncio.run(self.requests())
+
+    async def requests(self) -> None:
+        engine = create_async_engine("sqlite+aiosqlite://")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+
+        async def pay(request: Request) -> Response:
+            async with AsyncSession(engine) as session:
+                session.add(Order(status=f"paid {request.path_params['number']}"))
+                await session.commit()
+            return PlainTextResponse("paid", background=BackgroundTask(send_mail))
+
+        async def send_mail() -> None:
+            async with AsyncSession(engine) as session:
+                self.said.append((await session.scalars(select(Order.status).order_by(Order.id))).all())
+
+        async def search(request: Request) -> Response:
+            session = AsyncSession(engine)
+            await session.execute(text("insert into orders (status) values ('searched')"))
+            await session.close()
+            raise LookupError
+
+        async def answer(request: Request, error: Exception) -> Response:
+            return PlainTextResponse("not found", 404)
+
+        routes = [Route("/pay/{number}", pay), Route("/search", search)]
+        app = Starlette(routes=routes, exception_handlers={LookupError: answer})
+        for called, path in ((app, "/pay/1"), (app, "/search"), (asgi.UnitOfWorkMiddleware(app), "/pay/2")):
+            self.said.append(await self.request(called, path))
+        await engine.dispose()
+
+    async def request(self, app: Any, path: str) -> list[object]:
+        got: list[object] = []
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, object]) -> None:
+            got.append(message.get("status") or message.get("body"))
+
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        await app(scope, receive, send)
+        return got
+
+    def wsgi(self) -> None:
+        app = Flask("shop")
+
+        @app.route("/pay/<int:number>")
+        def pay(number: int) -> str:
+            with Session(self.engine) as session, session.begin():
+                session.add(Order(status=f"paid {number}"))
+            return "paid"
+
+        @app.route("/export")
+        def export() -> flask.Response:
+            def lines() -> Iterator[str]:
+                with Session(self.engine) as session:
+                    yield from session.scalars(select(Order.status).order_by(Order.id))
+
+            return flask.Response(lines())
+
+        @app.route("/search")
+        def search() -> str:
+            session = Session(self.engine)
+            session.execute(text("insert into orders (status) values ('searched')"))
+            session.close()
+            raise LookupError
+
+        @app.errorhandler(LookupError)
+        def answer(error: LookupError) -> tuple[str, int]:
+            return "not found", 404
+
+        for called, path in (
+            (app, "/pay/3"),
+            (app, "/export"),
+            (app, "/search"),
+            (UnitOfWorkMiddleware(app), "/pay/4"),
+        ):
+            environ = EnvironBuilder(path=path).get_environ()
+            body = called(environ, lambda status, headers, *_: self.said.append(status))
+            self.said.append(b"".join(body))
+            if hasattr(body, "close"):
+                body.close()
+
+    def tasks(self) -> None:
+        self.said += [settle_order.apply(args=(self, number)).state for number in (1, 1000)]
+
+
+celery = Celery("shop", broker="memory://", set_as_current=False)
+
+
+@celery.task(throws=(LookupError,))  # type: ignore[untyped-decorator]
+def settle_order(host: Server, number: int) -> None:
+    session = Session(host.engine)
+    order = session.get(Order, number)
+    if order is None:
+        session.close()
+        raise LookupError
+    order.status = "settled"
+    session.commit()
+    session.close()
+
+
 def modules() -> Iterator[types.ModuleType]:
     for part in BELOW:
         package = importlib.import_module(f"sessionwatch.{part}")
@@ -154,12 +282,19 @@ def functions() -> dict[types.CodeType, str]:
         owners = [module, *(one for one in vars(module).values() if isinstance(one, type))]
         for owner in owners:
             for name, one in vars(owner).items():
+                if owner in (asgi.UnitOfWorkMiddleware, UnitOfWorkMiddleware):  # what users call
+                    continue
                 function = one.fget if isinstance(one, property) else getattr(one, "__wrapped__", one)
                 if not isinstance(function, types.FunctionType) or function.__module__ != module.__name__:
                     continue
-                if name not in GUARD and not name.startswith(("patch_", "_make")):
+                if name not in GUARD and not name.startswith(("patch_", "_make")) and not is_border(function.__code__):
                     found[function.__code__] = f"{module.__name__}.{function.__qualname__}"
     return found
+
+
+def is_border(code: types.CodeType) -> bool:
+    """Whether it is the guard itself."""
+    return not {"settle", "stops", "unseen"}.isdisjoint(code.co_names)
 
 
 @contextmanager
@@ -199,18 +334,18 @@ def _raising(error: type[Exception], code: types.CodeType) -> types.CodeType:
     lines += ["        import sys; sys.__dict__['faults'].append(1)"]
     lines += [f"        raise {error.__name__}('a fault of ours')", "    return fails"]
     names: dict[str, Any] = {}
-    exec("\n".join(lines).replace("        \n", ""), names)
+    exec(compile("\n".join(lines).replace("        \n", ""), code.co_filename, "exec"), names)  # a file of ours
     return names["outer"](*code.co_freevars).__code__  # type: ignore[no-any-return]
 
 
 def check(
-    mode: Mode, error: type[Exception], ends: tuple[str, ...] = ("",), say: Callable[[str], object] = print
+    mode: Mode, error: type[Exception], names: tuple[str, ...] = ("",), say: Callable[[str], object] = print
 ) -> list[str]:
     """What went wrong: for each function, the difference to bare, or that nothing was counted."""
     codes = functions()
-    bare = Host().run()
+    bare = Server().run()
     with sessionwatch.watching(mode, log=False, rules=quiet(mode)), reached(codes) as seen:
-        plain = Host().run()
+        plain = Server().run()
     if plain != bare:
         return [f"without a fault: {plain} instead of {bare}"]
     owners = [one for one in gc.get_objects() if isinstance(one, types.FunctionType) and one.__code__ in seen]
@@ -218,7 +353,7 @@ def check(
     raised = 0
     logging.getLogger("sessionwatch").setLevel(logging.CRITICAL)
     gc.freeze()  # the program collects: not each time through all modules
-    tried = sorted((one for one in seen if codes[one].endswith(ends)), key=lambda one: codes[one])
+    tried = sorted((one for one in seen if any(name in codes[one] for name in names)), key=lambda one: codes[one])
     for number, code in enumerate(tried, 1):
         if number % 25 == 0:
             say(f"{mode}, {error.__name__}: {number} of {len(tried)}, {len(wrong)} wrong")
@@ -227,7 +362,7 @@ def check(
             faults: list[int] = []
             sys.__dict__["faults"] = faults
             with failing(code, owners, error):
-                found = Host().run()
+                found = Server().run()
             counted = sum(watch.status()["internal_errors"].values())
         raised += bool(faults)
         if found != bare:
@@ -251,8 +386,8 @@ def quiet(mode: Mode) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     modes = [mode for mode in MODES if mode in arguments] or MODES
     errors = [error for error in ERRORS if error.__name__ in arguments] or ERRORS
-    ends = tuple(one for one in arguments if one not in modes and one not in {error.__name__ for error in errors})
-    wrong = [line for mode in modes for error in errors for line in check(mode, error, ends or ("",), told)]
+    names = tuple(one for one in arguments if one not in modes and one not in {error.__name__ for error in errors})
+    wrong = [line for mode in modes for error in errors for line in check(mode, error, names or ("",), told)]
     return bool(wrong)
 
 
