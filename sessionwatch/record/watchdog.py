@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[type[Event], ...] = (TransactionOverdue,)  # of events that it makes
 _PATIENCE = 2.0  # seconds to wait for the thread to end
+_BREATH = 0.1  # seconds after a round that failed
 _ROUNDING = 1e-6  # seconds
 _LEAST = 0.01  # seconds; a limit of nothing must not become a loop without a pause
 
@@ -170,23 +172,40 @@ class Watchdog:
         self.parked = True
 
     def _run(self, mine: Bell) -> None:
-        self._green = tasks.in_greenlet()
-        # signals are for the program's own threads
-        if sys.platform != "win32" and hasattr(signal, "pthread_sigmask") and not self._green:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        """The thread. What fails in it is told, and the next round is tried."""
+        try:
+            self._withdraw()
+        except Exception:
+            self._failed("watchdog")
         wait: float | None = self._step
         while self._bell is mine:
-            self._attend()
+            try:
+                wait = self._round(mine, wait)
+            except Exception:
+                self._failed("watchdog")
+                wait = self._step
+                time.sleep(min(self._step, _BREATH))
+
+    def _withdraw(self) -> None:
+        """Signals are for the program's own threads."""
+        self._green = tasks.in_greenlet()
+        if sys.platform != "win32" and hasattr(signal, "pthread_sigmask") and not self._green:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def _round(self, mine: Bell, wait: float | None) -> float | None:
+        """Attend, wait and look; how long to wait in the next round."""
+        self._attend()
+        if wait is None:
+            self.parked = True
+            wait = self.tick()  # one may have begun before it could see that
             if wait is None:
-                self.parked = True
-                wait = self.tick()  # one may have begun before it could see that
-                if wait is None:
-                    mine.wait()
-                    wait = self._step
-                if self._bell is mine:
-                    self.parked = False
-            elif not mine.wait(wait):
-                wait = self.tick()
+                mine.wait()
+                wait = self._step
+            if self._bell is mine:
+                self.parked = False
+        elif not mine.wait(wait):
+            wait = self.tick()
+        return wait
 
     def _attend(self) -> None:
         try:

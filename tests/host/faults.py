@@ -4,9 +4,9 @@
     python -m tests.host.faults log RuntimeError     one of each, as CI does
     python -m tests.host.faults log units.           only the functions in whose names that is
 
-A host program of right and wrong use is run bare, then watched once to learn which functions of ours it reaches, and
-then once for each of them, made to raise. What the program does and gets has to be as bare; at least one internal error
-has to be counted.
+A host program of right and wrong use, with requests of ASGI and WSGI and tasks of Celery, is run bare, then watched
+once to learn which functions of ours it reaches, and then once for each of them, made to raise. What the program does
+and gets has to be as bare; at least one internal error has to be counted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import importlib
 import logging
 import pkgutil
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import flask
@@ -41,6 +44,7 @@ import sessionwatch
 from sessionwatch.model import MODES, Mode
 from sessionwatch.units import asgi
 from sessionwatch.units.wsgi import UnitOfWorkMiddleware
+from sessionwatch.watch.watch import Watch
 from tests.programs.shop import Base, Item, Order
 
 ERRORS: tuple[type[Exception], ...] = (RuntimeError, RecursionError, MemoryError)
@@ -49,6 +53,7 @@ BELOW = ("hooks", "record", "rules", "frames", "units")
 GUARD = frozenset({
     "__del__", "settle", "stops", "is_foreign", "failed", "guarded", "by_collector", "_report", "say", "make",
     "install", "listen",
+    "_run",  # of the watchdog: its border
     "find_spec", "__iter__",  # called by the program itself: one guards its own body, the other returns `self`
     "live_sessions",  # asked by installations, too
 })  # fmt: skip
@@ -157,10 +162,24 @@ class Host:
 
 
 class Server(Host):
-    """The same, and what frameworks call: requests of ASGI and WSGI, and tasks of Celery."""
+    """The same, and what frameworks call: requests of ASGI and WSGI, and tasks of Celery.
+
+    ``pause`` waits in an open transaction, until somebody has looked at it.
+    """
+
+    def __init__(self, pause: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.pause = pause
+        threading.excepthook = lambda ended: self.said.append(f"a thread: {ended.exc_type.__name__}")
 
     def parts(self) -> list[Callable[[], object]]:
-        return [*super().parts(), self.asgi, self.wsgi, self.tasks]
+        return [*super().parts(), self.asgi, self.wsgi, self.tasks, self.idle]
+
+    def idle(self) -> None:
+        with Session(self.engine) as session:
+            session.execute(text("select 1"))
+            self.pause()
+            session.rollback()
 
     def asgi(self) -> None:
         asyncio.run(self.requests())
@@ -306,11 +325,13 @@ def reached(codes: dict[types.CodeType, str]) -> Iterator[set[types.CodeType]]:
         if event == "call" and frame.f_code in codes:
             seen.add(frame.f_code)
 
+    threading.setprofile(profile)
     sys.setprofile(profile)
     try:
         yield seen
     finally:
         sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -343,9 +364,10 @@ def check(
 ) -> list[str]:
     """What went wrong: for each function, the difference to bare, or that nothing was counted."""
     codes = functions()
+    hook = threading.excepthook
     bare = Server().run()
-    with sessionwatch.watching(mode, log=False, rules=quiet(mode)), reached(codes) as seen:
-        plain = Server().run()
+    with watching(mode) as watch, reached(codes) as seen:
+        plain = Server(partial(looked, watch, [])).run()
     if plain != bare:
         return [f"without a fault: {plain} instead of {bare}"]
     owners = [one for one in gc.get_objects() if isinstance(one, types.FunctionType) and one.__code__ in seen]
@@ -357,12 +379,12 @@ def check(
     for number, code in enumerate(tried, 1):
         if number % 25 == 0:
             say(f"{mode}, {error.__name__}: {number} of {len(tried)}, {len(wrong)} wrong")
-        with sessionwatch.watching(mode, log=False, rules=quiet(mode)) as watch:
+        with watching(mode) as watch:
             watch.tracker.reraise = False
             faults: list[int] = []
             sys.__dict__["faults"] = faults
             with failing(code, owners, error):
-                found = Server().run()
+                found = Server(partial(looked, watch, faults)).run()
             counted = sum(watch.status()["internal_errors"].values())
         raised += bool(faults)
         if found != bare:
@@ -373,9 +395,23 @@ def check(
             continue
         say(f"{mode}, {error.__name__}: {wrong[-1]}")
     gc.unfreeze()
+    threading.excepthook = hook
     logging.getLogger("sessionwatch").setLevel(logging.NOTSET)
     say(f"{mode}, {error.__name__}: {raised} of {len(tried)} functions raised, {len(wrong)} wrong")
     return wrong
+
+
+def watching(mode: Mode) -> AbstractContextManager[Watch]:
+    return sessionwatch.watching(mode, log=False, rules=quiet(mode), settings={"long-session.idle": 0.02})
+
+
+def looked(watch: Watch, faults: list[int]) -> None:
+    """Wait until the watchdog has said something of the open transaction, or cannot because of the fault."""
+    before = len(faults)
+    for _ in range(100):
+        if len(faults) > before + 1 or any(finding.rule == "long-session" for finding in watch.findings):
+            break
+        time.sleep(0.01)
 
 
 def quiet(mode: Mode) -> dict[str, Any]:
