@@ -167,7 +167,7 @@ def test_many_timeouts_are_one_record_an_hour(tmp_path: Path, caplog: pytest.Log
 
 
 def test_story_is_a_record_of_opentelemetry(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With the pool's name, the class of the error, and the span that waited."""
+    """With the pool's name, the class of the error, where it is held the longest, and the span that waited."""
     otel = Otel()
     engine = small(tmp_path / "a.db", 1)
     engine.pool.logging_name = "orders"
@@ -185,6 +185,10 @@ def test_story_is_a_record_of_opentelemetry(tmp_path: Path, caplog: pytest.LogCa
             "error.type": "sqlalchemy.exc.TimeoutError",
             "db.client.connection.pool.name": "orders",
             "sessionwatch.count_since_last": 1,
+            "sessionwatch.severity": "fault",
+            "code.file.path": __file__,
+            "code.line.number": line("holds"),
+            "code.function.name": f"{__name__}.hold",
         }
         assert len(otel.logs) == len([one for one in caplog.records if one.name == "sessionwatch"]) == 1
     engine.dispose()

@@ -123,7 +123,10 @@ class Audience:
             text = f"{text}\n  {since} timeouts of this pool since the last record of them"
         kind = type(error)
         about: dict[str, str | int] = {"error.type": f"{kind.__module__}.{kind.__qualname__}"}
-        about |= {POOL: pool[1], SINCE: since}
+        about |= {"sessionwatch.severity": "fault", POOL: pool[1], SINCE: since}
+        longest = next((row.site for _, story in rows for row in story if row.site is not None), None)
+        if longest is not None:
+            about |= longest.attributes()
         if self.signals is not None:
             self.signals.pool_ran_dry(text, about)
         elif self.log:
