@@ -6,12 +6,10 @@ import gc
 import sys
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..model import RawSite
 from . import callsite
-
-if TYPE_CHECKING:
-    from ..model import RawSite
 
 _AWAITABLE = (CoroutineType, AsyncGeneratorType, GeneratorType)
 
@@ -121,6 +119,18 @@ def awaited_at(task: Any) -> RawSite | None:
         seen.append(waiting)
         waiting = _waiting_for(waiting)
     return None
+
+
+def left(frame: FrameType | None, limit: int) -> tuple[RawSite, ...]:
+    """The places of the user's code that an error at ``frame`` leaves: also of the tasks that wait for this one."""
+    found, seen = list(callsite.users(frame, limit)), [current_task()]
+    waiting = _waiting_for(seen[0]) if seen[0] is not None else None
+    while waiting is not None and waiting not in seen and len(found) < limit:
+        seen.append(waiting)
+        frames = (outer for outer in suspended(waiting) if callsite.kind_of(outer) == callsite.USER)
+        found += [RawSite(outer.f_code, outer.f_lasti) for outer in frames]
+        waiting = _waiting_for(waiting)
+    return tuple(found[:limit])
 
 
 def _waiting_for(task: Any) -> Any:

@@ -19,6 +19,7 @@ from ..border import settle
 from ..frames import callsite
 from ..frames.catching import Catch, caught
 from ..frames.chain import called
+from ..frames.tasks import left
 from ..model import FindingError, Mark, RawSite
 from ..record.events import ErrorSwallowed
 from ..record.key import KEY
@@ -107,7 +108,7 @@ def failed(
         error,
         statement,
         mark,
-        callsite.users(frame, _OUTWARDS),
+        left(frame, _OUTWARDS),
         changes=_writes(context) or flushing,
         final=flushing or commits,
         savepoint=session.get_nested_transaction() if session is not None and flushing else None,
@@ -165,7 +166,7 @@ def tell(
 def refused(tracker: Tracker, record: SessionRecord, error: BaseException, frame: FrameType, did: str = "") -> None:
     """SQLAlchemy asks for the rollback itself: its error gets the story. A commit of writes that it refuses failed."""
     if record.failure is None and did == "commit" and isinstance(error, PendingRollbackError) and any(record.levels):
-        places = callsite.users(frame, _OUTWARDS)
+        places = left(frame, _OUTWARDS)
         record.failure = Failure(error, "COMMIT", callsite.mark(frame), places, changes=True, final=True)
         return
     if record.failure is not None and (isinstance(error, PendingRollbackError) or _REFUSES in str(error)):
@@ -212,7 +213,7 @@ def flush_failed(session: Any, record: SessionRecord, error: BaseException | Non
     """
     if isinstance(error, SQLAlchemyError) and not isinstance(error, FindingError):
         savepoint = session.get_nested_transaction()
-        mark, places = called(callsite.mark(frame)), callsite.users(frame, _OUTWARDS)
+        mark, places = called(callsite.mark(frame)), left(frame, _OUTWARDS)
         record.failure = Failure(error, "flush", mark, places, changes=True, final=True, savepoint=savepoint)
 
 

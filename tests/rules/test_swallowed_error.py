@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,31 @@ async def test_reports_an_async_close(async_shop: AsyncEngine, watch: Watch) -> 
     assert "was closed without a rollback" in only(watch, "swallowed-error").message
 
 
+async def _in_a_task(session: AsyncSession) -> None:
+    with contextlib.suppress(DBAPIError):
+        await asyncio.create_task(session.execute(TAKEN))
+
+
+async def _gathered(session: AsyncSession) -> None:
+    with contextlib.suppress(DBAPIError):
+        await asyncio.gather(session.execute(TAKEN))
+
+
+async def _with_a_limit(session: AsyncSession) -> None:
+    with contextlib.suppress(DBAPIError):
+        await asyncio.wait_for(session.execute(TAKEN), 60)
+
+
+@pytest.mark.parametrize("fails", [_in_a_task, _gathered, _with_a_limit])
+async def test_reports_an_error_that_who_waits_for_its_task_caught(
+    async_shop: AsyncEngine, watch: Watch, fails: Callable[[AsyncSession], Awaitable[None]]
+) -> None:
+    """An error leaves its task for the one that awaits it, and is caught there."""
+    async with AsyncSession(async_shop) as session:
+        await fails(session)
+    assert "was closed without a rollback" in only(watch, "swallowed-error").message
+
+
 # -- ignored ------------------------------------------------------------------------------------------------
 
 
@@ -473,6 +499,26 @@ def test_ignores_a_dependency_that_rolls_back(shop: Engine, watch: Watch) -> Non
     with contextlib.suppress(IntegrityError), get_session() as session:
         session.execute(TAKEN)
     assert watch.findings == []
+
+
+async def _expected(session: AsyncSession) -> None:
+    with pytest.raises(DBAPIError):
+        await asyncio.create_task(session.execute(TAKEN))
+
+
+async def _named(session: AsyncSession) -> None:
+    with contextlib.suppress(IntegrityError):
+        await asyncio.create_task(session.execute(TAKEN))
+
+
+@pytest.mark.parametrize("fails", [_expected, _named])
+async def test_ignores_an_error_that_who_waits_for_its_task_expected(
+    async_shop: AsyncEngine, watch: Watch, fails: Callable[[AsyncSession], Awaitable[None]]
+) -> None:
+    """A test expects it of the task, or a handler names the very error that may come."""
+    async with AsyncSession(async_shop) as session:
+        await fails(session)
+    assert swallowed(watch) == []
 
 
 async def test_ignores_asyncio_done_right(async_shop: AsyncEngine, watch: Watch) -> None:
