@@ -207,7 +207,8 @@ def test_disabled_sdk(
     otel = Otel()
     with install(otel.providers):
         lose(shop)
-    assert len(of_ours(caplog)) + len(otel.logs) == 1
+    assert len(of_ours(caplog)) == 1
+    assert len(otel.logs) <= 1  # an older SDK does not look at the variable
 
 
 def test_the_programs_own_log_unless_told_otherwise(
