@@ -65,12 +65,12 @@ CONNECTION = {
 }
 
 FIX = {
-    "sync": "commit before the session ends: session.commit(), or `with Session(engine) as session, session.begin():`;"
-    "\n"
-    "if nothing shall be kept, say so: session.rollback()",
+    "sync": "commit before the session ends: session.commit(), or "
+    "`with Session(engine) as session, session.begin():`;\n"
+    "to discard on purpose: session.rollback()",
     "async": "commit before the session ends: await session.commit(), or\n"
     "`async with AsyncSession(engine) as session, session.begin():`;\n"
-    "if nothing shall be kept, say so: await session.rollback()",
+    "to discard on purpose: await session.rollback()",
 }
 
 
@@ -119,7 +119,7 @@ def _fix(event: SessionEnded, writes: list[Write]) -> str:
     if asked is not None:
         return (
             f"commit before the registry removes it: {call}{asked}.commit();\n"
-            f"if nothing shall be kept, say so: {call}{asked}.rollback()"
+            f"to discard on purpose: {call}{asked}.rollback()"
         )
     name = session_name(record, *(write.mark for write in reversed(writes)))
     made = "AsyncSession(engine)" if record.kind == "async" else "Session(engine)"

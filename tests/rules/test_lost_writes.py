@@ -769,7 +769,7 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
           written  test_lost_writes.py:{line("story-flush")} in place_order                    1 Order object written
           opened   test_lost_writes.py:{line("story-open")} in get_session                    session {label}
           fix: commit before the session ends: session.commit(), or `with Session(engine) as session, session.begin():`;
-               if nothing shall be kept, say so: session.rollback()
+               to discard on purpose: session.rollback()
           more: sessionwatch explain lost-writes""")
 
 

@@ -366,5 +366,5 @@ async def test_message_word_for_word(async_shop: AsyncEngine, watch: Watch, monk
           opened   test_lost_writes_asyncio.py:{line("async-story-open")} in {here}     session {label}, task checkout
           fix: commit before the session ends: await session.commit(), or
                `async with AsyncSession(engine) as session, session.begin():`;
-               if nothing shall be kept, say so: await session.rollback()
+               to discard on purpose: await session.rollback()
           more: sessionwatch explain lost-writes""")
