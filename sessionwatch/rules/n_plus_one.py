@@ -76,11 +76,14 @@ def _fix(event: RepeatedLoad, owner: Ownership | None) -> str:
         if owner is not None and (owner.expired_how or "").startswith("by flush()"):
             return f'let the flush fetch it: __mapper_args__ = {{"eager_defaults": True}} on {event.model}'
         return "run the query again: .execution_options(populate_existing=True) refreshes all of them at once"
+    call = f"{awaited(event.record)}{session_name(event.record, event.mark)}"
     if event.instead:
-        return f"ask once for all of them: {awaited(event.record)}session.execute({event.instead})"
+        return f"ask once for all of them: {call}.execute({event.instead})"
     if not event.queried:  # the session made them: what helps is to read them back at once
-        call = f"{awaited(event.record)}session.scalars(select({event.model}){option(event)}, execution_options="
-        return f'load them at once before the loop, narrowed to them:\n{call}{{"populate_existing": True}}).all()'
+        call += f".scalars(select({event.model}){option(event)}, execution_options="
+        call += '{"populate_existing": True})'
+        rows = f"({call})" if awaited(event.record) else call
+        return f"load them at once before the loop, narrowed to them:\n{rows}.all()"
     asked = query(event)
     emptied = ",\nand make the sessions with expire_on_commit=False" if expired_by_commit(owner) else ""
     return f"load it with {asked}: {option(event)}{emptied}"
