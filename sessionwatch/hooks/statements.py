@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .loops import Loops
 
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
+_COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
@@ -189,12 +190,24 @@ def _stalled(tracker: Tracker, connection: Any, record: Any, context: Any, secon
     try:
         if tracker.active and (record is not None or tracker.wants is None) and _holds_up(connection, frame):
             what = summary(context.statement) or "a statement"
-            event = Blocked(record, callsite.mark(frame), what, seconds * 1000)
+            event = Blocked(record, callsite.mark(frame), what, seconds * 1000, *_coroutine(frame))
             error = tracker.emit(event, record.allowances if record is not None else ())
     except Exception:
         tracker.failed("Connection._exec_context")
     if error is not None:
         raise error
+
+
+def _coroutine(frame: FrameType) -> tuple[RawSite | None, bool]:
+    """The user's async function that a statement runs in, and whether a library called it."""
+    found: RawSite | None = None
+    for outer in callsite.stack(frame):
+        kind = callsite.kind_of(outer)
+        if found is not None and kind in (callsite.USER, callsite.LIBRARY):
+            return found, kind == callsite.LIBRARY
+        if found is None and kind == callsite.USER and outer.f_code.co_flags & _COROUTINE:
+            found = callsite.site(outer)
+    return found, False
 
 
 def _holds_up(connection: Any, frame: FrameType) -> bool:

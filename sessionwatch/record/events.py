@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ..model import Finding, Mark, Ownership, Site
+    from ..model import Finding, Mark, Ownership, RawSite, Site
     from ..units.scope import Unit
     from .life import Known, SessionRecord
     from .parts import Actor, Commit, Holder, LoadKind, Step, Write
@@ -251,6 +251,8 @@ class Blocked(SessionEvent):
     mark: Mark
     statement: str  # operation and table
     milliseconds: float
+    coroutine: RawSite | None = None  # the user's async function that it ran in, and where in that
+    by_library: bool = False  # who called that one
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from ..frames import source
 from ..frames.callsite import looked_at
 
 if TYPE_CHECKING:
-    from ..model import Mark
+    from ..model import Mark, RawSite
     from .life import Known
 
 _COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
@@ -58,6 +58,17 @@ def opening(record: Known, otherwise: str) -> str:
     """The call that makes a session: the program's own where a factory knows the engine."""
     site = record.opened.site if record.opened is not None else None
     return (source.factory_call(*site) if site is not None else None) or otherwise
+
+
+def awaits_nothing(coroutine: RawSite) -> bool:
+    """Whether an async function has no ``await``, ``async for`` or ``async with`` of its own; no without its source."""
+    nodes = source.around(*coroutine)
+    function = nodes[-1] if nodes else None
+    if not isinstance(function, ast.AsyncFunctionDef):
+        return False
+    asynchronous = (ast.Await, ast.AsyncFor, ast.AsyncWith)
+    comprehensions = (one.is_async for one in source.within(function.body, kinds=(ast.comprehension,)))
+    return not any(source.within(function.body, kinds=asynchronous)) and not any(comprehensions)
 
 
 class Provider:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Evidence, Finding, Options, Rule, Setting
 from ..record.events import Blocked
+from ..record.fixes import awaits_nothing
 from ..record.story import opened, primary, seen, session_json
 
 PAGE = """
@@ -63,14 +64,28 @@ def check(event: Blocked, settings: Options) -> Iterator[Finding]:
         message=f"{event.statement} held up the event loop for {event.milliseconds:.1f} ms, run by a {what}",
         site=primary(event.mark),
         evidence=tuple(_evidence(event)),
-        fix=FIX,
+        fix=_fix(event),
         session=session_json(record) if record is not None else None,
         unit=record.unit.name if record is not None and record.unit else None,
     )
 
 
+def _fix(event: Blocked) -> str:
+    unit = event.record.unit if event.record is not None else None
+    if event.coroutine is None or not event.by_library or unit is None or not awaits_nothing(event.coroutine):
+        return FIX
+    name = event.coroutine.resolve().function.rpartition(".")[2]
+    return (
+        f"write `def {name}` for `async def {name}`: it awaits nothing, and a framework calls it in a thread\n"
+        f"then; else {FIX}"
+    )
+
+
 def _evidence(event: Blocked) -> Iterator[Evidence]:
     yield seen("ran", event.mark, event.record.label if event.record is not None else None)
+    ran, within = event.mark.site, event.coroutine
+    if within is not None and (ran is None or ran.code is not within.code):
+        yield Evidence("async def", within.resolve(), note="holds up the loop meanwhile")
     if event.record is not None:
         yield opened(event.record)
 

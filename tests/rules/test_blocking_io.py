@@ -7,6 +7,8 @@ import re
 import textwrap
 from pathlib import Path
 
+import fastapi
+import httpx
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -276,3 +278,55 @@ def test_allowed(shop: Engine, watch: Watch) -> None:
         asyncio.run(query(shop))
     assert watch.findings == []
     assert len(watch.allowed) == 1
+
+
+# -- the async function that is guilty -------------------------------------------------------------------------
+
+
+def _read(engine: Engine) -> int:
+    with Session(engine) as session:
+        return len(session.scalars(select(Order)).all())
+
+
+def _application(engine: Engine) -> fastapi.FastAPI:
+    app = fastapi.FastAPI()
+
+    @app.get("/blocks")
+    async def blocks() -> int:  # guilty: awaits nothing
+        return _read(engine)
+
+    @app.get("/awaits")
+    async def awaits() -> int:
+        await asyncio.sleep(0)
+        return _read(engine)
+
+    @app.get("/plain")
+    def plain() -> int:
+        return _read(engine)
+
+    return app
+
+
+async def _get(engine: Engine, path: str) -> int:
+    transport = httpx.ASGITransport(app=_application(engine))
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        return int((await client.get(path)).text)
+
+
+def test_names_the_async_function_and_how_it_gets_a_thread(shop: Engine, watch: Watch) -> None:
+    """A route that awaits nothing; its fix pasted is the route `plain`, which is silent."""
+    asyncio.run(_get(shop, "/blocks"))
+    finding = only(watch, "blocking-io")
+    within = next(row for row in finding.evidence if row.label == "async def")
+    assert within.site is not None
+    assert within.site.function == "blocks"
+    assert within.note == "holds up the loop meanwhile"
+    assert finding.fix.startswith("write `def blocks` for `async def blocks`: it awaits nothing")
+    watch.clear()
+    asyncio.run(_get(shop, "/plain"))
+    assert watch.findings == []
+
+
+def test_a_route_that_awaits_stays_one(shop: Engine, watch: Watch) -> None:
+    asyncio.run(_get(shop, "/awaits"))
+    assert only(watch, "blocking-io").fix.startswith("use create_async_engine()")
