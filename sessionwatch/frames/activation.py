@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..model import by_instruction, line_of
 from . import callsite
+from .callsite import _new
 
 _DEEPEST = 6  # functions of the user's that are looked at, outwards
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR: they hand a session out
@@ -81,18 +82,19 @@ def asking(frame: FrameType | None, opened: tuple[tuple[Token, int], ...]) -> li
         return found
     places = dict(opened)
     running = callsite.user_frames(frame, _DEEPEST)
-    for outer, caller in zip(running, [*running[1:], None], strict=False):  # none are running where a task closes it
+    for number, outer in enumerate(running, 1):  # none are running where a task closes it
         token = outer.f_trace
-        if type(token) is Token and token in places and not outer.f_code.co_flags & _GENERATOR:
-            found.append(Asking(token, outer.f_code, places[token], _is_outermost(outer, caller)))
+        if type(token) is Token and token in places and not (code := outer.f_code).co_flags & _GENERATOR:
+            outermost = number == len(running) or (code.co_name == "main" and _is_test(running[number]))
+            found.append(_new(Asking, (token, code, places[token], outermost)))
             if len(found) == 2:
                 break
     return found
 
 
-def _is_outermost(frame: FrameType, caller: FrameType | None) -> bool:
-    """Whether a program begins with this call. A test that calls `main()` stands for the module that does."""
-    return caller is None or (frame.f_code.co_name == "main" and caller.f_code.co_name.startswith(_TESTS))
+def _is_test(frame: FrameType) -> bool:
+    """A test that calls `main()` stands for the module that does: a program begins with this call."""
+    return frame.f_code.co_name.startswith(_TESTS)
 
 
 def together(asking: list[Asking], database: Any, session: int, what: Any) -> tuple[Asking, Any] | None:
@@ -102,12 +104,21 @@ def together(asking: list[Asking], database: Any, session: int, what: Any) -> tu
     """
     found = None
     for distance, call in enumerate(asking):
-        commits = call.token.commits
-        earlier = [kept for kept in commits if kept[0] == database and kept[3].session != session]
-        if earlier and found is None:
-            found = (call, earlier[-1]) if _is_one_unit(call, distance, earlier) else (call, None)
-        commits[:] = [kept for kept in commits if kept[:2] != (database, call.lasti)]
-        commits.append((database, call.lasti, distance, what))
+        commits, lasti = call.token.commits, call.lasti
+        if len(commits) == 1 and commits[0][:2] == (database, lasti) and commits[0][3].session == session:
+            commits.clear()  # its own, again
+        if commits:
+            earlier, others = [], []
+            for kept in commits:
+                same = kept[0] == database
+                if same and kept[3].session != session:
+                    earlier.append(kept)
+                if not same or kept[1] != lasti:
+                    others.append(kept)
+            if earlier and found is None:
+                found = (call, earlier[-1]) if _is_one_unit(call, distance, earlier) else (call, None)
+            commits[:] = others
+        commits.append((database, lasti, distance, what))
     if found is None or found[1] is None:
         return None
     found[0].token.told = True
@@ -128,11 +139,12 @@ def _is_one_unit(call: Asking, distance: int, earlier: list[Any]) -> bool:
         return False
     _, lasti, before, _ = earlier[-1]
     itself = distance == before == 0
-    lines = {line_of(call.code, place) for _, place, _, _ in earlier}
-    if line_of(call.code, call.lasti) in lines:
-        return False
     if call.outermost and (not itself or call.code.co_name.startswith(_TESTS)):
         return False  # a program's main() is a sequence of units, and a test plays several parts
+    line = line_of(call.code, call.lasti)
+    for _, place, _, _ in earlier:
+        if place == call.lasti or line_of(call.code, place) == line:
+            return False
     return not (_in_a_loop(call.code, lasti) or _in_a_loop(call.code, call.lasti))
 
 

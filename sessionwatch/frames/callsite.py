@@ -157,8 +157,8 @@ def mark(frame: FrameType | None) -> Mark:
 
 def marked(place: RawSite | None) -> Mark:
     """The same of a place that was taken already, by the current thread and task."""
-    _, _, thread, task = _by(None, -1)
-    return _new(Mark, (place, thread, task))
+    task = None if _running_loop is not None and _running_loop() is None else task_name()  # as `_by`
+    return _new(Mark, (place, _here.thread._name, task))
 
 
 def raw(frame: FrameType) -> Raw:
@@ -173,7 +173,7 @@ def raw(frame: FrameType) -> Raw:
 def looked_at(raw: Raw) -> Mark:
     """The mark that a plain tuple stands for."""
     code, lasti, thread, task = raw
-    return Mark(RawSite(code, lasti) if code is not None else None, thread, task)
+    return _new(Mark, (_new(RawSite, (code, lasti)) if code is not None else None, thread, task))
 
 
 def _by(code: CodeType | None, lasti: int) -> Raw:
@@ -231,11 +231,12 @@ def user_frames(frame: FrameType | None, limit: int) -> list[FrameType]:
     current = None
     while True:
         while frame is not None:
-            path = frame.f_code.co_filename
+            code = frame.f_code
+            path = code.co_filename
             if path not in passed:
                 kind = USER if path in users else kind_of(frame)
                 if kind == USER:
-                    if frame.f_code.co_name == "<module>":
+                    if code.co_name == "<module>":
                         return found
                     found.append(frame)
                     if len(found) >= limit:

@@ -12,7 +12,7 @@ from types import CodeType, FrameType
 
 from ..model import Mark, RawSite, Site, called_by
 from . import callsite
-from .callsite import STOP, USER, _new
+from .callsite import STOP, THROUGH, USER, _new
 
 _GIVEN = "<string>"  # code of `python -c`, or what runs a worker of xdist: nobody's caller
 LIMIT = 12  # frames of the user's
@@ -26,10 +26,10 @@ def keep(on: bool) -> None:
     keeps = on
 
 
-def called(mark: Mark) -> Mark:
-    """A mark that was taken just now, with the frames around its place."""
+def called(mark: Mark, frame: FrameType | None = None) -> Mark:
+    """A mark that was taken just now, with the frames around its place, which is at or outside ``frame``."""
     if keeps and mark.site is not None:
-        callers = around(mark.site.code, sys._getframe(1))
+        callers = opened(mark.site.code, frame or sys._getframe(1))
         if callers:
             return _new(Mark, (called_by(mark.site, callers), mark.thread, mark.task))
     return mark
@@ -78,6 +78,23 @@ def around(code: CodeType, frame: FrameType | None) -> tuple[RawSite, ...]:
             if frame is None:
                 break
     return tuple(found)
+
+
+def past(frame: FrameType) -> FrameType:
+    """The first frame at or outside ``frame`` that is not THROUGH: what is asked from there on costs no second walk.
+
+    ``frame`` itself where there is none: the user's may be in another greenlet.
+    """
+    passed, users, outer = callsite._passed, callsite._users, frame
+    try:
+        while True:
+            while (path := outer.f_code.co_filename) in passed:
+                outer = outer.f_back  # type: ignore[assignment]
+            if path in users or callsite.kind_of(outer) != THROUGH:
+                return outer
+            outer = outer.f_back  # type: ignore[assignment]
+    except AttributeError:  # the outermost one's f_back is None
+        return frame
 
 
 def outwards(site: Site, frame: FrameType | None) -> tuple[Site, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from ..frames import activation, callsite
-from ..frames.callsite import Raw, looked_at
+from ..frames.callsite import Raw, _new, looked_at
 from ..frames.catching import caught
 from ..model import Mark, RawSite
 from ..record.events import SplitCommit
@@ -39,12 +39,15 @@ _serials = itertools.count(1)
 _before: ContextVar[tuple[int, ...]] = ContextVar("sessionwatch_commits", default=())
 
 
-def committed(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark) -> None:
-    """A commit of a transaction that wrote, at ``mark``.
+def committed(
+    tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark, outer: FrameType
+) -> None:
+    """A commit of a transaction that wrote, at ``mark``; ``outer``: as of `chain.past`.
 
     What is to be raised waits until the session has let go of everything.
     """
-    event = split(session, record, frame, mark)
+    unit = record.unit
+    event = split(session, record, frame, mark) if unit is not None else _of_a_call(session, record, frame, mark, outer)
     if event is not None:
         record.waiting = tracker.emit(event, record.allowances) or record.waiting
 
@@ -67,9 +70,7 @@ def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark, sto
     Not ``stored``: of a rollback.
     """
     unit = record.unit
-    if unit is None:
-        return _split_of_a_call(session, record, frame, mark) if stored else None
-    if unit.ended or unit.sessions == "many":
+    if unit is None or unit.ended or unit.sessions == "many":
         return None
     unread = _unread(session, record, mark, _around(record, frame))
     commits = unit.commits
@@ -126,9 +127,11 @@ def _is_another_unit(first: Any, unread: Unread, record: SessionRecord) -> bool:
     )
 
 
-def _split_of_a_call(session: Any, record: SessionRecord, frame: FrameType, mark: Mark) -> SplitCommit | None:
+def _of_a_call(
+    session: Any, record: SessionRecord, frame: FrameType, mark: Mark, outer: FrameType
+) -> SplitCommit | None:
     """The same where no unit is declared: it is the call that asked for both sessions."""
-    asking = activation.asking(frame, record.callers)
+    asking = activation.asking(outer, record.callers)
     if not asking:
         return None
     found = None
@@ -214,7 +217,7 @@ def _read(unread: Unread) -> Iterator[tuple[Any, Commit]]:
             if database not in first or entry.first < first[database].first:
                 first[database] = entry
     for database, entry in first.items():
-        yield database, Commit(session, f"S{number}", opened, entry.mark, mark)
+        yield database, _new(Commit, (session, f"S{number}", opened, entry.mark, mark))
 
 
 def database_of(engine: Any) -> tuple[Any, ...]:

@@ -83,7 +83,7 @@ class Connections:
         held = connection.__dict__.get(HELD)
         if held is None or held.transaction() is not transaction:
             held = Held(connection, transaction)
-        note(connection, held, context, result, frame)
+        note(connection, held, context, result, None, frame)
         held.within = Held.nowhere  # the transaction would hold the connection, and is known already
         if any(held.levels) and held is not connection.__dict__.get(HELD):
             self._keep(connection, held)

@@ -22,7 +22,7 @@ from ..record.key import KEY
 from ..record.life import SessionRecord
 from .private import COMMIT
 from .reading import entries, live_sessions, read
-from .writes import summarised
+from .writes import SEVERAL, summarised
 
 if TYPE_CHECKING:
     from ..record.tracker import Tracker
@@ -38,7 +38,6 @@ class Sharing:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self._dialects: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._calm = 0  # how much had been written when nothing was left uncommitted
         self._known: dict[int, weakref.ref[Any]] = {}  # the pool's record by the id() of the driver's connection
 
     def connected(self, pooled: Any, _: FrameType, __: float) -> None:
@@ -62,12 +61,19 @@ class Sharing:
         tracker = self.tracker
 
         def end(dbapi_connection: Any) -> Any:
+            own, alone = 0, False
             try:
-                if tracker.wrote != self._calm and tracker.active and self._concerns_others(sys._getframe(1)):
-                    with tracker.guarded("Dialect.do_rollback"):
-                        ending(dbapi_connection, sys._getframe(1))
+                if tracker.writer and tracker.active:
+                    own = id(sys._getframe(1).f_locals.get("self"))
+                    if tracker.writer == own:  # nearly always; what it wrote is over then
+                        alone, tracker.writer = True, 0
+                    elif self._concerns_others(own):
+                        with tracker.guarded("Dialect.do_rollback"):
+                            ending(dbapi_connection, sys._getframe(1))
                 return original(dbapi_connection)
             except BaseException as crossed:
+                if alone:
+                    tracker.writer = SEVERAL
                 late = settle(crossed, original, tracker, "Dialect.do_rollback")
                 if late is None:
                     raise
@@ -88,20 +94,19 @@ class Sharing:
             record.published = _event("published", record, acting, "committed", frame, written)
             record.end_writes()
 
-    def _concerns_others(self, frame: FrameType) -> bool:
+    def _concerns_others(self, own: int) -> bool:
         """Whether some session has uncommitted writes, and none on the connection that asks: nearly never.
 
         Where none has any, nobody is asked again until something is written.
         """
-        written, found, own = self.tracker.wrote, False, 0
+        tracker = self.tracker
+        tracker.writer = 0  # first of all: what another thread writes meanwhile counts
         for session in live_sessions():
             record = session.__dict__.get(KEY)
             if record is not None and record.levels and any(record.levels):
-                found, own = True, own or id(frame.f_locals.get("self"))
+                tracker.writer = SEVERAL
                 if own not in record.owned:
                     return True
-        if not found:
-            self._calm = written
         return False
 
     def forget(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..border import settle
 from ..frames import callsite, whereabouts
 from ..frames.callsite import _new
-from ..frames.chain import called
+from ..frames.chain import called, past
 from ..model import RawSite
 from ..record.events import Blocked
 from ..record.key import KEY
@@ -27,7 +27,7 @@ from .forks import inherited
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
 from .reading import in_greenlet, read
-from .writes import note
+from .writes import SEVERAL, note
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
@@ -61,7 +61,7 @@ def patch_execute(
     """
 
     def execute(self: Any, dialect: Any, context: Any, *args: Any) -> Any:
-        entered, place = False, None
+        entered, place, outer = False, None, None
         try:
             tracker.recent = None
             record: Any = reference() if (reference := getattr(self, KEY, None)) is not None else None
@@ -72,7 +72,8 @@ def patch_execute(
             if entering and record is not None and record.inside is None:
                 record.inside = sys._getframe()
                 entered = True
-                place = _begins(tracker, record, sys._getframe(1)) if record.unplaced else None
+                if record.unplaced:
+                    place = _begins(tracker, record, outer := past(sys._getframe(1)))
             started = perf_counter() if blocking and not dialect.is_async and _get_running_loop() else 0.0
             result = original(self, dialect, context, *args)
             if entered:
@@ -83,13 +84,11 @@ def patch_execute(
                 record.statements += 1
                 record.last = context.statement
                 if sites:
-                    place = _placed(tracker, self, record, place, sys._getframe(1))
+                    place = _placed(tracker, self, record, place, outer := outer or past(sys._getframe(1)))
                 if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
-                    note(self, record, context, result, place or sys._getframe(1))
+                    note(self, record, context, result, place, outer or sys._getframe(1))
                     if record.levels:
-                        tracker.wrote += 1
-                        if originating and record.origin is None:
-                            record.origin = record.newest or called(callsite.marked(place))
+                        _wrote(tracker, id(self), record, place, outer, originating)
             elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
                 _core(tracker, core, self, context, result, sys._getframe(1))
             if started:
@@ -113,22 +112,29 @@ def _broken_off(record: SessionRecord) -> None:
         record.active = record.held[0].clock()
 
 
+def _wrote(
+    tracker: Tracker,
+    connection: int,
+    record: SessionRecord,
+    place: RawSite | None,
+    frame: FrameType | None,
+    originating: bool,
+) -> None:
+    """Note which connection has uncommitted writes and, if ``originating``, the place of the transaction's first."""
+    if tracker.writer != connection:
+        tracker.writer = SEVERAL if tracker.writer else connection
+    if originating and record.origin is None:
+        record.origin = record.newest or called(callsite.marked(place), frame)
+
+
 def _placed(
     tracker: Tracker, connection: Any, record: SessionRecord, place: RawSite | None, frame: FrameType
 ) -> RawSite | None:
-    """Note where a statement was run: for the session, for what it wrote and for what it loads.
-
-    Walked to once a statement; the way of most is in here, and not one call further.
-    """
+    """Note where a statement was run: for the session, for what it wrote and for what it loads."""
     if place is None:
-        passed, inner = callsite._passed, frame
-        try:
-            while (path := frame.f_code.co_filename) in passed:
-                frame = frame.f_back  # type: ignore[assignment]
-            known = path in callsite._users
-            place = _new(RawSite, (frame.f_code, frame.f_lasti)) if known else callsite.site(frame)
-        except AttributeError:  # the outermost one's f_back is None
-            place = callsite.site(inner)
+        code = frame.f_code
+        known = code.co_filename in callsite._users
+        place = _new(RawSite, (code, frame.f_lasti)) if known else callsite.site(frame)
     if place is None or record.exiting is not None or place.code.co_filename not in callsite._users:
         place = ran_at(record, place)
     record.last_site = place

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..border import stops
 from ..frames import callsite
-from ..model import Mark
+from ..frames.callsite import _new
+from ..frames.chain import past
+from ..model import Mark, RawSite
 from ..record.key import KEY
 from .answers import stored
 from .callers import ran_at
@@ -137,9 +139,12 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
                 if record.discarded is not None or (record.unit is not None and record.unit.late):
                     _made_good(tracker, record, sys._getframe(1))
                 written = splitting and any(record.levels)
-                mark = commit_mark(record, sys._getframe(1)) if written or session.expire_on_commit else None
-                if written and mark is not None:
-                    committed(tracker, session, record, sys._getframe(1), mark)
+                mark, outer = None, None
+                if written or session.expire_on_commit:
+                    outer = past(sys._getframe(1))
+                    mark = commit_mark(record, outer)
+                if written and mark is not None and outer is not None:
+                    committed(tracker, session, record, sys._getframe(1), mark, outer)
                 record.committed = True
                 record.published = None
                 record.ended_by = "committed"
@@ -169,6 +174,8 @@ def _made_good(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Non
 
 def commit_mark(record: SessionRecord, frame: FrameType) -> Mark:
     """Where a commit is made: by a line, or by the end of a block, which SQLAlchemy may run in a task of its own."""
+    if frame.f_code.co_filename in callsite._users:  # nearly always
+        return callsite.marked(_new(RawSite, (frame.f_code, frame.f_lasti)))
     mark = callsite.mark(frame)
     place = ran_at(record, mark.site)
     if place is mark.site:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..model import RawSite
     from ..record.life import Entry, SessionRecord
 
+SEVERAL = -1  # in the place of the id() of the one connection that has uncommitted writes
 _UNDOES_DDL = ("postgresql", "cockroachdb", "mssql")  # databases whose rollback undoes CREATE, ALTER and DROP
 _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREATE, ALTER, DROP and TRUNCATE
 
@@ -38,14 +39,16 @@ _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREAT
 # -- statements ---------------------------------------------------------------------------------------
 
 
-def note(connection: Any, record: SessionRecord, context: Any, result: Any, where: RawSite | FrameType) -> None:
+def note(
+    connection: Any, record: SessionRecord, context: Any, result: Any, where: RawSite | None, frame: FrameType
+) -> None:
     """Note what a statement wrote, if its commit is the session's; ``where`` it was run, or a frame to look from."""
     if id(connection) not in record.owned or read.autocommits(connection):
         if context.is_crud:
             _, verb = next(iter(_targets(context)))
             record.count_rows(verb, count_of(context, result) or 0)
         return
-    if not context.is_crud and _not_a_write(connection, record, context, where):
+    if not context.is_crud and _not_a_write(connection, record, context, where, frame):
         return
     found = list(_targets(context))
     if not found and context.is_text and (count_of(context, result) or 0) > 0 and not has_result(context):
@@ -53,11 +56,16 @@ def note(connection: Any, record: SessionRecord, context: Any, result: Any, wher
     for table, verb in found:
         count = count_of(context, result)
         if count != 0:
-            _wrote(connection, record, (table, verb), count, where)
+            _wrote(connection, record, (table, verb), count, where, frame)
 
 
 def _wrote(
-    connection: Any, record: SessionRecord, what: tuple[Any, str], count: int | None, where: RawSite | FrameType
+    connection: Any,
+    record: SessionRecord,
+    what: tuple[Any, str],
+    count: int | None,
+    where: RawSite | None,
+    frame: FrameType,
 ) -> None:
     number, root = id(connection), connection.get_transaction()
     before = record.within.get(number)
@@ -67,10 +75,10 @@ def _wrote(
         record.within = {**record.within, number: root} if record.within else {number: root}
     session = read.sessions.get(record.session_id)
     flushed = session is not None and read.flushing(session)
-    mark = callsite.mark(where) if isinstance(where, FrameType) else callsite.marked(where)
+    mark = callsite.marked(where or callsite.site(frame))
     entry = record.wrote(*what, number, flushed, count, mark)
     if entry.mark is mark and chain.keeps:  # the first time
-        entry.mark = chain.called(mark)
+        entry.mark = chain.called(mark, frame)
     if connection.dialect.name in _IMPLICIT and not driver_is_idle(connection):
         record.told_of_transaction = True
 
@@ -81,7 +89,7 @@ def _forget(record: SessionRecord, connection: int) -> None:
     )
 
 
-def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: RawSite | FrameType) -> bool:
+def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: RawSite | None, frame: FrameType) -> bool:
     """What a statement that is no INSERT, UPDATE or DELETE does to a transaction; whether that is all of it."""
     statement, dialect = context.statement, context.dialect.name
     name = temporary_table(statement)
@@ -100,7 +108,7 @@ def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: Ra
         what = f"{kind} {name}"
         if verb == "dropped" and _takes_back(record, what, id(connection)):
             return True
-        _wrote(connection, record, (what, verb), None, where)
+        _wrote(connection, record, (what, verb), None, where, frame)
     return True
 
 
@@ -260,11 +268,14 @@ def _is_base_of_another(table: Any, tables: set[Any]) -> bool:
 
 def is_temporary(table: Any, known: frozenset[str]) -> bool:
     """Whether a table is a temporary one; ``known``: those that were made by a statement given as text."""
-    if str(getattr(table, "name", table)) in known:
+    if known and str(getattr(table, "name", table)) in known:
         return True
     if isinstance(table, str):
         return table.lower().startswith(("temp.", "pg_temp"))
-    prefixes = [str(prefix).upper() for prefix in read.prefixes(table) or ()]
+    prefixes = read.prefixes(table)
+    if not prefixes:
+        return False
+    prefixes = [str(prefix).upper() for prefix in prefixes]
     return any(prefix.startswith(("TEMP", "GLOBAL TEMP", "LOCAL TEMP")) for prefix in prefixes)
 
 
