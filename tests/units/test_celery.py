@@ -214,11 +214,11 @@ def test_a_worker(pool: str, redis: str, tmp_path: Path) -> None:
         spec.loader.exec_module(tasks)
         results = [task.delay() for task in (tasks.once, tasks.pay, tasks.once)]
         for result in results:
-            result.get(timeout=60)
+            result.get(timeout=180)
             result.forget()
     finally:
         running.terminate()
-        output, _ = running.communicate(timeout=60)
+        output, _ = running.communicate(timeout=180)
     lines = (tmp_path / "found").read_text().splitlines()
     assert '"rule": "split-unit-of-work"' in "\n".join(lines), output.decode()
     assert all('"unit": "shop.pay"' in line for line in lines)
