@@ -129,7 +129,8 @@ def fleet(size: int, database: URL, folder: Path, **env: str) -> Iterator[Fleet]
         program = running.enter_context(started(command, cwd=PROGRAMS, folder=folder / "service", env=env))
         eventually(lambda: re.search("Listening at", program.stderr), program)
         server = running.enter_context(
-            prometheus(folder / "prometheus", {"shop": targets}, queries.ALERTS, renamed={}, every="1s")
+            # often: a rate is extrapolated by half of this for each worker, of whose few seconds it may be no tenth
+            prometheus(folder / "prometheus", {"shop": targets}, queries.ALERTS, renamed={}, every="250ms")
         )
         made = Fleet(f"http://{address}", program, server, size)
         made.meet()

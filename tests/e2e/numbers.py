@@ -51,10 +51,8 @@ def about(counted: Mapping[str, float]) -> Want:
 
 
 def per_second(fleet: Fleet, counted: Mapping[str, float]) -> Want:
-    """The counts over the time of the traffic, within four tenths: a rate extrapolates short ones."""
-    return lambda name, shown: _near({key: number / fleet.window for key, number in counted.items()}, 0.4, "~")(
-        name, shown
-    )
+    """The counts over the time of the traffic."""
+    return lambda name, shown: about({key: number / fleet.window for key, number in counted.items()})(name, shown)
 
 
 def at_most(counted: Mapping[str, float]) -> Want:
