@@ -6,30 +6,39 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 
 REPEAT = 3600.0  # seconds
-_MOST = 10_000  # that are remembered; the one that was told first is forgotten, and told anew
+_MOST = 10_000  # that are remembered; the one that was met first is forgotten, and told anew
+
+
+class _Known:
+    """What has happened: when it may be told again, and how often it has happened and was not told."""
+
+    __slots__ = ("due", "since")
+
+    def __init__(self) -> None:
+        self.due, self.since = 0.0, 0
 
 
 class Throttle:
-    """``clock`` counts seconds."""
+    """``clock`` counts seconds. No lock: the collector may come here at any moment."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._due: dict[Hashable, float] = {}  # when it may be told again
-        self._since: dict[Hashable, int] = {}  # how often it has happened and was not told
+        self._known: dict[Hashable, _Known] = {}
 
     def count(self, key: Hashable, first: bool = False) -> int:
         """It happens: how often it did since it was told last, with this time; 0 where it is not to be told now.
 
-        ``first``: it is to be told, whatever was told before.
+        ``first``: it is to be told, whatever was told before, unless another thread tells of this time too.
         """
-        self._since.setdefault(key, 0)
-        self._since[key] += 1
+        known = self._known.get(key)
+        if known is None:
+            while len(self._known) >= _MOST:
+                self._known.pop(next(iter(list(self._known))), None)
+            known = self._known.setdefault(key, _Known())
+        known.since += 1
         now = self._clock()
-        if not first and now < self._due.get(key, 0.0):
+        if not first and now < known.due:
             return 0
-        while len(self._due) >= _MOST and key not in self._due:
-            oldest = next(iter(list(self._due)))
-            self._due.pop(oldest, None)
-            self._since.pop(oldest, None)
-        self._due[key] = now + REPEAT
-        return self._since.pop(key, 1)
+        known.due = now + REPEAT
+        since, known.since = known.since, 0  # no thread can come between
+        return since
