@@ -2,7 +2,8 @@
 
 It downloads each project's source distribution, makes an environment for it, runs its suite in the three modes in turn,
 several rounds of them, and writes ``tests/field/results.json``; from that and ``verdicts.toml``, which a person writes,
-comes ``docs/field-test.md``. A folder stands for the project of its name, or for one of your own.
+comes ``docs/field-test.md``. What a person adds to a row of the results as ``remarks`` stays until its suite is run
+again. A folder stands for the project of its name, or for one of your own.
 """
 
 from __future__ import annotations

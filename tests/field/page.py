@@ -15,13 +15,25 @@ PAGE = HERE.parents[1] / "docs" / "field-test.md"
 HEAD = """\
 # The field test
 
-Suites of public projects that nobody here wrote, run bare, in log mode and in strict mode by `python -m tests.field`.
-That command prints the figures; whether a finding is true was judged by reading the code, once for each rule and
-function, in `tests/field/verdicts.toml`; what is false becomes a test `ignores_…` and is repaired; its line stays
-until the suite is run again. In strict mode a fault fails its test: those tests are the ones that changed there. In
-log mode nothing may change. The modes are run in turn, and a ratio compares the least processor time of each mode
-with that of the bare suite, start of the interpreter included: in a suite of few seconds most of it is the start of
-the plugin, and in strict mode the reports of the tests that fail.
+Suites of public projects that nobody here wrote, or parts of them (`tests/field/projects.toml` has the files and
+options), run bare, in log mode and in strict mode by `python -m tests.field`. That command prints the figures. Each
+row is of the state of sessionwatch at which its suite was last run, which need not be the newest one
+(`git log -p tests/field/results.json`). "Seen" is how often a run met the finding; where several of one rule point to
+one function, how often it met the most frequent of them.
+
+What a person wrote: whether a finding is true, once for each rule and function, from reading the code
+(`tests/field/verdicts.toml`); what could be reported, at the end; and the remarks below the table. A finding that is
+false becomes a test `ignores_…` and is repaired; its line stays until the suite is run again.
+
+In log mode no outcome may change. In strict mode a fault fails its test. The modes are run in turn, and a ratio
+compares the least processor time of each mode with that of the bare suite, start of the interpreter included: in a
+suite of a few seconds most of it is the start of the plugin, and in strict mode the reports of the tests that fail.
+"""
+REPORTED = """\
+Written by a person, on 2026-11-28, from the findings and the code: true findings in projects that are maintained.
+"""
+OLDER = """\
+No row above: {names}. Their findings are of earlier states of sessionwatch, and their suites were not run again.
 """
 
 
@@ -53,7 +65,16 @@ def write() -> None:
 def text() -> str:
     """The whole page, as Markdown."""
     found, said = results(), verdicts()
-    parts = [HEAD, *_suites(found), "", *_share(found, said), "", *_findings(found, said), *_worth_reporting()]
+    parts = [
+        HEAD,
+        *_suites(found),
+        "",
+        *_remarks(found),
+        *_share(found, said),
+        "",
+        *_findings(found, said),
+        *_worth_reporting(),
+    ]
     return "\n".join(parts)
 
 
@@ -70,6 +91,15 @@ def _suites(found: dict[str, Any]) -> list[str]:
         cells += [*(str(len(changed[mode])) for mode in ("log", "strict")), f"{seconds['bare']} s", *times]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    """What a person has to say of rows, until their suites are run again; for each remark, of which."""
+    said: dict[str, list[str]] = {}
+    for name, one in sorted(found.items()):
+        for remark in one.get("remarks", ()):
+            said.setdefault(remark, []).append(name)
+    return [*(f"- {', '.join(names)}: {remark}." for remark, names in said.items()), ""] if said else []
 
 
 def _source(name: str, one: dict[str, Any]) -> str:
@@ -106,8 +136,9 @@ def _findings(found: dict[str, Any], said: dict[str, dict[str, str]]) -> list[st
 
 
 def _worth_reporting() -> list[str]:
-    lines = ["## What could be reported", ""]
-    lines += ["True findings in code that is alive, also of suites without figures above.", ""]
+    lines = ["## What could be reported", "", REPORTED]
+    if older := sorted(reports().keys() - results().keys()):
+        lines += [OLDER.format(names=", ".join(older))]
     for name, ones in sorted(reports().items()):
         for one in ones:
             lines += [f"### {name}: {one['title']}", ""]
