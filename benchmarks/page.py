@@ -21,6 +21,10 @@ HEAD = """# What sessionwatch costs
 
 This page is written by `python -m benchmarks keep` from the figures in `benchmarks/results/`. What a number means,
 how it is measured and what stands above the aims: [benchmarks/README.md](../benchmarks/README.md).
+
+The figures are those of the commit that was measured, not of every later one: `git log benchmarks/results` says when
+that was, `python -m benchmarks check` compares the instructions of today with their bounds, and
+`python -m benchmarks` measures everything anew.
 """
 
 

@@ -1,4 +1,4 @@
-"""The soak, in small: everything is counted, and nothing is left. Its figures at full length are in docs/soak.md."""
+"""The soak, in small: everything is counted, and nothing is left. `python -m tests.host.soak` runs its full length."""
 
 from __future__ import annotations
 
