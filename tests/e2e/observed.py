@@ -74,13 +74,24 @@ def observed(postgres_database: URL, tmp_path_factory: pytest.TempPathFactory) -
         )
         eventually(lambda: server.number('sum(sessionwatch_findings_total{job="shop"})'), program)  # all are 0
         made = Observed(server, over_http, over_grpc, began=time.time())
+
+        def seen() -> bool | None:
+            """Both jobs have scraped every session that was closed until now."""
+            sessions, scraped = sum(made.expected.closed.values()), "sum by (job) (sessionwatch_sessions_closed_total)"
+            return by(server.query(scraped), "job") == dict.fromkeys(jobs, sessions) or None
+
         with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+            ask(client, "count", made.expected)  # a histogram is born with its first value, which is no rate yet
+            eventually(seen, program)
             send(client, made.expected)
-        sessions = sum(made.expected.closed.values())
-        scraped = 'sum(sessionwatch_sessions_closed_total{job="shop"})'
-        eventually(lambda: server.number(scraped) == sessions or None, program)
+        eventually(seen, program)
         made.ended = time.time()
         yield made
+
+
+def by(samples: list[tuple[dict[str, str], float]], label: str) -> dict[str, float]:
+    """The values that are not 0, by one label."""
+    return {labels[label]: value for labels, value in samples if value}
 
 
 def _empty(database: URL) -> None:

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from dashboards import queries
 from tests.e2e.observability import Prometheus, texts
-from tests.e2e.observed import RENAMED, Observed
+from tests.e2e.observed import RENAMED, Observed, by
 from tests.e2e.programs import eventually
 from tests.e2e.traffic import Expected
 
@@ -27,11 +27,6 @@ def without_data(server: Prometheus, expressions: dict[str, str]) -> set[str]:
     return {
         name for name, text in expressions.items() if not any(not math.isnan(value) for _, value in server.query(text))
     }
-
-
-def by(samples: list[tuple[dict[str, str], float]], label: str) -> dict[str, float]:
-    """The values that are not 0, by one label."""
-    return {labels[label]: value for labels, value in samples if value}
 
 
 def test_every_expression_of_the_dashboard_has_data(observed: Observed) -> None:
