@@ -16,9 +16,9 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from ..config import nearest
+from ..hooks.makers import Makers, patch_engine_created, patch_made, remembered
 from ..hooks.patch import patch
 from ..hooks.reading import read
-from ..hooks.settings import Settings, patch_engine_created, patch_made, remembered
 from ..model import ConfigError, Finding, Options
 from ..record.events import Misconfigured
 from ..record.ledger import Ledger
@@ -36,17 +36,17 @@ def check(target: str, baseline: str | None = None) -> list[Finding]:
     keys are enforced, and only where mapped tables declare some. Raises `ConfigError` for a target that can't
     be imported, and for one that is no engine or sessionmaker.
     """
-    settings = Settings(Tracker(lambda event, allowances: None, Ledger(1, 1)))
-    with _noting(settings):
+    makers = Makers(Tracker(lambda event, allowances: None, Ledger(1, 1)))
+    with _noting(makers):
         found = _imported(target)
     suppressions = Suppressions(baseline)
-    findings = [finding for event in _look(found, target, settings) for finding in rule.check(event, Options())]
+    findings = [finding for event in _look(found, target, makers) for finding in rule.check(event, Options())]
     for finding in findings:
         suppressions.cover(finding, ())
     return findings
 
 
-def _noting(settings: Settings) -> ExitStack:
+def _noting(makers: Makers) -> ExitStack:
     """Note the lines that make engines and sessionmakers while the program is imported."""
     kinds: list[tuple[Any, Any]] = [(sessionmaker, lambda made: made.class_)]
     with suppress(ImportError):  # without greenlet there is no asyncio side
@@ -55,9 +55,9 @@ def _noting(settings: Settings) -> ExitStack:
 
         kinds.append((async_sessionmaker, lambda made: made))
     stack = ExitStack()
-    stack.callback(patch(Dialect, "engine_created", patch_engine_created(settings.tracker, (remembered(settings),))))
+    stack.callback(patch(Dialect, "engine_created", patch_engine_created(makers.tracker, (remembered(makers),))))
     for owner, key in kinds:
-        stack.callback(patch(owner, "__init__", patch_made(settings, key)))
+        stack.callback(patch(owner, "__init__", patch_made(makers, key)))
     return stack
 
 
@@ -80,16 +80,16 @@ def _imported(target: str) -> Any:
     return found
 
 
-def _look(found: Any, target: str, settings: Settings) -> Iterator[Misconfigured]:
+def _look(found: Any, target: str, makers: Makers) -> Iterator[Misconfigured]:
     found = getattr(found, "session_factory", found) if _is_scoped(found) else found
     engine = getattr(found, "sync_engine", found)
     if not isinstance(engine, Engine):
         if not isinstance(getattr(found, "kw", None), dict):
             raise ConfigError(f"{target} is {_article(found)}; give {WANTED}")
-        yield from _of_maker(found, settings)
+        yield from _of_maker(found, makers)
         engine = getattr(found.kw.get("bind"), "sync_engine", found.kw.get("bind"))
     if isinstance(engine, Engine):
-        yield from _of_engine(engine, settings)
+        yield from _of_engine(engine, makers)
 
 
 def _is_scoped(found: Any) -> bool:
@@ -101,17 +101,17 @@ def _article(found: Any) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _of_maker(maker: Any, settings: Settings) -> Iterator[Misconfigured]:
+def _of_maker(maker: Any, makers: Makers) -> Iterator[Misconfigured]:
     asynchronous = not isinstance(maker, sessionmaker)
-    made = settings.made.get(maker if asynchronous else maker.class_)
+    made = makers.made.get(maker if asynchronous else maker.class_)
     if asynchronous and maker.kw.get("expire_on_commit", True):
         yield Misconfigured("expire", "async_sessionmaker", made, None)
     if not maker.kw.get("autoflush", True):
         yield Misconfigured("autoflush", "", made, None)
 
 
-def _of_engine(engine: Engine, settings: Settings) -> Iterator[Misconfigured]:
-    made = settings.made.get(engine.dialect)
+def _of_engine(engine: Engine, makers: Makers) -> Iterator[Misconfigured]:
+    made = makers.made.get(engine.dialect)
     sqlite = engine.dialect.name == "sqlite"
     if sqlite and _foreign_keys_declared() and not _enforced(engine):
         yield Misconfigured("foreign-keys", engine.dialect.driver, made, None)

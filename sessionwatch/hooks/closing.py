@@ -19,10 +19,10 @@ from ..model import with_callers
 from ..record.events import Overlap, SessionEnded
 from .callers import is_leaving, leaver, on_its_way, scope_codes, scope_of
 from .commits import undone
-from .crossing import apart
-from .failures import Failure, answered
-from .failures import tell as tell_failure
+from .database_errors import Failure, answered
+from .database_errors import tell as tell_failure
 from .finishing import finish_callers
+from .identities import apart
 from .overlaps import closing as overlap_with
 from .overlaps import tell as tell_overlap
 from .reading import read

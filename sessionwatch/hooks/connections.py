@@ -18,7 +18,7 @@ from ..frames.callsite import Caller, looked_at
 from ..record.events import ConnectionEnded
 from ..record.life import Entry, SessionRecord, recognised
 from ..units.scope import current_unit
-from .failures import handled_around
+from .database_errors import handled_around
 from .writes import driver_commits, is_over, note, summarised
 
 if TYPE_CHECKING:

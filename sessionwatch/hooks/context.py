@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..record.allowances import Allowance, active_allowances, matching
 from ..record.events import Event
-from .crossing import Crossing
+from .identities import Neighbours
 
 if TYPE_CHECKING:
     from ..model import Limits
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .attributes import PendingWrites
     from .connections import Connections
     from .loops import Loops
+    from .makers import Makers
     from .pools import Pools
-    from .settings import Settings
     from .shapes import Place
     from .sharing import Sharing
 
@@ -69,7 +69,7 @@ class Context:
     tracker: Tracker
     pending: PendingWrites
     pools: Pools
-    settings: Settings
+    makers: Makers
     loops: Loops
     connections: Connections
     sharing: Sharing
@@ -78,7 +78,7 @@ class Context:
     watchdog: Watchdog
     events: frozenset[type[Event]]  # what somebody wants to know of
     handlers: Mapping[type, tuple[str, ...]]  # the slugs of all rules, those that are off too, by what they handle
-    crossing: Crossing = field(default_factory=Crossing)
+    neighbours: Neighbours = field(default_factory=Neighbours)
 
     def wants(self, *kinds: type[Event]) -> bool:
         """Whether somebody wants to know of an event of these types, or derived from them."""

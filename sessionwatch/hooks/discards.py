@@ -17,7 +17,7 @@ from ..frames import callsite, source
 from ..model import Mark, function_of
 from ..record.events import DiscardedWrites
 from ..record.key import KEY
-from .failures import Failure, is_handled
+from .database_errors import Failure, is_handled
 from .reading import read, session_of
 from .writes import _mapper_of, pending, summarised, written
 

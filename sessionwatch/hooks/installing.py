@@ -52,7 +52,7 @@ def install(table: Table, context: Context) -> contextlib.ExitStack:
     An installation that fails half way is undone before the error is raised.
     """
     with contextlib.ExitStack() as stack:
-        stack.callback(context.settings.close)
+        stack.callback(context.makers.close)
         for hook in table.hooks:
             wanted = context.wants(*hook.makes) and (context.sites or hook.place is not private.NEW_RUN)
             owner = hook.place.owner() if wanted else None

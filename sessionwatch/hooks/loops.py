@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from ..border import settle
 from ..frames import callsite
 from ..record.events import ForeignLoop
-from .failures import chain
+from .database_errors import chain
 from .reading import read
 
 if TYPE_CHECKING:

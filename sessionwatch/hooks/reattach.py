@@ -29,7 +29,7 @@ from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import Reattached
 from ..record.key import KEY
-from . import crossing
+from . import identities
 from .ownership import Owner, described, is_detached, owner
 from .patch import patch_error
 from .private import MERGE, RECURSIVE, ROWS, UPDATES
@@ -92,7 +92,7 @@ def _received(
         return None
     made = [(state, copy) for state, copy in list(known.items()) if isinstance(state, InstanceState)]
     if noted:
-        crossing.merged(session, [state for state, _ in made], frame)
+        identities.merged(session, [state for state, _ in made], frame)
     errors = [_judged(tracker, record, state, instance_state(copy), frame) for state, copy in made if judged]
     return next((error for error in errors if error is not None), None)
 

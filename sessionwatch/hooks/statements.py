@@ -20,9 +20,9 @@ from ..record.key import KEY
 from ..record.sql import summary
 from .answers import commit_failed
 from .callers import ran_at
+from .database_errors import before_statement, failed
+from .database_errors import refused as refused_after_failure
 from .discards import unflushed
-from .failures import before_statement, failed
-from .failures import refused as refused_after_failure
 from .forks import inherited
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap

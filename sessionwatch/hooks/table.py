@@ -42,14 +42,15 @@ from . import (
     attributes,
     closing,
     connections,
-    crossing,
+    database_errors,
     discards,
-    failures,
     forks,
     holding,
+    identities,
     implicit,
     loads,
     loops,
+    makers,
     mutation,
     ownership,
     pools,
@@ -59,7 +60,6 @@ from . import (
     registries,
     rows,
     sessions,
-    settings,
     statements,
     transactions,
 )
@@ -100,7 +100,7 @@ def _public(module: str, owner: str, name: str, takes: str = "") -> Place:
 
 
 def _begin(context: Context) -> Callable[[Any], Any]:
-    return sessions.patch_begin(context.tracker, context.crossing.began if context.wants(ChangedTwice) else None)
+    return sessions.patch_begin(context.tracker, context.neighbours.began if context.wants(ChangedTwice) else None)
 
 
 def _begun(context: Context) -> Callable[..., None]:
@@ -111,7 +111,7 @@ def _begun(context: Context) -> Callable[..., None]:
 
 
 def _transaction_ended(context: Context) -> Callable[..., None]:
-    return transactions.after_transaction_end(context.tracker, context.crossing.ended)
+    return transactions.after_transaction_end(context.tracker, context.neighbours.ended)
 
 
 def _committed(context: Context) -> Callable[..., None]:
@@ -163,7 +163,7 @@ def _refusal(context: Context) -> Callable[[Any], Any]:
         overlaps, failures = context.wants(Overlap), context.wants(ErrorSwallowed)
         handlers.append(statements.refusals(context.tracker, overlaps=overlaps, failures=failures))
     if context.wants(GivenAway):
-        handlers.append(crossing.refusals(context.tracker))
+        handlers.append(identities.refusals(context.tracker))
     return patch_error(context.tracker, "InvalidRequestError", *handlers)
 
 
@@ -188,7 +188,7 @@ def _connect(context: Context) -> Callable[[Any], Any]:
 
 
 def _spawn(context: Context) -> Callable[[Any], Any]:
-    return failures.patch_spawn(context.tracker)
+    return database_errors.patch_spawn(context.tracker)
 
 
 def _missing(context: Context) -> Callable[[Any], Any]:
@@ -221,17 +221,17 @@ def _async(scope: str | None, session_of: Callable[[Any], Any] = _sync) -> Calla
 
 
 def _engine(context: Context) -> Callable[[Any], Any]:
-    made = [settings.remembered(context.settings)] if context.wants(Misconfigured) else []
+    made = [makers.remembered(context.makers)] if context.wants(Misconfigured) else []
     made += [context.pools.made] if context.wants(Counted) else []
-    return settings.patch_engine_created(context.tracker, tuple(made))
+    return makers.patch_engine_created(context.tracker, tuple(made))
 
 
 def _async_maker(context: Context) -> Callable[[Any], Any]:
-    return settings.patch_made(context.settings, lambda maker: maker)
+    return makers.patch_made(context.makers, lambda maker: maker)
 
 
 def _async_call(context: Context) -> Callable[[Any], Any]:
-    return settings.patch_async_call(context.settings)
+    return makers.patch_async_call(context.makers)
 
 
 def _collection(verb: str, initiator: int) -> Callable[[Context], Callable[[Any], Any]]:
@@ -330,12 +330,12 @@ HOOKS: tuple[Hook, ...] = (
     Hook(
         _public(ORM, "sessionmaker", "__init__"),
         SETTINGS,
-        lambda c: settings.patch_made(c.settings, lambda maker: maker.class_),
+        lambda c: makers.patch_made(c.makers, lambda maker: maker.class_),
     ),
     Hook(_public("sqlalchemy.engine.interfaces", "Dialect", "engine_created"), (*SETTINGS, *COUNTED), _engine),
-    Hook(_public(ORM, "Session", "no_autoflush"), SETTINGS, lambda c: settings.patch_no_autoflush(c.settings)),
-    Hook(private.AUTOFLUSH, SETTINGS, lambda c: settings.patch_autoflush(c.settings)),
-    Hook(private.STATIC_GET, SETTINGS, lambda c: settings.patch_static(c.settings)),
+    Hook(_public(ORM, "Session", "no_autoflush"), SETTINGS, lambda c: makers.patch_no_autoflush(c.makers)),
+    Hook(private.AUTOFLUSH, SETTINGS, lambda c: makers.patch_autoflush(c.makers)),
+    Hook(private.STATIC_GET, SETTINGS, lambda c: makers.patch_static(c.makers)),
     Hook(_public(AIO, "async_sessionmaker", "__init__"), SETTINGS, _async_maker, optional=True),
     Hook(_public(AIO, "async_sessionmaker", "__call__"), SETTINGS, _async_call, optional=True),
     Hook(_public(AIO, "AsyncSession", "__init__"), EVERY, lambda c: aio.patch_init(c.tracker), optional=True),
@@ -361,16 +361,16 @@ HOOKS: tuple[Hook, ...] = (
 LISTENERS: tuple[Listener, ...] = (
     Listener("after_begin", EVERY, _begun, bordered=True),
     Listener("after_transaction_end", EVERY, _transaction_ended, bordered=True),
-    Listener("before_flush", (ChangedTwice,), lambda c: crossing.before_flush(c.tracker, c.crossing)),
+    Listener("before_flush", (ChangedTwice,), lambda c: identities.before_flush(c.tracker, c.neighbours)),
     Listener("after_flush", EVERY, lambda c: sessions.after_flush(c.tracker), bordered=True),
-    Listener("after_flush", SETTINGS, lambda c: settings.after_flush(c.settings)),
+    Listener("after_flush", SETTINGS, lambda c: makers.after_flush(c.makers)),
     Listener("before_commit", REFUSED, lambda c: transactions.before_commit(c.tracker), bordered=True),
     Listener("after_commit", EVERY, _committed, bordered=True),
-    Listener("after_commit", SETTINGS, lambda c: settings.after_commit(c.settings)),
+    Listener("after_commit", SETTINGS, lambda c: makers.after_commit(c.makers)),
     Listener("after_rollback", EVERY, _rolled_back, bordered=True),
     Listener("after_soft_rollback", DISCARDED, lambda c: discards.after_soft_rollback(c.tracker)),
     Listener("after_soft_rollback", LATE, lambda c: answers.after_soft_rollback(c.tracker)),
-    Listener("after_soft_rollback", FAILED, lambda c: failures.after_soft_rollback(c.tracker)),
+    Listener("after_soft_rollback", FAILED, lambda c: database_errors.after_soft_rollback(c.tracker)),
     # raw: without a function around it that makes the instance of the state, for each one that is added
     Listener("after_attach", (*CHANGED, SessionEnded), lambda c: attributes.attached(c.pending), {"raw": True}),
 )

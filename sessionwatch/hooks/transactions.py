@@ -18,11 +18,11 @@ from ..record.key import KEY
 from .answers import stored
 from .callers import ran_at
 from .commits import committed, undone
-from .crossing import drop
+from .database_errors import before_commit as failed_before
 from .discards import committed as stored_without
 from .discards import keep
-from .failures import before_commit as failed_before
 from .holding import begun
+from .identities import drop
 from .overlaps import before_commit as somebody_inside
 from .reading import read
 from .reattach import note_database

@@ -125,10 +125,10 @@ class SessionRecord(_Life):
     external = False  # joined to a transaction that somebody else began
     owned: tuple[int, ...]  # id() of the connections whose commit is this session's
     databases: frozenset[Any] = frozenset()  # that it worked on: host, port, name and schemas
-    working: Any = None  # owner of its transaction, see hooks.crossing
+    working: Any = None  # owner of its transaction, see hooks.identities
     changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
     outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
-    copied: Any = _NOTHING  # its instances that others merged, by their identity, see hooks.crossing
+    copied: Any = _NOTHING  # its instances that others merged, by their identity, see hooks.identities
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
     taken: Raw | None = None  # who asked a registry for it last
     consumer: RawSite | None = None  # who runs the generator that opened it
@@ -158,7 +158,7 @@ class SessionRecord(_Life):
     roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
     committed = rolled_back = False
     failed_at: float | None = None  # when its transaction was last rolled back
-    failure: Any  # a database error that was not rolled back, see hooks.failures
+    failure: Any  # a database error that was not rolled back, see hooks.database_errors
     inside: FrameType | None  # our own frame around the statement that is being run, for as long as it runs
     overlapped: str | None = None  # the story of two that were inside at the same time, once it has been told
     callers: tuple[Any, ...]  # the calls of the user's functions that opened it, see `activation`

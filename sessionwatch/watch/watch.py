@@ -12,9 +12,9 @@ from ..hooks import attributes, closing, installing, ownership, recorded
 from ..hooks.connections import Connections
 from ..hooks.context import Context
 from ..hooks.loops import Loops
+from ..hooks.makers import Makers
 from ..hooks.pools import Pools
 from ..hooks.reading import live_sessions, read
-from ..hooks.settings import Settings
 from ..hooks.sharing import Sharing
 from ..hooks.table import TABLE
 from ..model import Finding, Mode, Ownership, project_root
@@ -81,7 +81,7 @@ class Watch:
         self._sharing = Sharing(self.tracker)
         self._connections = Connections(self.tracker)
         self._loops = Loops(self.tracker)
-        self._settings = Settings(self.tracker)  # what was told of them is told, whatever mode is switched to
+        self._makers = Makers(self.tracker)  # what was told of them is told, whatever mode is switched to
         failed = self.tracker.failed
         self.watchdog = Watchdog(self.tracker.emit, self.dispatch.taken_back, failed, limits(settings))
         self.watchdog.attend = self.tracker.notes.say
@@ -163,7 +163,7 @@ class Watch:
             self.tracker,
             self._pending,
             self._pools,
-            self._settings,
+            self._makers,
             self._loops,
             self._connections,
             self._sharing,

@@ -169,7 +169,7 @@ class Working(set[int]):
         self.limit = max(_LIMIT, 2 * len(self))
 
 
-class Crossing:
+class Neighbours:
     """Which sessions are in a transaction, by their owner. Holds numbers of sessions only."""
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ def drop(record: SessionRecord) -> None:
     record.changes = ()
 
 
-def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
+def before_flush(tracker: Tracker, neighbours: Neighbours) -> Callable[..., None]:
     """``before_flush``: nothing was sent yet, so a finding may be raised."""
 
     def flushing(session: Any = None, *_: Any) -> None:  # SQLAlchemy's own tests call all listeners without anything
@@ -238,7 +238,7 @@ def before_flush(tracker: Tracker, crossing: Crossing) -> Callable[..., None]:
             return
         problem = None
         try:
-            others = crossing.others(record)
+            others = neighbours.others(record)
             if others or record.outdated:
                 problem = look(session, record, others, sys._getframe(1))
         except Exception:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 import sessionwatch
-from sessionwatch.hooks import crossing
+from sessionwatch.hooks import identities
 from sessionwatch.hooks.reading import read
 from tests.programs.shop import Order, _our_errors_raise, shop  # noqa: F401 (fixtures)
 
@@ -61,8 +61,8 @@ def test_a_session_that_begins_looks_at_a_bounded_number_of_others(
 
 def test_sessions_that_are_gone_are_not_kept_in_mind(shop: Engine) -> None:  # noqa: F811
     """What was dropped in a transaction leaves its number; of those there is never more than twice what is open."""
-    group = crossing.Working()
-    one = crossing.Crossing()
+    group = identities.Working()
+    one = identities.Neighbours()
     one.working[threading.get_ident(), None] = group
     session = Session(shop)
     with sessionwatch.watching(log=False):
@@ -112,7 +112,7 @@ def test_a_flush_goes_on_where_another_thread_of_the_unit_closes_the_other_sessi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The other session that holds the row is closed while it is compared: no error of ours."""
-    changed, closed = crossing.changed, []
+    changed, closed = identities.changed, []
 
     def slowly(state: Any) -> list[str]:
         names = changed(state)
@@ -125,7 +125,7 @@ def test_a_flush_goes_on_where_another_thread_of_the_unit_closes_the_other_sessi
         with Session(shop) as session:
             kept = other.scalars(select(Order)).one()
             session.scalars(select(Order)).one().status = "changed"
-            monkeypatch.setattr(crossing, "changed", slowly)
+            monkeypatch.setattr(identities, "changed", slowly)
             session.flush()
             session.rollback()
         assert kept.status == "new"

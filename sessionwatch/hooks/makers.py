@@ -34,13 +34,13 @@ __tracebackhide__ = True  # pytest: the story is in the message
 Kind = Literal["expire", "foreign-keys", "static", "autoflush"]
 
 
-class Settings:
+class Makers:
     """What is known of engines and sessionmakers, by weak references: where they were made, what was told of them."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.made: WeakKeyDictionary[Any, Mark] = WeakKeyDictionary()  # by dialect, session class or async maker
-        self.makers: WeakKeyDictionary[Session, Any] = WeakKeyDictionary()  # of asyncio sessions
+        self.of: WeakKeyDictionary[Session, Any] = WeakKeyDictionary()  # of asyncio sessions
         self.quiet: WeakKeyDictionary[Session, int] = WeakKeyDictionary()  # inside of no_autoflush
         self.busy: WeakKeyDictionary[Any, tuple[int, Mark]] = WeakKeyDictionary()  # by dialect: who runs a statement
         self._told: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -81,7 +81,7 @@ class Settings:
 # -- where things are made ----------------------------------------------------------------------------------
 
 
-def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def patch_made(makers: Makers, key: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``__init__`` of sessionmakers: remember the line, under what ``key`` makes of the object."""
 
     def make(original: Any) -> Any:
@@ -89,11 +89,11 @@ def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any],
             try:
                 original(self, *args, **kwargs)
                 try:
-                    settings.made[key(self)] = called(callsite.mark(sys._getframe(1)))
+                    makers.made[key(self)] = called(callsite.mark(sys._getframe(1)))
                 except Exception:
-                    settings.tracker.failed("settings.made")
+                    makers.tracker.failed("makers.made")
             except BaseException as crossed:
-                late = settle(crossed, original, settings.tracker, "settings.made")
+                late = settle(crossed, original, makers.tracker, "makers.made")
                 if late is None:
                     raise
                 late(self, *args, **kwargs)
@@ -103,11 +103,11 @@ def patch_made(settings: Settings, key: Callable[[Any], Any]) -> Callable[[Any],
     return make
 
 
-def remembered(settings: Settings) -> Callable[[Any, FrameType], None]:
+def remembered(makers: Makers) -> Callable[[Any, FrameType], None]:
     """The line of a ``create_engine``."""
 
     def remember(engine: Any, frame: FrameType) -> None:
-        settings.made[engine.dialect] = called(callsite.mark(frame))
+        makers.made[engine.dialect] = called(callsite.mark(frame))
 
     return remember
 
@@ -138,7 +138,7 @@ def patch_engine_created(tracker: Tracker, made: tuple[Callable[[Any, FrameType]
     return make
 
 
-def patch_async_call(settings: Settings) -> Callable[[Any], Any]:
+def patch_async_call(makers: Makers) -> Callable[[Any], Any]:
     """``async_sessionmaker.__call__``: which maker an asyncio session is from."""
 
     def make(original: Any) -> Any:
@@ -146,12 +146,12 @@ def patch_async_call(settings: Settings) -> Callable[[Any], Any]:
             try:
                 session = original(self, **kwargs)
                 try:
-                    settings.makers[session.sync_session] = self
+                    makers.of[session.sync_session] = self
                 except Exception:
-                    settings.tracker.failed("async_sessionmaker.__call__")
+                    makers.tracker.failed("async_sessionmaker.__call__")
                 return session
             except BaseException as crossed:
-                late = settle(crossed, original, settings.tracker, "async_sessionmaker.__call__")
+                late = settle(crossed, original, makers.tracker, "async_sessionmaker.__call__")
                 if late is None:
                     raise
                 return late(self, **kwargs)
@@ -164,18 +164,18 @@ def patch_async_call(settings: Settings) -> Callable[[Any], Any]:
 # -- expire_on_commit ---------------------------------------------------------------------------------------
 
 
-def after_commit(settings: Settings) -> Callable[[Any], None]:
+def after_commit(makers: Makers) -> Callable[[Any], None]:
     """An asyncio session that empties what it holds by its commit."""
 
     def committed(session: Any) -> None:
-        maker = settings.makers.get(session)
+        maker = makers.of.get(session)
         if maker is None or not session.expire_on_commit or not len(session.identity_map):
             return
         try:
             if not session.in_nested_transaction():
-                settings.tell("expire", maker, callsite.mark(sys._getframe(1)), "async_sessionmaker")
+                makers.tell("expire", maker, callsite.mark(sys._getframe(1)), "async_sessionmaker")
         except Exception:
-            settings.tracker.failed("settings.after_commit")
+            makers.tracker.failed("makers.after_commit")
 
     return committed
 
@@ -183,28 +183,28 @@ def after_commit(settings: Settings) -> Callable[[Any], None]:
 # -- foreign keys of SQLite ---------------------------------------------------------------------------------
 
 
-def after_flush(settings: Settings) -> Callable[[Any, Any], None]:
+def after_flush(makers: Makers) -> Callable[[Any, Any], None]:
     """The first flush on a SQLite engine of tables that declare foreign keys."""
 
     def flushed(session: Any, context: Any) -> None:
         try:
             for connection in _connections(session):
                 dialect = connection.dialect
-                if dialect.name != "sqlite" or settings.knows(dialect, "foreign-keys"):
+                if dialect.name != "sqlite" or makers.knows(dialect, "foreign-keys"):
                     continue
-                if not _declares_foreign_keys(context) or not settings.first(dialect, "foreign-keys"):
+                if not _declares_foreign_keys(context) or not makers.first(dialect, "foreign-keys"):
                     continue
                 if enforced(connection) is False:
                     event = Misconfigured(
                         "foreign-keys",
                         dialect.driver,
-                        settings.made.get(dialect),
+                        makers.made.get(dialect),
                         callsite.mark(sys._getframe(1)),
                         None,
                     )
-                    settings.tracker.emit(event)
+                    makers.tracker.emit(event)
         except Exception:
-            settings.tracker.failed("settings.after_flush")
+            makers.tracker.failed("makers.after_flush")
 
     return flushed
 
@@ -254,7 +254,7 @@ def _default_enforced() -> bool:
 # -- one static connection ----------------------------------------------------------------------------------
 
 
-def patch_static(settings: Settings) -> Callable[[Any], Any]:
+def patch_static(makers: Makers) -> Callable[[Any], Any]:
     """``StaticPool._do_get``: from now on, who runs statements on this engine's one connection."""
 
     def make(original: Any) -> Any:
@@ -263,12 +263,12 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
                 try:
                     dialect = read.dialect(self)
                     if hasattr(dialect, "do_execute"):  # a pool without an engine has a stand-in
-                        settings.wrap(dialect, "do_execute", _watched(settings, weakref.ref(dialect)))
+                        makers.wrap(dialect, "do_execute", _watched(makers, weakref.ref(dialect)))
                 except Exception:
-                    settings.tracker.failed("StaticPool._do_get")
+                    makers.tracker.failed("StaticPool._do_get")
                 return original(self)
             except BaseException as crossed:
-                late = settle(crossed, original, settings.tracker, "StaticPool._do_get")
+                late = settle(crossed, original, makers.tracker, "StaticPool._do_get")
                 if late is None:
                     raise
                 return late(self)
@@ -278,21 +278,21 @@ def patch_static(settings: Settings) -> Callable[[Any], Any]:
     return make
 
 
-def _watched(settings: Settings, reference: Any) -> Callable[[Any], Any]:
+def _watched(makers: Makers, reference: Any) -> Callable[[Any], Any]:
     def make(bound: Any) -> Any:
         original = bound.__func__
 
         def do_execute(*args: Any, **kwargs: Any) -> Any:
             dialect = reference()
             try:
-                entered = _enter(settings, dialect, sys._getframe(1))
+                entered = _enter(makers, dialect, sys._getframe(1))
                 try:
                     return original(dialect, *args, **kwargs)
                 finally:
                     if entered:
-                        settings.busy.pop(dialect, None)
+                        makers.busy.pop(dialect, None)
             except BaseException as crossed:
-                late = settle(crossed, original, settings.tracker, "Dialect.do_execute")
+                late = settle(crossed, original, makers.tracker, "Dialect.do_execute")
                 if late is None:
                     raise
                 return late(dialect, *args, **kwargs)
@@ -302,24 +302,24 @@ def _watched(settings: Settings, reference: Any) -> Callable[[Any], Any]:
     return make
 
 
-def _enter(settings: Settings, dialect: Any, frame: FrameType) -> bool:
+def _enter(makers: Makers, dialect: Any, frame: FrameType) -> bool:
     """Whether the thread is the only one; two at a time are reported, and nothing is raised in here."""
-    if not settings.tracker.active:
+    if not makers.tracker.active:
         return False
-    with settings.tracker.guarded("StaticPool"):
-        before = settings.busy.get(dialect)
+    with makers.tracker.guarded("StaticPool"):
+        before = makers.busy.get(dialect)
         if before is None:
-            settings.busy[dialect] = threading.get_ident(), callsite.mark(frame)
+            makers.busy[dialect] = threading.get_ident(), callsite.mark(frame)
             return True
         if before[0] != threading.get_ident():
-            settings.tell("static", dialect, callsite.mark(frame), "StaticPool", before[1])
+            makers.tell("static", dialect, callsite.mark(frame), "StaticPool", before[1])
     return False
 
 
 # -- autoflush ----------------------------------------------------------------------------------------------
 
 
-def patch_no_autoflush(settings: Settings) -> Callable[[Any], Any]:
+def patch_no_autoflush(makers: Makers) -> Callable[[Any], Any]:
     """``Session.no_autoflush``: here the program says that it means it."""
 
     def make(original: Any) -> Any:
@@ -335,13 +335,13 @@ def patch_no_autoflush(settings: Settings) -> Callable[[Any], Any]:
         return property(no_autoflush, doc=original.__doc__)
 
     def _count(session: Any, number: int) -> None:
-        with settings.tracker.guarded("Session.no_autoflush"):
-            settings.quiet[session] = settings.quiet.get(session, 0) + number
+        with makers.tracker.guarded("Session.no_autoflush"):
+            makers.quiet[session] = makers.quiet.get(session, 0) + number
 
     return make
 
 
-def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
+def patch_autoflush(makers: Makers) -> Callable[[Any], Any]:
     """``Session._autoflush``: an ORM query begins. Only sessions whose autoflush is off are looked at."""
 
     def make(original: Any) -> Any:
@@ -350,14 +350,14 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
                 if not getattr(self, "autoflush", True) and any(read.unflushed(self)):
                     error = None
                     try:
-                        error = _queried(settings, self, sys._getframe(1))
+                        error = _queried(makers, self, sys._getframe(1))
                     except Exception:
-                        settings.tracker.failed("Session._autoflush")
+                        makers.tracker.failed("Session._autoflush")
                     if error is not None:
                         raise error
                 original(self)
             except BaseException as crossed:
-                late = settle(crossed, original, settings.tracker, "Session._autoflush")
+                late = settle(crossed, original, makers.tracker, "Session._autoflush")
                 if late is None:
                     raise
                 late(self)
@@ -367,10 +367,10 @@ def patch_autoflush(settings: Settings) -> Callable[[Any], Any]:
     return make
 
 
-def _queried(settings: Settings, session: Any, frame: FrameType) -> Exception | None:
-    owner = settings.makers.get(session) or type(session)
-    owner = owner if owner in settings.made else session
-    if settings.knows(owner, "autoflush") or settings.quiet.get(session, 0) or read.flushing(session):
+def _queried(makers: Makers, session: Any, frame: FrameType) -> Exception | None:
+    owner = makers.of.get(session) or type(session)
+    owner = owner if owner in makers.made else session
+    if makers.knows(owner, "autoflush") or makers.quiet.get(session, 0) or read.flushing(session):
         return None
     if read.refreshed(frame.f_locals.get("load_options")) is not None:
         return None  # columns of one instance: what is pending of others does not matter
@@ -380,12 +380,12 @@ def _queried(settings: Settings, session: Any, frame: FrameType) -> Exception | 
     if name is None:
         return None
     record = session.__dict__.get(KEY)
-    made = settings.made.get(owner) or (record.opened if record is not None else None)
-    if not settings.first(owner, "autoflush"):
+    made = makers.made.get(owner) or (record.opened if record is not None else None)
+    if not makers.first(owner, "autoflush"):
         return None
     added = record.added if record is not None else None
     event = Misconfigured("autoflush", name, made, callsite.mark(frame), added)
-    return settings.tracker.emit(event, record.allowances if record is not None else ())
+    return makers.tracker.emit(event, record.allowances if record is not None else ())
 
 
 def _pending(session: Any) -> Iterator[tuple[type, str]]:
