@@ -32,13 +32,15 @@ def count_of(context: Any, result: Any) -> int | None:
 
 def _of_text(context: Any, result: Any) -> int | None:
     rows = _rowcount(context, result)
-    if not context.is_text:
-        return None  # a SELECT of what its CTE wrote
     if rows == 0 and _is_waiting(context):
         return None
-    if rows is not None and has_result(context) and context.statement.lstrip()[:4].upper() == "WITH":
+    if rows and (not context.is_text or (has_result(context) and _begins_with(context.statement))):
         return None  # the rows of the outer statement
     return rows
+
+
+def _begins_with(statement: str) -> bool:
+    return statement.lstrip()[:4].upper() == "WITH"
 
 
 def _given(context: Any) -> int | None:

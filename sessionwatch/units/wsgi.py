@@ -1,4 +1,4 @@
-"""A request of a WSGI application is a unit of work, until its response is exhausted or closed."""
+"""A request of a WSGI application is a unit of work, until its response is closed, or exhausted if it has no close."""
 
 from __future__ import annotations
 
@@ -71,13 +71,17 @@ class Status:
 
 
 class Body:
-    """A response's body that ends its unit where it ends itself. The unit is current while its parts are made."""
+    """A response's body that ends its unit where it ends itself. The unit is current while its parts are made.
+
+    A server closes what it has exhausted, or what failed, and programs end their sessions there.
+    """
 
     def __init__(self, unit: FrameworkUnit, body: Iterable[bytes], status: Status) -> None:
         self._unit = unit
         self._status = status
         self._body = body
         self._parts = iter(body)
+        self._closes = hasattr(body, "close")
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -90,7 +94,8 @@ class Body:
                     part = original()
                     called = True
             except BaseException:
-                self._unit.end()
+                if not self._closes:
+                    self._unit.end()
                 raise
             if part and self._status.code:
                 self._status.taken(self._unit.unit)

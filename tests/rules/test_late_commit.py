@@ -157,6 +157,15 @@ def test_reports_a_wsgi_response_that_commits_when_it_is_closed(watch: Watch, sh
     assert only(watch, RULE).unit == "POST /tags/<int:number>"
 
 
+def test_reports_a_wsgi_response_that_was_exhausted_first(watch: Watch, shop: Engine) -> None:
+    """As a server does: it takes all of the body, and closes it then."""
+    app = flask(shop, lambda session: session.commit())
+    with pytest.raises(IntegrityError):
+        app.test_client().post("/tags/1", buffered=True)
+    assert only(watch, RULE).message.startswith("POST /tags/<int:number> answered 201")
+    assert [found.rule for found in watch.findings] == [RULE]
+
+
 def test_reports_a_wsgi_stream(watch: Watch, shop: Engine) -> None:
     """WSGI: the first part was taken, and the generator commits after the last one."""
     app = Flask(__name__)

@@ -117,6 +117,30 @@ async def test_counts_rows_under_asyncio(async_shop: AsyncEngine, watch: Watch, 
     assert [finding.rule for finding in watch.findings] == (["lost-writes"] if key == SOMETHING else [])
 
 
+def a_cte_that_deletes(chosen: int) -> Any:
+    return select(delete(Item).where(Item.id == chosen).returning(Item.id).cte("gone"))
+
+
+def text_that_deletes(chosen: int) -> Any:
+    return text(f"WITH gone AS (DELETE FROM items WHERE id = {chosen} RETURNING id) SELECT id FROM gone")
+
+
+def text_that_takes(chosen: int) -> Any:
+    found = f"WITH found AS (SELECT id FROM orders WHERE id = {chosen} FOR UPDATE SKIP LOCKED)"
+    return text(f"{found} UPDATE orders SET status = 'taken' FROM found WHERE orders.id = found.id RETURNING orders.id")
+
+
+@pytest.mark.parametrize("key", [NOTHING, SOMETHING])
+@pytest.mark.parametrize("statement", [a_cte_that_deletes, text_that_deletes, text_that_takes])
+def test_rows_of_a_statement_with_a_cte(shop: Engine, watch: Watch, key: int, statement: Callable[[int], Any]) -> None:
+    """PostgreSQL counts the outer statement's rows: where it brought none, nothing is known to be written."""
+    if shop.dialect.name != "postgresql":
+        pytest.skip(f"{shop.dialect.name} has no such statement")
+    with Session(shop) as session:
+        session.execute(statement(1 if key == SOMETHING else -1)).all()
+    assert [finding.rule for finding in watch.findings] == (["lost-writes"] if key == SOMETHING else [])
+
+
 def test_reports_what_a_driver_does_not_count(shop: Engine, watch: Watch) -> None:
     """Some drivers count nothing of an executemany: an INSERT is then taken for what it says."""
     with Session(shop) as session:

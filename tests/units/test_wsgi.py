@@ -7,6 +7,7 @@ import gc
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
@@ -97,7 +98,7 @@ def test_ignores_flask_sqlalchemy(shop: Engine, watch: Watch) -> None:
 
 
 def test_a_streamed_response_belongs_to_its_request(shop: Engine, watch: Watch) -> None:
-    """The unit is current while parts are made, and ends with the last one."""
+    """The unit is current while parts are made, and ends when the server closes the body."""
     app, seen = Flask("shop"), Seen()
 
     @app.get("/export")
@@ -116,7 +117,33 @@ def test_a_streamed_response_belongs_to_its_request(shop: Engine, watch: Watch) 
     assert seen.ended == [False, False]  # Flask's client has asked for the first part
     assert answer.text == "new"
     assert seen.same
+    answer.close()
     assert seen.ended == [True, True]
+    assert watch.findings == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_session_that_the_response_closes_is_no_leak(shop: Engine, watch: Watch, fails: bool) -> None:
+    """A server closes a body that it has exhausted, or that failed: its unit lasts until then."""
+    app = Flask("shop")
+
+    @app.get("/export")
+    def export() -> Response:
+        session = Session(shop)
+        orders = session.scalars(select(Order)).all()
+
+        def parts() -> Iterator[str]:
+            yield from (order.status for order in orders)
+            if fails:
+                raise ZeroDivisionError
+
+        response = Response(parts())
+        response.call_on_close(lambda: session.scalars(select(Order)).all())
+        response.call_on_close(session.close)
+        return response
+
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        app.test_client().get("/export", buffered=True)
     assert watch.findings == []
 
 
