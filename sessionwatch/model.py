@@ -341,6 +341,7 @@ class Limits:
     loads: int = 0  # queries for one parent at a time from one line; with 0 they are only counted
     open: float = 30.0  # of a transaction
     idle: float = 5.0  # in which nothing is done in one
+    blocked: float = 0.0  # of a statement that holds up an event loop
 
 
 @dataclass(frozen=True, slots=True, eq=False)

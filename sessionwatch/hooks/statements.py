@@ -46,16 +46,16 @@ def patch_execute(
     *,
     sites: bool,
     entering: bool,
-    blocking: bool,
+    stalls: float | None,
     forking: bool,
     originating: bool,
     core: Connections | None,
 ) -> Any:
     """``Connection._exec_single_context`` and ``_exec_insertmany_context``: one call a cursor statement.
 
-    ``sites``: places are worth their cost; ``entering``: whether somebody is inside matters; ``blocking``, ``forking``:
-    so does an event loop that waits, and a connection of the parent process; ``originating``: so does who writes
-    first in a transaction. ``core``: where connections without a session matter.
+    ``sites``: places are worth their cost; ``entering``: whether somebody is inside matters; ``stalls``: so does an
+    event loop that waits this long, in seconds; ``forking``: so does a connection of the parent process;
+    ``originating``: so does who writes first in a transaction. ``core``: where connections without a session matter.
 
     Private: any listener on Connection events costs every statement of the program 5 to 20 %.
     """
@@ -74,7 +74,7 @@ def patch_execute(
                 entered = True
                 if record.unplaced:
                     place = _begins(tracker, record, outer := past(sys._getframe(1)))
-            started = perf_counter() if blocking and not dialect.is_async and _get_running_loop() else 0.0
+            started = perf_counter() if stalls is not None and not dialect.is_async and _get_running_loop() else 0.0
             result = original(self, dialect, context, *args)
             if entered:
                 record.inside = None
@@ -91,8 +91,8 @@ def patch_execute(
                         _wrote(tracker, id(self), record, place, outer, originating)
             elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
                 _core(tracker, core, self, context, result, sys._getframe(1))
-            if started:
-                _stalled(tracker, self, record, context, perf_counter() - started, sys._getframe(1))
+            if started and stalls is not None and (took := perf_counter() - started) >= stalls:
+                _stalled(tracker, self, record, context, took, sys._getframe(1))
             return result
         except BaseException as crossed:
             if entered:

@@ -136,7 +136,7 @@ def _execute(context: Context) -> Callable[[Any], Any]:
         context.tracker,
         sites=context.sites,
         entering=context.wants(Overlap, *KINDS),
-        blocking=context.wants(Blocked),
+        stalls=context.limits.blocked if context.wants(Blocked) else None,
         forking=context.wants(InheritedConnection),
         originating=context.wants(*DISCARDED),
         core=context.connections if context.wants(*CORE) else None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from ..model import Evidence, Finding, Options, Rule, Setting
+from ..model import Evidence, Finding, Level, Limits, Options, Rule, Setting
 from ..record.events import Blocked
 from ..record.fixes import awaits_nothing
 from ..record.story import opened, primary, seen, session_json
@@ -90,6 +91,10 @@ def _evidence(event: Blocked) -> Iterator[Evidence]:
         yield opened(event.record)
 
 
+def _limits(limits: Limits, settings: Options, level: Level) -> Limits:
+    return replace(limits, blocked=settings.number("milliseconds") / 1000)
+
+
 RULE = Rule(
     slug="blocking-io",
     severity="advice",
@@ -107,4 +112,5 @@ RULE = Rule(
         )
     },
     safe_point="after the statement has run",
+    limits=_limits,
 )

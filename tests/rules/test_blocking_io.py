@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, sessionmaker
 
 from sessionwatch import FindingError, allow, install, uninstall, watching
+from sessionwatch.hooks import statements
 from sessionwatch.model import Mark, Options
 from sessionwatch.output import messages
 from sessionwatch.record.events import Blocked
@@ -185,11 +186,17 @@ def test_ignores_notebooks(shop: Engine, watch: Watch) -> None:
 
 
 def test_ignores_what_is_faster_than_the_threshold(shop: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a threshold of an hour no statement is slow."""
+    """With a threshold of an hour no statement is slow, and nobody walks to who ran it."""
     monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
+    walked: list[object] = []
+    holds_up = statements._holds_up
+    monkeypatch.setattr(statements, "_holds_up", lambda *given: walked.append(given) or holds_up(*given))
     with watching("log", settings={"blocking-io.milliseconds": 3_600_000}, log=False) as watch:
         asyncio.run(query(shop))
-    assert watch.findings == []
+        assert (watch.findings, walked) == ([], [])
+    with watching("log", log=False) as watch:
+        asyncio.run(query(shop))
+        assert (len(watch.findings), len(walked)) == (1, 1)
 
 
 def test_ignores_sessions_outside_of_the_target(shop: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
