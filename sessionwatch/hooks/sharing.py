@@ -61,19 +61,20 @@ class Sharing:
         tracker = self.tracker
 
         def end(dbapi_connection: Any) -> Any:
-            own, alone = 0, False
+            own, alone, writers = 0, False, tracker.writers
             try:
-                if tracker.writer and tracker.active:
+                if writers and tracker.active:
                     own = id(sys._getframe(1).f_locals.get("self"))
-                    if tracker.writer == own:  # nearly always; what it wrote is over then
-                        alone, tracker.writer = True, 0
+                    if own in writers and len(writers) == 1:  # nearly always; what it wrote is over then
+                        alone = True
+                        writers.discard(own)  # and nothing else: another thread may have written since
                     elif self._concerns_others(own):
                         with tracker.guarded("Dialect.do_rollback"):
                             ending(dbapi_connection, sys._getframe(1))
                 return original(dbapi_connection)
             except BaseException as crossed:
                 if alone:
-                    tracker.writer = SEVERAL
+                    writers.add(SEVERAL)
                 late = settle(crossed, original, tracker, "Dialect.do_rollback")
                 if late is None:
                     raise
@@ -99,12 +100,12 @@ class Sharing:
 
         Where none has any, nobody is asked again until something is written.
         """
-        tracker = self.tracker
-        tracker.writer = 0  # first of all: what another thread writes meanwhile counts
+        writers = self.tracker.writers
+        writers.clear()  # first of all: what another thread writes meanwhile counts
         for session in live_sessions():
             record = session.__dict__.get(KEY)
             if record is not None and record.levels and any(record.levels):
-                tracker.writer = SEVERAL
+                writers.add(SEVERAL)
                 if own not in record.owned:
                     return True
         return False

@@ -27,7 +27,7 @@ from .forks import inherited
 from .overlaps import driver_refused, enter, session_in, sqlalchemy_refused
 from .overlaps import tell as tell_overlap
 from .reading import in_greenlet, read
-from .writes import SEVERAL, note
+from .writes import note
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
@@ -121,8 +121,8 @@ def _wrote(
     originating: bool,
 ) -> None:
     """Note which connection has uncommitted writes and, if ``originating``, the place of the transaction's first."""
-    if tracker.writer != connection:
-        tracker.writer = SEVERAL if tracker.writer else connection
+    if connection not in (writers := tracker.writers) and len(writers) < 2:
+        writers.add(connection)
     if originating and record.origin is None:
         record.origin = record.newest or called(callsite.marked(place), frame)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..model import RawSite
     from ..record.life import Entry, SessionRecord
 
-SEVERAL = -1  # in the place of the id() of the one connection that has uncommitted writes
+SEVERAL = -1  # among the id() of the connections that have uncommitted writes: others, too
 _UNDOES_DDL = ("postgresql", "cockroachdb", "mssql")  # databases whose rollback undoes CREATE, ALTER and DROP
 _IMPLICIT = ("mysql", "mariadb", "oracle")  # databases that commit around CREATE, ALTER, DROP and TRUNCATE
 

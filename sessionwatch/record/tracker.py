@@ -44,7 +44,7 @@ class Tracker(Emitter, Counts):
         self.wants = wants  # None: every session
         self.activations = False  # whether it matters which call of a function opened a session
         self.recent: tuple[int, Any] | None = None  # a thread's number, and the place of the statement that it just ran
-        self.writer = 0  # id() of the connection on which sessions wrote since none had uncommitted writes, or -1
+        self.writers: set[int] = set()  # id() of two connections at most that sessions have written on and not ended
         self.forked = 0.0  # when this process was forked off, in seconds since the epoch; 0.0 for the first one
         self.parent, self._process = 0, os.getpid()
         self.connected: WeakKeyDictionary[Any, Mark] = WeakKeyDictionary()  # where a pool's connections were opened

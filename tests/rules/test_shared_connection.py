@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from sqlalchemy import Engine, QueuePool, StaticPool, create_engine, insert, select, text
@@ -13,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 
 from sessionwatch import FindingError, allow, uninstall, watching
+from sessionwatch.hooks import sharing
 from sessionwatch.watch.watch import Watch
 from tests.rules.models import Tag, create, create_async
 from tests.rules.places import alone, evidence_line, labels, line, only
@@ -126,6 +129,46 @@ def test_reports_threads(watch: Watch) -> None:
     thread.join()
     first.close()
     assert only(watch, RULE).evidence[0].thread != only(watch, RULE).evidence[1].thread
+
+
+def test_reports_what_is_written_while_another_connection_ends(watch: Watch) -> None:
+    """At whichever line of ours the other thread has its turn: a debugger lets it in between any two."""
+    lines = 0
+    while _written_meanwhile(lines):
+        lines += 1
+    assert lines > 3
+    assert only(watch, RULE).count == lines
+
+
+def _written_meanwhile(lines: int) -> bool:
+    """Write in one engine while a session of another one commits, after so many lines of ours; then have it undone."""
+    ours, theirs = static(), static()
+    create(ours), create(theirs)
+    done = [0]
+    first = Session(theirs)
+
+    def step(frame: FrameType, event: str, _: object) -> object:
+        if event == "line":
+            if done[0] == lines:
+                sys.settrace(None)
+                add(first)
+            done[0] += 1
+        return step
+
+    def look(frame: FrameType, event: str, _: object) -> object:
+        return step if frame.f_code.co_filename == sharing.__file__ else None
+
+    with Session(ours) as session:
+        add(session)
+        before = sys.gettrace()
+        sys.settrace(look)
+        try:
+            session.commit()
+        finally:
+            sys.settrace(before)
+    count(theirs)
+    first.close()
+    return done[0] > lines
 
 
 async def test_reports_under_asyncio(watch: Watch) -> None:
