@@ -52,8 +52,8 @@ print(json.dumps([(time.process_time() - began) * 1e3]))
 def measure(runs: int = 7) -> dict[str, float]:
     """Medians in milliseconds; the least of the runs is there too, because the machine is shared.
 
-    The import makes so many objects that a full collection falls into it, over all that SQLAlchemy made before;
-    `install()` imports SQLAlchemy's asyncio part where the program has not. Without these two, both are ours alone.
+    The import makes so many objects that a full collection falls into it, over all that SQLAlchemy made before; a row
+    is without it. SQLAlchemy's asyncio part is hooked by `install()` where the program has imported it; else later.
     """
     _run(IMPORT)  # compiles the modules
     imported = [_run(IMPORT) for _ in range(runs)]

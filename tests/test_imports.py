@@ -26,9 +26,10 @@ LAYERS: dict[str, set[str]] = {
     "model": {"places", "portable", "shown"},
     "border": {"model"},
     "patching": {"saying"},
+    "imports": {"patching"},
     "config": {"model"},
     "frames": {"model", "syntax"},
-    "units": {"border", "model", "frames", "patching"},
+    "units": {"border", "model", "frames", "patching", "imports"},
     "record": {"border", "model", "frames", "units", "saying"},
     "rules": {"model", "config", "frames", "record"},
     "output": {
@@ -40,7 +41,7 @@ LAYERS: dict[str, set[str]] = {
         "rules",
     },  # rules: their order, and the pages that some formats carry
     "telemetry": {"_version", "model", "record", "output", "saying"},  # output: the text of a finding, in log records
-    "hooks": {"border", "model", "frames", "units", "record", "patching", "syntax"},
+    "hooks": {"border", "model", "frames", "units", "record", "patching", "imports", "syntax"},
     "watch": {
         "border",
         "model",

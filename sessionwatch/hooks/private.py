@@ -69,7 +69,9 @@ class Private(shapes.Place):
     package: str = ""  # that SQLAlchemy needs for it: without that the name is not missed
 
     def is_missing(self) -> bool:
-        return not self._is_there() and not (self.package and shapes.module_of(self.package) is None)
+        if shapes.waits(self.where) or self._is_there():
+            return False
+        return not (self.package and shapes.module_of(self.package) is None)
 
     def _is_there(self) -> bool:
         return shapes.has(self.where, self.name)

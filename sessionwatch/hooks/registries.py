@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import sys
 from collections.abc import Callable
@@ -30,7 +31,6 @@ def patch_ask(tracker: Tracker) -> Callable[[Any], Any]:
 
     Private: the public ways are ``registry()`` and each of the methods that a registry hands on.
     """
-    explicit = _explicit()
 
     def make(original: Any) -> Any:
         def __call__(self: Any) -> Any:  # noqa: N807
@@ -42,7 +42,7 @@ def patch_ask(tracker: Tracker) -> Callable[[Any], Any]:
                     if record is not None and (
                         record.began is None
                         or (record.unit is not None and record.unit.ended)
-                        or frame.f_code in explicit
+                        or (frame.f_code.co_name == "__call__" and _asks(frame.f_code))
                     ):
                         taken(record, callsite.raw(frame))
                 except Exception:
@@ -59,14 +59,15 @@ def patch_ask(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def _explicit() -> frozenset[CodeType]:
-    """The functions by which a program takes a registry's session, and not a method of it."""
+@functools.lru_cache(16)
+def _asks(code: CodeType) -> bool:
+    """Whether it is the function by which a program takes a registry's session, and not a method of it."""
     functions: list[Any] = [scoped_session.__call__]
     asyncio = sys.modules.get("sqlalchemy.ext.asyncio")
     registry = getattr(asyncio, "async_scoped_session", None)  # not without greenlet, whose lack leaves half a module
     if registry is not None:
         functions.append(registry.__call__)
-    return frozenset(function.__code__ for function in functions if hasattr(function, "__code__"))
+    return code in {getattr(function, "__code__", None) for function in functions}
 
 
 def _record_of(session: Any) -> SessionRecord | None:

@@ -9,11 +9,14 @@ import dis
 import importlib
 import inspect
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, ModuleType
 from typing import Any
 
+ASYNCIO = "sqlalchemy.ext.asyncio"
+_WITH_IT = (ASYNCIO, "sqlalchemy.connectors.asyncio", "sqlalchemy.dialects.sqlite.aiosqlite")
 _known: set[tuple[str, str]] = set()  # what was found
 
 
@@ -71,13 +74,28 @@ def has(where: str, name: str) -> bool:
 
 
 def module_of(name: str) -> ModuleType | None:
-    """The module, imported if need be; None where it, or what it needs, is not installed."""
+    """The module, imported if need be; None where it, or what it needs, is not installed, and while it `waits`."""
+    return sys.modules.get(name) or completed(name)
+
+
+def completed(name: str) -> ModuleType | None:
+    """The same, once whoever imports it at the moment has done so."""
+    if waits(name):
+        return None
     try:
-        if name.startswith("sqlalchemy.ext.asyncio"):
-            importlib.import_module("greenlet")  # asyncio's modules refuse without it, but not a second time
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def is_of_asyncio(where: str) -> bool:
+    """Whether a module, or what `has` is asked for, is of those that only programs with asyncio need."""
+    return where.startswith(_WITH_IT)
+
+
+def waits(where: str) -> bool:
+    """Whether it is one that waits for the program to import SQLAlchemy's asyncio, and greenlet with it."""
+    return is_of_asyncio(where) and ASYNCIO not in sys.modules
 
 
 def _resolved(where: str) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from ..imports import watched
 from ..patching import patch, unseen
 from . import asgi, celery, wsgi
 from .scope import answers, failed
@@ -72,12 +72,7 @@ MODULES = frozenset(entry.module for entry in WRAPPED) | frozenset(CONNECTED)
 @contextlib.contextmanager
 def frameworks() -> Iterator[None]:
     """Wrap the frameworks for as long as the block lasts; what was changed is changed back exactly."""
-    with contextlib.ExitStack() as stack:
-        finder = Finder(stack)
-        sys.meta_path.insert(0, finder)
-        stack.callback(finder.stop)
-        for name in MODULES & set(sys.modules):
-            finder.imported(name)
+    with watched(MODULES, _wrap, lambda name: failed(f"the units of {name}")):
         yield
 
 
@@ -86,71 +81,12 @@ def owner(module: ModuleType | None, entry: Entry) -> Any:
     return getattr(module, entry.owner, None) if entry.owner else module
 
 
-class Finder:
-    """Finds nothing by itself: it looks on while one of the frameworks' modules is imported."""
-
-    def __init__(self, undo: contextlib.ExitStack) -> None:
-        self.active = True
-        self._undo = undo
-        self._asked: set[str] = set()
-
-    def stop(self) -> None:
-        self.active = False
-        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
-
-    def is_active(self) -> bool:
-        return self.active
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name not in MODULES or name in self._asked or not self.active:
-            return None
-        self._asked.add(name)  # another finder may begin the search anew
-        try:
-            return self._spec(name, path, target)
-        finally:
-            self._asked.discard(name)
-
-    def _spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None) if finder is not self else None
-            spec: ModuleSpec | None = find(name, path, target) if find is not None else None
-            if spec is not None:
-                try:
-                    self._look_on(spec.loader, name)
-                except (AttributeError, TypeError):  # a loader that takes no attributes
-                    pass
-                except Exception:
-                    failed(f"the units of {name}")
-                return spec
-        return None
-
-    def _look_on(self, loader: Any, name: str) -> None:
-        """Be told when the loader has run the module. What it is told by is gone by then."""
-        run = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            vars(loader).pop("exec_module", None)
-            try:
-                run(module)
-            except BaseException as error:
-                unseen(error)
-                raise
-            if self.active:
-                self.imported(name)
-
-        loader.exec_module = exec_module
-
-    def imported(self, name: str) -> None:
-        """Wrap what the table names of a module."""
-        module = sys.modules.get(name)
-        try:
-            for entry in WRAPPED:
-                found = owner(module, entry) if entry.module == name else None
-                if found is not None and hasattr(found, entry.name):
-                    self._undo.callback(patch(found, entry.name, entry.wrap(self.is_active)))
-            if name in CONNECTED and hasattr(module, "task_postrun"):
-                self._undo.callback(CONNECTED[name](module))
-        except Exception:
-            failed(f"the units of {name}")
+def _wrap(name: str, is_active: Callable[[], bool], undo: contextlib.ExitStack) -> None:
+    """Wrap what the table names of a module."""
+    module = sys.modules.get(name)
+    for entry in WRAPPED:
+        found = owner(module, entry) if entry.module == name else None
+        if found is not None and hasattr(found, entry.name):
+            undo.callback(patch(found, entry.name, entry.wrap(is_active)))
+    if name in CONNECTED and hasattr(module, "task_postrun"):
+        undo.callback(CONNECTED[name](module))

@@ -51,13 +51,14 @@ class Dispatch:
 
     def enable(self, enabled: list[Rule]) -> frozenset[type[Event]]:
         """From now on these rules handle events; returns the types of which somebody wants to know."""
-        self._handlers = {}
+        handlers: dict[type[Event], list[tuple[Rule, Options]]] = {}
         touches = any(DetachedTouch in rule.events for rule in enabled)  # so that not every fix is one
         for rule in enabled:
             settings = Options(self.config.rule_settings(rule.slug) | {LOADED_VALUES: touches})
             for kind in rule.events:
-                self._handlers.setdefault(kind, []).append((rule, settings))
-        return frozenset(self._handlers)
+                handlers.setdefault(kind, []).append((rule, settings))
+        self._handlers = handlers  # at once: another thread may have an event now
+        return frozenset(handlers)
 
     def handle(self, event: Event, allowances: tuple[Allowance, ...]) -> Exception | None:
         """Let the rules look at an event; ``allowances``: those of its session, and of where it happened."""

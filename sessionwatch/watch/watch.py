@@ -17,7 +17,7 @@ from ..hooks.pools import Pools
 from ..hooks.reading import live_sessions, read
 from ..hooks.sharing import Sharing
 from ..hooks.table import TABLE
-from ..model import Finding, Mode, Ownership, project_root
+from ..model import Finding, Mode, Ownership, Rule, project_root
 from ..output.store import Store, Turn
 from ..record.allowances import Allowance, active_allowances
 from ..record.events import Counted, Event, SplitCommit
@@ -152,7 +152,7 @@ class Watch:
         self._hooked.close()
         if not self.tracker.active:  # paused
             return
-        enabled = [rule for rule in rules.ALL if self.config.levels[rule.slug] != "off"]
+        enabled = self._enabled()
         wanted = self.dispatch.enable(enabled)
         counting = self.config.mode == "telemetry"
         chain.keep(not counting)
@@ -173,13 +173,23 @@ class Watch:
             events=wanted | {Counted} if counting and self.lacks.counting is None else wanted,
             handlers=rules.slugs_by_event(),
         )
-        self._hooked = installing.install(TABLE, context)
+        self._hooked = installing.install(TABLE, context, self._asyncio_arrives)
         if self.audience.recording is not None:
             self._hooked.callback(recorded.follow(self.audience.recording, self.tracker))
         if enabled or counting:
             self._hooked.enter_context(auto.frameworks())
         if not context.wants(*KINDS):
             self.watchdog.stop()
+
+    def _enabled(self) -> list[Rule]:
+        return [rule for rule in rules.ALL if self.config.levels[rule.slug] != "off"]
+
+    def _asyncio_arrives(self) -> None:
+        """The program has imported SQLAlchemy's asyncio: only now it is known whether a rule lacks something there."""
+        off = self.lacks.switch_off(self.config)
+        self.lacks.tell(self.config, off)
+        if off:
+            self.dispatch.enable(self._enabled())
 
     def uninstall(self) -> None:
         """Restore everything exactly. Calling it again does nothing."""

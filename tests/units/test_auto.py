@@ -14,9 +14,10 @@ from starlette.applications import Starlette
 
 import sessionwatch
 from sessionwatch import rules
+from sessionwatch.imports import Finder
 from sessionwatch.model import MODES, Mode
 from sessionwatch.units import auto
-from sessionwatch.units.auto import MODULES, WRAPPED, Finder, owner
+from sessionwatch.units.auto import MODULES, WRAPPED, owner
 
 NAMES = [f"{entry.module}.{entry.owner}.{entry.name}" for entry in WRAPPED]
 
