@@ -32,7 +32,8 @@ from sqlalchemy.orm import Session, selectinload
 from sessionwatch import Finding, rules, unit_of_work, watching
 from sessionwatch.model import Level
 from tests.backends import SYNC
-from tests.rules.models import Base, Item, Order, rows
+from tests.models import Base
+from tests.rules.models import Item, Order, create, rows
 
 Main = Callable[[AsyncEngine], Coroutine[Any, Any, None]]
 EVERYTHING: dict[str, Level] = {rule.slug: "log" for rule in rules.ALL}
@@ -562,7 +563,7 @@ def found(
 ) -> list[Finding]:
     """What a program is reported for, with every rule on, on a loop of its own."""
     monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
-    Base.metadata.create_all(engine)
+    create(engine)
     with Session(engine) as session:
         session.add_all(rows())
         session.commit()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import MissingGreenlet, StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 import sessionwatch
@@ -23,6 +23,7 @@ from sessionwatch.dto import ExtractError
 from sessionwatch.hooks import errors
 from sessionwatch.hooks.patch import become
 from sessionwatch.model import ConfigError, Evidence, Finding, FindingError, SessionwatchError, Site
+from tests.models import Row, create
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     **{
@@ -34,15 +35,6 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "twice": lambda error: pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error)))),
 }
 way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Order(Base):
-    __tablename__ = "travelling_orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 def finding() -> Finding:
@@ -128,10 +120,10 @@ def test_what_it_holds_may_not_be_portable() -> None:
 def test_a_real_one(way: Callable[[Any], Any]) -> None:
     """What strict mode raises for a lost write arrives whole, also while the watch is installed."""
     engine = create_engine("sqlite://")
-    Base.metadata.create_all(engine)
+    create(engine, Row)
     with sessionwatch.watching(mode="strict", log=False) as watch:
         session = Session(engine)
-        session.add(Order())
+        session.add(Row())
         session.flush()
         with pytest.raises(FindingError) as caught:
             session.close()

@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import Engine, String, create_engine, event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
     Session,
     joinedload,
@@ -32,6 +31,7 @@ import sessionwatch
 from sessionwatch import Ownership, owner_of
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
+from tests.models import Base, create
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import line, only
@@ -530,10 +530,6 @@ def test_an_expunged_instance_is_not_kept(watch: Watch, memory: Engine) -> None:
 # -- hostile models -----------------------------------------------------------------------------------
 
 
-class Base(DeclarativeBase):
-    """A base of its own."""
-
-
 class Hostile(Base):
     """A model whose every special method fails."""
 
@@ -569,8 +565,8 @@ class Hostile(Base):
 @pytest.fixture
 def hostile(memory: Engine) -> Engine:
     """One row of the hostile model."""
-    Base.metadata.drop_all(memory)
-    Base.metadata.create_all(memory)
+    Base.metadata.drop_all(memory, [Hostile.__table__])  # type: ignore[list-item]
+    create(memory, Hostile)
     with Session(memory) as session:
         session.execute(Hostile.__table__.insert().values(name="x"))  # type: ignore[attr-defined]
         session.commit()

@@ -11,11 +11,8 @@ from sqlalchemy import create_engine, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext import asyncio as aio
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     Session,
     close_all_sessions,
-    mapped_column,
     scoped_session,
     sessionmaker,
 )
@@ -23,15 +20,7 @@ from sqlalchemy.pool import StaticPool
 
 import sessionwatch
 from sessionwatch import FindingError
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Order(Base):
-    __tablename__ = "raised_last_orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
+from tests.models import Row, create
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +32,7 @@ def strict() -> Iterator[sessionwatch.Watch]:
 @pytest.fixture
 def engine() -> Iterator[Any]:
     made = create_engine("sqlite://", poolclass=StaticPool)
-    Base.metadata.create_all(made)
+    create(made, Row)
     yield made
     made.dispose()
 
@@ -52,13 +41,13 @@ def engine() -> Iterator[Any]:
 async def async_engine() -> Any:
     made = aio.create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
     async with made.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(create, Row)
     yield made
     await made.dispose()
 
 
 def lose(session: Any) -> None:
-    session.add(Order())
+    session.add(Row())
     session.flush()
 
 
@@ -79,7 +68,7 @@ def test_remove_empties_the_registry(engine: Any, class_: type[Session], strict:
         registry.remove()
     assert not registry.registry.has()
     assert registry() is not before
-    assert registry.get(Order, 1) is None
+    assert registry.get(Row, 1) is None
     registry.remove()
     assert [finding.rule for finding in strict.findings] == ["lost-writes"]
 
@@ -87,7 +76,7 @@ def test_remove_empties_the_registry(engine: Any, class_: type[Session], strict:
 async def test_async_remove_empties_the_registry(async_engine: Any) -> None:
     """So does that of ``async_scoped_session``."""
     registry = aio.async_scoped_session(aio.async_sessionmaker(async_engine), scopefunc=lambda: 1)
-    registry.add(Order())
+    registry.add(Row())
     await registry.flush()
     with pytest.raises(FindingError, match="lost-writes"):
         await registry.remove()
@@ -98,7 +87,7 @@ def test_all_sessions_are_closed(engine: Any, strict: sessionwatch.Watch) -> Non
     """``close_all_sessions()`` closes the others, too, and each of them has its own finding."""
     sessions = [Session(create_engine("sqlite://")) for _ in range(4)]
     for session in sessions:
-        Base.metadata.create_all(session.connection())
+        create(session.connection(), Row)
         session.commit()
     lose(sessions[1])
     lose(sessions[2])
@@ -112,7 +101,7 @@ def test_all_sessions_are_closed(engine: Any, strict: sessionwatch.Watch) -> Non
 async def test_all_async_sessions_are_closed(async_engine: Any) -> None:
     """So does that of asyncio."""
     first, second = aio.AsyncSession(async_engine), aio.AsyncSession(async_engine)
-    first.add(Order())
+    first.add(Row())
     await first.flush()
     await second.connection()
     with pytest.raises(FindingError, match="lost-writes"):
@@ -122,9 +111,9 @@ async def test_all_async_sessions_are_closed(async_engine: Any) -> None:
 
 
 def swallow_an_error(session: Any) -> None:
-    session.execute(insert(Order).values(id=1))
+    session.execute(insert(Row).values(id=1))
     with contextlib.suppress(IntegrityError):
-        session.execute(insert(Order).values(id=1))
+        session.execute(insert(Row).values(id=1))
 
 
 def test_a_begin_block_ends(engine: Any) -> None:
@@ -134,8 +123,8 @@ def test_a_begin_block_ends(engine: Any) -> None:
         swallow_an_error(session)
     assert not session.in_transaction()
     with session.begin():
-        session.add(Order(id=7))
-    assert session.get(Order, 7) is not None
+        session.add(Row(id=7))
+    assert session.get(Row, 7) is not None
     session.close()
 
 

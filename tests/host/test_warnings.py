@@ -12,20 +12,15 @@ from types import FunctionType
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, ForeignKey, create_engine, event, select, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy import exc as errors
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    DynamicMapped,
     Mapped,
     Session,
-    WriteOnlyMapped,
     configure_mappers,
     mapped_column,
     object_session,
-    relationship,
     scoped_session,
     sessionmaker,
 )
@@ -36,6 +31,7 @@ import sessionwatch
 from sessionwatch.hooks.table import HOOKS
 from sessionwatch.model import MODES, Mode
 from tests.host.faults import Host
+from tests.models import Base, Book, Shelf, create
 from tests.programs import every_use
 from tests.programs.shop import Item, Order, _our_errors_raise, async_file_engine  # noqa: F401 (fixtures)
 
@@ -60,42 +56,21 @@ NOT_CALLED = {"_not_sa_pattern", "Session.no_autoflush"}  # a pattern; a propert
 WRITTEN_ANEW = {"__get__", "__set__", "__delete__"}  # of attributes, which warn of nothing: not always called by ours
 
 
-class Base(DeclarativeBase):
-    pass
-
-
-class Shelf(Base):
-    __tablename__ = "shelves"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    labels: Mapped[dict[str, int]] = mapped_column(MutableDict.as_mutable(JSON))
-    books: WriteOnlyMapped[list[Book]] = relationship()
-    one: Mapped[Book | None] = relationship(viewonly=True, uselist=False)
-    old: DynamicMapped[list[Book]] = relationship(viewonly=True)
-
-
-class Book(Base):
-    __tablename__ = "books"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelves.id"))
-
-
 def shelves(folder: Path) -> None:
     """What the other two programs have no use for: collections that are never loaded, mutable values, pools."""
     engine = create_engine(f"sqlite:///{folder / 'shelves.db'}", poolclass=QueuePool, pool_pre_ping=True)
-    Base.metadata.create_all(engine)
+    create(engine, Shelf, Book, Entry)
     with Session(engine) as session, session.begin():
         shelf = Shelf(labels={"a": 1})
         session.add(shelf)
         session.flush()
         shelf.labels["b"] = 2
         book = Book()
-        shelf.books.add(book)
+        shelf.archive.add(book)
         session.flush()
-        shelf.books.remove(book)
-        session.scalars(shelf.books.select()).all()
-        shelf.old.all()
+        shelf.archive.remove(book)
+        session.scalars(shelf.archive.select()).all()
+        shelf.lent.all()
         session.expire(shelf, ["labels"])
     with Session(engine) as session:
         session.expire_all()
@@ -268,7 +243,7 @@ def test_a_warning_of_sqlalchemys_own_names_the_users_line(
     seen = []
     for watching in (False, True):
         engine = create_engine(f"sqlite:///{tmp_path / f'{watching}.db'}", poolclass=NullPool)
-        Base.metadata.create_all(engine)
+        create(engine, Shelf, Book, Entry)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with sessionwatch.watching(mode, log=False) if watching else nullcontext(), Session(engine) as session:
@@ -282,7 +257,7 @@ def test_a_warning_of_sqlalchemys_own_names_the_users_line(
 def test_a_filter_of_the_users_own_module_fits() -> None:
     """What Python does by a warning's module goes by the user's."""
     engine = create_engine("sqlite://")
-    Base.metadata.create_all(engine)
+    create(engine, Shelf, Book, Entry)
     with sessionwatch.watching(log=False), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", module=__name__.replace(".", r"\."))

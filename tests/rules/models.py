@@ -11,12 +11,10 @@ from typing import Any
 from sqlalchemy import JSON, Column, Engine, ForeignKey, String, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
-
-class Base(DeclarativeBase):
-    """The order book's declarative base."""
-
+from tests.models import Base
+from tests.models import create as create_tables
 
 order_tags = Table(
     "order_tags",
@@ -101,15 +99,18 @@ class Employee(Person):
     salary: Mapped[int]
 
 
+_ALL = (Customer, Order, Item, Tag, order_tags, Profile, Employee)
+
+
 def create(engine: Engine) -> None:
     """Make the tables."""
-    Base.metadata.create_all(engine)
+    create_tables(engine, *_ALL)
 
 
 async def create_async(engine: AsyncEngine) -> None:
     """Make the tables."""
     async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(create_tables, *_ALL)
 
 
 def seed(engine: Engine) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 import sessionwatch
 from sessionwatch import FindingError, uninstall, watching
 from sessionwatch.output import messages
 from sessionwatch.watch.watch import Watch
+from tests.models import Row, create
 from tests.rules import models
 from tests.rules.models import Customer, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only
@@ -30,16 +31,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     uninstall()
     with watching("log", log=False) as installed:
         yield installed
-
-
-class Other(DeclarativeBase):
-    """Another metadata, without foreign keys."""
-
-
-class Alone(Other):
-    __tablename__ = "alone"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 def file_engine(folder: Path) -> Engine:
@@ -122,9 +113,9 @@ def test_ignores_a_pragma_that_was_run_by_hand(watch: Watch) -> None:
 def test_ignores_sqlite_without_declared_foreign_keys(watch: Watch) -> None:
     """Tables without foreign keys have none to enforce."""
     engine = create_engine("sqlite://")
-    Alone.metadata.create_all(engine)
+    create(engine, Row)
     with Session(engine) as session:
-        session.add(Alone())
+        session.add(Row())
         session.commit()
     assert watch.findings == []
 

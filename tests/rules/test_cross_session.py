@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine, String, create_engine, select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import QueuePool
 
@@ -22,26 +22,12 @@ from sessionwatch import FindingError
 from sessionwatch.output.messages import render
 from sessionwatch.record.key import KEY
 from sessionwatch.watch.watch import Watch
+from tests.models import Contract, create
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 
 RULE = "cross-session"
-
-
-class DeedBase(DeclarativeBase):
-    """A base of its own: the order book has no versions."""
-
-
-class Deed(DeedBase):
-    """A row with a version."""
-
-    __tablename__ = "cross_deeds"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    version: Mapped[int] = mapped_column()
-    text: Mapped[str] = mapped_column(String(50))
-    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
 
 
 @pytest.fixture
@@ -439,13 +425,13 @@ def test_ignores_two_databases(watch: Watch, memory: Engine, tmp_path: object) -
 
 def test_ignores_versions(watch: Watch, memory: Engine) -> None:
     """A mapping with a version is guarded by SQLAlchemy itself."""
-    DeedBase.metadata.create_all(memory)
+    create(memory, Contract)
     with Session(memory) as session:
-        session.add(Deed(text="draft"))
+        session.add(Contract(text="draft"))
         session.commit()
     with Session(memory) as session, Session(memory) as other:
-        deed, same = session.scalars(select(Deed)).one(), other.scalars(select(Deed)).one()
-        deed.text = "signed"
+        contract, same = session.scalars(select(Contract)).one(), other.scalars(select(Contract)).one()
+        contract.text = "signed"
         session.commit()
         same.text = "torn"
         with pytest.raises(StaleDataError):

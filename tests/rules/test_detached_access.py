@@ -21,14 +21,12 @@ from sqlalchemy import Computed, Engine, ForeignKey, create_engine, func, select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
     Session,
     joinedload,
     load_only,
     make_transient,
     mapped_column,
-    relationship,
     scoped_session,
     selectinload,
     undefer,
@@ -41,6 +39,7 @@ from sessionwatch import Finding, FindingError, allow
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
 from tests.backends import enforce_foreign_keys
+from tests.models import Base, Book, Shelf, create
 from tests.rules import models
 from tests.rules.models import Customer, Order, Person
 from tests.rules.places import evidence_line, is_idle, labels, line, only
@@ -183,11 +182,7 @@ def test_reports_a_subclass_column_with_selectin_polymorphic(watch: Watch, memor
     assert finding.fix == "load it with the query: .options(selectin_polymorphic(Person, [Employee]))"
 
 
-class MeterBase(DeclarativeBase):
-    """A base of its own: in the order book the database computes nothing."""
-
-
-class Meter(MeterBase):
+class Meter(Base):
     """The parent of a joined inheritance, with a value that an UPDATE computes."""
 
     __tablename__ = "access_meters"
@@ -253,7 +248,7 @@ def test_blames_a_flush_for_what_it_expired_and_for_nothing_else(
     watch: Watch, memory: Engine, work: Callable[[Session], Meter], name: str, expired: bool
 ) -> None:
     """A flush expires what the database computes; what the query left out was not there before it either."""
-    MeterBase.metadata.create_all(memory)
+    create(memory, Gauge)
     with Session(memory) as session:
         session.add(Gauge())
         session.commit()
@@ -434,27 +429,13 @@ def test_ignores_reads_with_a_session(watch: Watch, memory: Engine) -> None:
 
 def test_ignores_lazy_raise(watch: Watch, memory: Engine) -> None:
     """``lazy="raise"`` is SQLAlchemy's own refusal, with its own error and no note of ours."""
-
-    class Base(DeclarativeBase):
-        pass
-
-    class Child(Base):
-        __tablename__ = "access_children"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("access_parents.id"))
-
-    class Parent(Base):
-        __tablename__ = "access_parents"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        children: Mapped[list[Child]] = relationship(lazy="raise")
-
-    Base.metadata.create_all(memory)
+    create(memory, Shelf, Book)
     with Session(memory) as session:
-        session.add(Parent())
+        session.add(Shelf())
         session.commit()
-        parent = session.scalars(select(Parent)).one()
+        shelf = session.scalars(select(Shelf)).one()
     with pytest.raises(InvalidRequestError, match="lazy='raise'") as caught:
-        parent.children  # noqa: B018
+        shelf.sealed  # noqa: B018
     assert not isinstance(caught.value, DetachedInstanceError)
     assert not hasattr(caught.value, "__notes__")
     assert watch.findings == []

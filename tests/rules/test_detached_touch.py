@@ -16,7 +16,6 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
     Session,
     composite,
@@ -35,6 +34,7 @@ from sessionwatch import FindingError
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
 from tests.backends import enforce_foreign_keys
+from tests.models import Base, create
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import evidence_line, is_idle, labels, line, only
@@ -52,11 +52,7 @@ class Point:
         return self.x, self.y
 
 
-class PlaceBase(DeclarativeBase):
-    """A base of its own: the order book has no composite."""
-
-
-class Place(PlaceBase):
+class Place(Base):
     """A composite, a hybrid and plain columns."""
 
     __tablename__ = "touch_places"
@@ -72,7 +68,7 @@ class Place(PlaceBase):
         return self.x + self.y  # hybrid
 
 
-class Route(PlaceBase):
+class Route(Base):
     """Places in a row, and an association proxy to their x."""
 
     __tablename__ = "touch_routes"
@@ -88,7 +84,7 @@ def memory() -> Iterator[Engine]:
     engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)
     enforce_foreign_keys(engine)
     models.seed(engine)
-    PlaceBase.metadata.create_all(engine)
+    create(engine, Place, Route)
     yield engine
     engine.dispose()
 

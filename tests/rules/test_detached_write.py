@@ -15,18 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, create_engine, select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    DynamicMapped,
-    Mapped,
     Session,
-    WriteOnlyMapped,
     joinedload,
     make_transient,
-    mapped_column,
-    relationship,
     selectinload,
 )
 from sqlalchemy.pool import QueuePool
@@ -36,34 +30,12 @@ from sessionwatch import FindingError
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
 from tests.backends import enforce_foreign_keys
+from tests.models import Book, Shelf, create
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 
 RULE = "detached-write"
-
-
-class LogBase(DeclarativeBase):
-    """A base of its own: the order book has no large collection."""
-
-
-class Entry(LogBase):
-    """A line of a log."""
-
-    __tablename__ = "write_entries"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    log_id: Mapped[int | None] = mapped_column(ForeignKey("write_logs.id"))
-
-
-class Log(LogBase):
-    """Two views of a collection that is never loaded as a whole."""
-
-    __tablename__ = "write_logs"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    written: WriteOnlyMapped[Entry] = relationship()
-    followed: DynamicMapped[Entry] = relationship(overlaps="written")
 
 
 @pytest.fixture
@@ -304,23 +276,23 @@ def test_reports_what_a_bulk_save_left_out(watch: Watch, memory: Engine) -> None
 
 def test_reports_writers_of_large_collections(watch: Watch, memory: Engine) -> None:
     """Write-only and dynamic relationships of a detached instance are changed in vain, too."""
-    LogBase.metadata.create_all(memory)
+    create(memory, Shelf, Book)
     with Session(memory) as session:
-        session.add(Log())
+        session.add(Shelf())
         session.commit()
-        log = session.scalars(select(Log)).one()
-        log.written.add(Entry())
+        shelf = session.scalars(select(Shelf)).one()
+        shelf.archive.add(Book())
         session.commit()
-        session.refresh(log)
-    log.written.add(Entry())  # add
-    log.followed.append(Entry())  # append to dynamic
-    log.followed.remove(Entry())  # remove from dynamic
+        session.refresh(shelf)
+    shelf.archive.add(Book())  # add
+    shelf.lent.append(Book())  # append to dynamic
+    shelf.lent.remove(Book())  # remove from dynamic
     watch.drain()
     found = [(finding.message.partition(",")[0], finding.line) for finding in watch.findings]
     assert found == [
-        ("Log.written was appended to", line("add")),
-        ("Log.followed was appended to", line("append to dynamic")),
-        ("Log.followed was removed from", line("remove from dynamic")),
+        ("Shelf.archive was appended to", line("add")),
+        ("Shelf.lent was appended to", line("append to dynamic")),
+        ("Shelf.lent was removed from", line("remove from dynamic")),
     ]
 
 

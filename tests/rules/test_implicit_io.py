@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
     Session,
     joinedload,
@@ -36,6 +35,7 @@ import sessionwatch
 from sessionwatch import FindingError
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
+from tests.models import Base, create
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order, Person
 from tests.rules.places import evidence_line, is_idle, labels, line, only
@@ -45,11 +45,7 @@ REFUSED = (MissingGreenlet, StatementError)  # 2.1 wraps it where the driver's c
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
 
-class Base(AsyncAttrs, DeclarativeBase):
-    """Classes whose attributes can be awaited."""
-
-
-class Node(Base):
+class Node(AsyncAttrs, Base):
     """A row of a tree, with a column that the database computes."""
 
     __tablename__ = "implicit_nodes"
@@ -65,7 +61,7 @@ class Node(Base):
 async def memory(async_shop: AsyncEngine) -> AsyncEngine:
     """The shop with a tree in it."""
     async with async_shop.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(create, Node)
     async with AsyncSession(async_shop) as session:
         session.add(Node(name="root", children=[Node(name="leaf")]))
         await session.commit()

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, create_engine, delete, event, func, insert, literal, select, text, update
+from sqlalchemy import Engine, create_engine, delete, event, func, insert, literal, select, text, update
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
-    WriteOnlyMapped,
     declared_attr,
     mapped_column,
     object_session,
-    relationship,
     scoped_session,
     sessionmaker,
 )
@@ -29,6 +27,7 @@ from sqlalchemy.orm import (
 from sessionwatch import FindingError
 from sessionwatch.output import messages
 from sessionwatch.watch.watch import Watch
+from tests.models import Book, Shelf, create
 from tests.rules.models import Customer, Employee, Item, Order, Tag
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 
@@ -609,37 +608,11 @@ def test_the_message_names_each_fate(shop: Engine, watch: Watch, work: Work, wha
 # -- parents and children -------------------------------------------------------------------------------
 
 
-class ShelfBase(DeclarativeBase):
-    """A base of its own: in the order book each child knows its parent."""
-
-
-class Book(ShelfBase):
-    """A child that knows nothing of its parent, but for the foreign key."""
-
-    __tablename__ = "lost_books"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("lost_shelves.id"))
-
-
-class Shelf(ShelfBase):
-    """A parent with two views of its children, and another parent."""
-
-    __tablename__ = "lost_shelves"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    room_id: Mapped[int | None] = mapped_column(ForeignKey("lost_shelves.id"))
-    books: Mapped[list[Book]] = relationship()
-    archive: WriteOnlyMapped[Book] = relationship(overlaps="books")
-    room: Mapped[Shelf | None] = relationship(remote_side="Shelf.id", back_populates="shelves")
-    shelves: Mapped[list[Shelf]] = relationship(back_populates="room")
-
-
 @pytest.fixture
 def library() -> Iterator[Engine]:
     """Two shelves with a book each."""
     engine = create_engine("sqlite://")
-    ShelfBase.metadata.create_all(engine)
+    create(engine, Shelf, Book)
     with Session(engine) as session:
         session.add_all([Shelf(books=[Book()]), Shelf(books=[Book()])])
         session.commit()

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from sessionwatch import FindingError, allow, uninstall, watching
 from sessionwatch.watch.watch import Watch
-from tests.rules.models import Base, Tag
+from tests.rules.models import Tag, create
 from tests.rules.places import alone, evidence_line, is_idle, labels, line, only
 
 RULE = "lost-writes"
@@ -273,7 +273,7 @@ def test_ignores_engine_begin_and_raw_connections(watch: Watch, shop: Engine) ->
     """`engine.begin()`, `create_all()`, and the driver's own connection."""
     with shop.begin() as connection:
         connection.execute(INSERT)
-    Base.metadata.create_all(shop)
+    create(shop)
     raw = shop.raw_connection()
     raw.cursor().execute("UPDATE tags SET name = 'y'")
     raw.close()
@@ -292,7 +292,7 @@ def test_uninstalling_gives_the_close_back(tmp_path: Path) -> None:
     """A connection that wrote has a close of ours until then, and no longer."""
     uninstall()
     engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
-    Base.metadata.create_all(engine)
+    create(engine)
     with watching("log", log=False):
         connection = engine.connect()
         before = dict(vars(Connection))

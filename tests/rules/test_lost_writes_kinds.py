@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sessionwatch import FindingError
 from sessionwatch.watch.watch import Watch
-from tests.rules.models import Base, Customer, Order, Tag, create
+from tests.models import Base
+from tests.rules.models import Customer, Order, Tag, create
 from tests.rules.places import evidence_line, is_idle, line, only
 
 

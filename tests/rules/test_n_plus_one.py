@@ -10,17 +10,12 @@ from typing import Any
 import jinja2
 import pydantic
 import pytest
-from sqlalchemy import Engine, ForeignKey, create_engine, event, select
-from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
     Session,
     immediateload,
     joinedload,
     load_only,
-    mapped_column,
-    relationship,
     scoped_session,
     selectinload,
     sessionmaker,
@@ -32,6 +27,7 @@ import sessionwatch
 from sessionwatch import FindingError
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
+from tests.models import Book, Shelf, create
 from tests.rules import models
 from tests.rules.models import Customer, Employee, Item, Order, Person
 from tests.rules.places import evidence_line, is_idle, labels, line, only
@@ -276,30 +272,14 @@ def test_reports_a_loop_of_get_in_other_ways(watch: Watch, memory: Engine, how: 
 
 def test_reports_an_association_proxy(watch: Watch, memory: Engine) -> None:
     """A read through a proxy is the read of the relationship behind it."""
-
-    class Base(DeclarativeBase):
-        pass
-
-    class Child(Base):
-        __tablename__ = "many_children"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        name: Mapped[str]
-        parent_id: Mapped[int] = mapped_column(ForeignKey("many_parents.id"))
-
-    class Parent(Base):
-        __tablename__ = "many_parents"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        children: Mapped[list[Child]] = relationship(Child)
-        names: AssociationProxy[list[str]] = association_proxy("children", "name")
-
-    Base.metadata.create_all(memory)
+    create(memory, Shelf, Book)
     with Session(memory) as session:
-        session.add_all([Parent(children=[Child(name="x")]) for _ in range(ROWS)])
+        session.add_all([Shelf(books=[Book(title="x")]) for _ in range(ROWS)])
         session.commit()
-        for parent in session.scalars(select(Parent)):
-            list(parent.names)  # proxy
+        for shelf in session.scalars(select(Shelf)):
+            list(shelf.titles)  # proxy
     finding = only(watch, RULE)
-    assert (finding.subject, finding.line) == ("Parent.children", line("proxy"))
+    assert (finding.subject, finding.line) == ("Shelf.books", line("proxy"))
 
 
 def test_reports_a_template(watch: Watch, memory: Engine) -> None:

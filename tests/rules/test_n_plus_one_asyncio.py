@@ -5,42 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, select
-from sqlalchemy.ext.asyncio import AsyncAttrs, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, selectinload
 
 import sessionwatch
 from sessionwatch import FindingError
 from sessionwatch.watch.watch import Watch
+from tests.models import Book, Shelf, create
 from tests.rules.places import evidence_line, is_idle, line, only
 
 RULE = "n-plus-one"
 ROWS = 7
 
 
-class Base(AsyncAttrs, DeclarativeBase):
-    """Attributes of its classes can be awaited."""
-
-
-class Shelf(Base):
-    __tablename__ = "shelves"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    books: Mapped[list[Book]] = relationship()
-
-
-class Book(Base):
-    __tablename__ = "books"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    shelf_id: Mapped[int] = mapped_column(ForeignKey("shelves.id"))
-
-
 @pytest.fixture
 async def library(async_engine: AsyncEngine) -> AsyncEngine:
     """Seven shelves with two books each."""
     async with async_engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(create, Shelf, Book)
     async with AsyncSession(async_engine) as session:
         session.add_all(Shelf(books=[Book(), Book()]) for _ in range(ROWS))
         await session.commit()

@@ -7,63 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, create_engine, select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    DynamicMapped,
-    Mapped,
-    Session,
-    WriteOnlyMapped,
-    mapped_column,
-    relationship,
-)
+from sqlalchemy.orm import Session
 
 from sessionwatch.watch.watch import Watch
+from tests.models import Book, Shelf, create
 from tests.rules.places import line, only
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Author(Base):
-    __tablename__ = "authors"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    posts: DynamicMapped[Post] = relationship(order_by="Post.id")
-    notes: WriteOnlyMapped[Note] = relationship(order_by="Note.id")
-
-
-class Post(Base):
-    __tablename__ = "posts"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
-
-
-class Note(Base):
-    __tablename__ = "notes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Iterator[Engine]:
-    """Six authors with two posts and a note each."""
+    """Six shelves with two books each."""
     engine = create_engine(f"sqlite:///{tmp_path / 'library.db'}")
-    Base.metadata.create_all(engine)
+    create(engine, Shelf, Book)
     with Session(engine) as session, session.begin():
-        session.add_all([Author(posts=[Post(), Post()], notes=[Note()]) for _ in range(6)])
+        session.add_all([Shelf(lent=[Book(), Book()]) for _ in range(6)])
     yield engine
     engine.dispose()
 
 
-READS: dict[str, Callable[[Session, Author], Any]] = {
-    "all": lambda session, author: author.posts.all(),
-    "iteration": lambda session, author: list(author.posts),
-    "count": lambda session, author: author.posts.count(),
-    "index": lambda session, author: author.posts[0],
-    "filter": lambda session, author: author.posts.filter(Post.id > 0).all(),
-    "select": lambda session, author: session.scalars(author.notes.select()).all(),
+READS: dict[str, Callable[[Session, Shelf], Any]] = {
+    "all": lambda session, shelf: shelf.lent.all(),
+    "iteration": lambda session, shelf: list(shelf.lent),
+    "count": lambda session, shelf: shelf.lent.count(),
+    "index": lambda session, shelf: shelf.lent[0],
+    "filter": lambda session, shelf: shelf.lent.filter(Book.id > 0).all(),
+    "select": lambda session, shelf: session.scalars(shelf.archive.select()).all(),
 }
 
 
@@ -71,22 +41,21 @@ READS: dict[str, Callable[[Session, Author], Any]] = {
 def test_reports_a_collection_that_is_asked_in_a_loop(library: Engine, watch: Watch, read: str) -> None:
     """One query for each parent, by each way to ask."""
     with Session(library) as session:
-        for author in session.scalars(select(Author)).all():
-            READS[read](session, author)
+        for shelf in session.scalars(select(Shelf)).all():
+            READS[read](session, shelf)
     finding = only(watch, "n-plus-one")
-    name, target = ("notes", "Note") if read == "select" else ("posts", "Post")
-    assert (finding.subject, finding.count) == (f"Author.{name}", 6)
+    name = "archive" if read == "select" else "lent"
+    assert (finding.subject, finding.count) == (f"Shelf.{name}", 6)
     assert finding.fix == (
-        f"ask once for all of them: session.execute(select(Author.id, {target}).join(Author.{name})"
-        ".where(Author.id.in_(ids)))"
+        f"ask once for all of them: session.execute(select(Shelf.id, Book).join(Shelf.{name}).where(Shelf.id.in_(ids)))"
     )
 
 
 def test_reports_the_line(library: Engine, watch: Watch) -> None:
     """The line that asks is the primary place."""
     with Session(library) as session:
-        for author in session.scalars(select(Author)).all():
-            author.posts.all()  # asks
+        for shelf in session.scalars(select(Shelf)).all():
+            shelf.lent.all()  # asks
     assert only(watch, "n-plus-one").line == line("asks")
 
 
@@ -94,17 +63,17 @@ async def test_reports_an_async_session(library: Engine, tmp_path: Path, watch: 
     """The same under asyncio, with what has to be awaited."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'library.db'}")
     async with AsyncSession(engine) as session:
-        for author in (await session.scalars(select(Author))).all():
-            (await session.scalars(author.notes.select())).all()
-    assert "await session.execute(select(Author.id, Note)" in only(watch, "n-plus-one").fix
+        for shelf in (await session.scalars(select(Shelf))).all():
+            (await session.scalars(shelf.archive.select())).all()
+    assert "await session.execute(select(Shelf.id, Book)" in only(watch, "n-plus-one").fix
     await engine.dispose()
 
 
 def test_the_fix_brings_the_same_rows(library: Engine, watch: Watch) -> None:
     """What is printed is one query, and no finding."""
     with Session(library) as session:
-        ids = [author.id for author in session.scalars(select(Author))]
-        rows = session.execute(select(Author.id, Post).join(Author.posts).where(Author.id.in_(ids))).all()
+        ids = [shelf.id for shelf in session.scalars(select(Shelf))]
+        rows = session.execute(select(Shelf.id, Book).join(Shelf.lent).where(Shelf.id.in_(ids))).all()
         assert len(rows) == 12
     assert watch.findings == []
 
@@ -112,17 +81,17 @@ def test_the_fix_brings_the_same_rows(library: Engine, watch: Watch) -> None:
 def test_ignores_few_parents(library: Engine, watch: Watch) -> None:
     """As many as the threshold allows."""
     with Session(library) as session:
-        for author in session.scalars(select(Author).limit(4)).all():
-            author.posts.all()
+        for shelf in session.scalars(select(Shelf).limit(4)).all():
+            shelf.lent.all()
     assert watch.findings == []
 
 
 def test_ignores_one_parent_that_is_asked_again(library: Engine, watch: Watch) -> None:
     """Pages of one collection."""
     with Session(library) as session:
-        author = session.scalars(select(Author).limit(1)).one()
+        shelf = session.scalars(select(Shelf).limit(1)).one()
         for page in range(8):
-            author.posts.offset(page).limit(1).all()
+            shelf.lent.offset(page).limit(1).all()
     assert watch.findings == []
 
 
@@ -130,22 +99,22 @@ def test_ignores_parents_of_different_queries(library: Engine, watch: Watch) -> 
     """A worker that looks at one after another."""
     for number in range(1, 7):
         with Session(library) as session:
-            session.get_one(Author, number).posts.all()
+            session.get_one(Shelf, number).lent.all()
     assert watch.findings == []
 
 
 def test_ignores_what_is_added(library: Engine, watch: Watch) -> None:
     """A write to such a collection asks nothing."""
     with Session(library) as session, session.begin():
-        for author in session.scalars(select(Author)).all():
-            author.posts.append(Post())
-            author.notes.add(Note())
+        for shelf in session.scalars(select(Shelf)).all():
+            shelf.lent.append(Book())
+            shelf.archive.add(Book())
     assert watch.findings == []
 
 
 def test_strict_raises_before_the_query(library: Engine, strict: Watch) -> None:
     """It is advice: strict mode goes on."""
     with Session(library) as session:
-        assert [author.posts.count() for author in session.scalars(select(Author))] == [2] * 6
+        assert [shelf.lent.count() for shelf in session.scalars(select(Shelf))] == [2] * 6
     only(strict, "n-plus-one")
     strict.clear()

@@ -13,7 +13,6 @@ from sqlalchemy import DateTime, Engine, Numeric, String, TypeDecorator, create_
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
     Session,
     make_transient,
@@ -28,6 +27,7 @@ import sessionwatch
 from sessionwatch import FindingError
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
+from tests.models import Base, Contract, create
 from tests.rules import models
 from tests.rules.models import Customer, Item, Order
 from tests.rules.places import evidence_line, is_idle, labels, line, only
@@ -45,11 +45,7 @@ class Lower(TypeDecorator[str]):
         return value.lower() if value is not None else None
 
 
-class StockBase(DeclarativeBase):
-    """A base of its own: values that a database forms, a version, values made by the database."""
-
-
-class Stock(StockBase):
+class Stock(Base):
     """A row whose values come back in another form than they were given."""
 
     __tablename__ = "reattach_stock"
@@ -62,23 +58,12 @@ class Stock(StockBase):
     amount: Mapped[int] = mapped_column(server_default="0")
 
 
-class Contract(StockBase):
-    """A row with a version."""
-
-    __tablename__ = "reattach_contracts"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    version: Mapped[int] = mapped_column()
-    text: Mapped[str] = mapped_column(String(50))
-    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
-
-
 @pytest.fixture
 def memory() -> Iterator[Engine]:
     """A seeded SQLite database in memory, with a pool that counts its connections."""
     engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)
     models.seed(engine)
-    StockBase.metadata.create_all(engine)
+    create(engine, Stock, Contract)
     yield engine
     engine.dispose()
 
@@ -517,7 +502,7 @@ def test_ignores_a_copy_to_another_database(watch: Watch, memory: Engine, tmp_pa
 
 def test_ignores_the_databases_own_form_of_a_value(watch: Watch, engine: Engine) -> None:
     """Rounded numbers, lower case by a type, and time zones are not changes of the row."""
-    StockBase.metadata.create_all(engine)
+    create(engine, Stock, Contract)
     zone = datetime.now().astimezone().tzinfo
     given = Stock(price=Decimal("9.999"), name="Bolt", counted=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=zone))
     merge(engine, stored(engine, given))

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.event import registry
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.ext.mutable import MutableDict, MutableList
-from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, composite, mapped_column
+from sqlalchemy.orm import Mapped, Mapper, Session, composite, mapped_column
 from sqlalchemy.orm.attributes import flag_modified, set_committed_value
 from sqlalchemy.pool import QueuePool
 
@@ -35,6 +35,7 @@ from sessionwatch import FindingError
 from sessionwatch.hooks.mutation import fingerprint
 from sessionwatch.output.messages import render
 from sessionwatch.watch.watch import Watch
+from tests.models import Base, create
 from tests.rules.places import evidence_line, is_idle, labels, line, only
 
 RULE = "untracked-mutation"
@@ -65,11 +66,7 @@ class Words(TypeDecorator[list[str]]):
         return None if value is None else value.split()
 
 
-class BoxBase(DeclarativeBase):
-    """A base of its own: PostgreSQL alone has arrays."""
-
-
-class Box(BoxBase):
+class Box(Base):
     """Each kind of value that can change in place."""
 
     __tablename__ = "mutation_boxes"
@@ -91,7 +88,7 @@ class Size:
     height: int
 
 
-class Crate(BoxBase):
+class Crate(Base):
     """A value made of two columns is no column."""
 
     __tablename__ = "mutation_crates"
@@ -107,12 +104,8 @@ class SpecialBox(Box):
     special: Mapped[Any] = mapped_column(JSON(), nullable=True)
 
 
-class RackBase(DeclarativeBase):
-    """For PostgreSQL."""
-
-
-class Rack(RackBase):
-    """A row with an array."""
+class Rack(Base):
+    """A row with an array, which PostgreSQL alone has."""
 
     __tablename__ = "mutation_racks"
 
@@ -140,7 +133,7 @@ def memory() -> Iterator[Engine]:
 async def async_boxes(async_engine: AsyncEngine) -> AsyncEngine:
     """The same for asyncio."""
     async with async_engine.begin() as connection:
-        await connection.run_sync(BoxBase.metadata.create_all)
+        await connection.run_sync(create, Box, Crate)
     async with AsyncSession(async_engine) as session:
         session.add(box())
         await session.commit()
@@ -148,7 +141,7 @@ async def async_boxes(async_engine: AsyncEngine) -> AsyncEngine:
 
 
 def fill(engine: Engine) -> None:
-    BoxBase.metadata.create_all(engine)
+    create(engine, Box, Crate)
     with Session(engine) as session:
         session.add(box())
         session.commit()
@@ -295,7 +288,7 @@ def test_reports_once_a_change(log: Watch, memory: Engine) -> None:
 def test_reports_an_array(log: Watch, postgres_url: Any) -> None:
     """An array's items are part of the fix."""
     engine = create_engine(postgres_url)
-    RackBase.metadata.create_all(engine)
+    create(engine, Rack)
     with Session(engine) as session:
         session.add(Rack(places=[1, 2]))
         session.commit()
@@ -323,17 +316,14 @@ def test_reports_a_subclass(log: Watch, memory: Engine) -> None:
 def test_reports_a_mapping_of_later(log: Watch) -> None:
     """A class that is mapped after the installation is watched as well."""
 
-    class LaterBase(DeclarativeBase):
-        pass
-
-    class Later(LaterBase):
+    class Later(Base):
         __tablename__ = "mutation_later"
 
         id: Mapped[int] = mapped_column(primary_key=True)
         data: Mapped[Any] = mapped_column(JSON())
 
     engine = create_engine("sqlite://")
-    LaterBase.metadata.create_all(engine)
+    create(engine, Later)
     with Session(engine) as session:
         later = Later(data={})
         session.add(later)
@@ -658,5 +648,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Installed in mode ``log`` with this rule, which is off there by default."""
     monkeypatch.setenv("SESSIONWATCH_TESTING", "1")
     sessionwatch.uninstall()
-    with sessionwatch.watching("log", rules={RULE: "log"}, log=False) as installed:
+    rules = {RULE: "log", "config": "off"}  # SQLite engines made in tests are plain
+    with sessionwatch.watching("log", rules=rules, log=False) as installed:
         yield installed

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 import sessionwatch
 from sessionwatch.telemetry.instruments import TOTALS, Totals
 from sessionwatch.watch import installation
+from tests.models import Row, create
 from tests.telemetry.readings import Readings
 from tests.tracing.otel import Otel, attributes
 
@@ -26,15 +27,6 @@ DURATION, TRANSACTION = "sessionwatch.session.duration", "sessionwatch.transacti
 FINDINGS, PLACES = "sessionwatch.findings", "sessionwatch.findings.places"
 LOST, LEAK = "lost-writes", "session-leak"
 OURS = {rule.slug: "log" if rule.slug in (LOST, LEAK) else "off" for rule in sessionwatch.rules.ALL}
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Row(Base):
-    __tablename__ = "rows"
-    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 STEPS = ("add", "flush", "read", "commit", "rollback", "kept savepoint", "undone savepoint")
@@ -118,7 +110,7 @@ def database() -> Engine:
     """One of its own for each session: a session that is left open locks nobody out. Savepoints as SQLite has them."""
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"isolation_level": None})
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-    Base.metadata.create_all(engine)
+    create(engine, Row)
     return engine
 
 

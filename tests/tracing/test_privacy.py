@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy import JSON, CheckConstraint, Engine, ForeignKey, String, create_engine, event, insert, select, text
 from sqlalchemy.exc import DatabaseError, InvalidRequestError, MissingGreenlet, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -32,6 +32,7 @@ from sessionwatch import FindingError, rules
 from sessionwatch.record import sql
 from sessionwatch.units.asgi import UnitOfWorkMiddleware
 from sessionwatch.watch.watch import Watch
+from tests.models import Base, create
 from tests.rules.clock import Clock
 from tests.rules.test_cross_task import held
 from tests.services import POSTGRESQL
@@ -58,12 +59,8 @@ def canary(shape: int = 0) -> str:
     return SHAPES[shape % len(SHAPES)].format(CORE)
 
 
-class Base(DeclarativeBase):
-    """Models with defaults, comments and constraints that hold canaries."""
-
-
 class Owner(Base):
-    """A row with a key that is a value."""
+    """A row with a key that is a value; its defaults, comments and constraints hold canaries."""
 
     __tablename__ = "owners"
 
@@ -93,7 +90,7 @@ class Pet(Base):
 def zoo(tmp_path: Path) -> Iterator[Engine]:
     """A database whose rows are canaries."""
     engine = create_engine(f"sqlite:///{tmp_path}/zoo.db", connect_args={"check_same_thread": False})
-    Base.metadata.create_all(engine)
+    create(engine, Owner, Pet)
     with Session(engine) as session:
         for number in range(len(SHAPES)):
             email = f"{canary(number)} {number}"
@@ -264,7 +261,7 @@ def foreign_loop(engine: Engine, shape: int) -> None:
 
 def shared_connection(engine: Engine, shape: int) -> None:
     static = create_engine("sqlite://", poolclass=StaticPool)
-    Base.metadata.create_all(static)
+    create(static, Owner, Pet)
     session = Session(static)
     session.add(Pet(name=canary(shape)))
     session.flush()
