@@ -143,7 +143,7 @@ def _ending(
     if writes and record.copied:
         writes = apart(tracker, session, record, writes)
     swallowed = not leaving and record.failure is not None and record.failure.wrote and how != "invalidated"
-    if (leaving or writes) and any(record.levels):
+    if (leaving or writes) and (any(record.levels) or record.failure is not None):
         undone(tracker, session, record, frame)
     if writes or swallowed:
         writes, swallowed = _unanswered(record, frame, writes, swallowed)

@@ -53,14 +53,14 @@ def committed(
 
 
 def undone(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
-    """A transaction that wrote is rolled back: is another session's part of the unit stored?"""
+    """A transaction that wrote, or failed to, is rolled back: is another session's part of the unit stored?"""
     unit = record.unit
     if unit is None:
         _half_of_a_call(tracker, session, record, frame)
     elif not unit.ended and unit.sessions == "one" and unit.commits:
         mark = looked_at(record.exiting.caller[0]) if record.exiting is not None else callsite.mark(frame)
         event = split(session, record, frame, mark, stored=False)
-        if event is not None:
+        if event is not None and (any(record.levels) or record.failure.catch.kind in ("left", "turned")):
             unit.half = event, record.allowances  # told at its end: the session may try again
 
 
@@ -200,7 +200,10 @@ def _unread(session: Any, record: SessionRecord, mark: Mark, around: tuple[RawSi
     for kept in entries(session):
         engine = kept[0].engine
         databases[id(kept[0])] = engine.url, id(engine.pool)
-    return databases, record.levels, record.temporary, record.session_id, record.number, record.opening, mark, around
+    levels = record.levels
+    if not any(levels) and record.failure is not None and record.failure.attempt is not None:
+        levels = ({"": record.failure.attempt},)  # the first write of all failed
+    return databases, levels, record.temporary, record.session_id, record.number, record.opening, mark, around
 
 
 def _read(unread: Unread) -> Iterator[tuple[Any, Commit]]:

@@ -23,9 +23,11 @@ from ..frames.tasks import left
 from ..model import FindingError, Mark, RawSite
 from ..record.events import ErrorSwallowed
 from ..record.key import KEY
+from ..record.life import Entry
 from ..record.sql import summary, text_write
 from .private import COMMITS
 from .reading import entries, read
+from .rows import targets
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
@@ -44,8 +46,8 @@ class Failure:
     """A database error that its session has not been rolled back for."""
 
     __slots__ = (
-        "changes", "classes", "error", "final", "kind", "mark", "pending", "places", "savepoint", "statement",
-        "subject", "told",
+        "attempt", "changes", "classes", "error", "final", "kind", "mark", "pending", "places", "savepoint",
+        "statement", "subject", "told",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +73,7 @@ class Failure:
         self.told = False
         self.pending: tuple[Write, ...] = ()  # what was added and not flushed when it failed, see hooks.discards
         self.subject: str | None = None  # the class of the row whose flush failed
+        self.attempt: Entry | None = None  # what the statement would have written
 
     @property
     def over(self) -> bool:
@@ -113,6 +116,9 @@ def failed(
         final=flushing or commits,
         savepoint=session.get_nested_transaction() if session is not None and flushing else None,
     )
+    for table, verb in targets(context) if context is not None else ():
+        record.failure.attempt = Entry(table, verb, id(connection), flushing, mark)
+        break
 
 
 def _writes(context: Any) -> bool:

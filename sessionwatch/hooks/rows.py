@@ -1,16 +1,36 @@
-"""How many rows a statement wrote, and whether a driver's connection is in a transaction, as the drivers tell it."""
+"""What a statement wrote, how many rows, and whether a driver's connection is in a transaction, as drivers tell it."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from typing import Any
 
 from ..border import is_foreign, settle
+from ..record.sql import text_write
 from .reading import read
 
 _IN_TRANSACTION = 1  # a flag of MySQL's and MariaDB's protocol
 _PAGE = 1000  # rows of one INSERT that SQLAlchemy makes of many; the count of a driver is of the last one
+
+
+def targets(context: Any) -> Iterable[tuple[Any, str]]:
+    """The tables that a statement says it writes to, and the verbs."""
+    compiled = context.compiled
+    if context.is_crud:
+        verb = "inserted" if context.isinsert else "updated" if context.isupdate else "deleted"
+        statement = compiled.statement
+        yield getattr(statement, "table", None), verb
+    elif context.is_text:
+        found = text_write(context.statement)
+        if found is not None:
+            yield found
+    if compiled is not None and getattr(compiled, "ctes", None):
+        for cte in compiled.ctes:
+            element = cte.element
+            if getattr(element, "is_dml", False):
+                verb = "inserted" if element.is_insert else "updated" if element.is_update else "deleted"
+                yield element.table, verb
 
 
 def count_of(context: Any, result: Any) -> int | None:

@@ -198,7 +198,7 @@ def after_rollback(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
                     keep(record)
                 if record.changes:
                     drop(record)
-                if splitting and whole and any(record.levels):
+                if splitting and whole and (any(record.levels) or record.failure is not None):
                     undone(tracker, session, record, sys._getframe(1))
             except Exception:
                 tracker.failed("after_rollback")

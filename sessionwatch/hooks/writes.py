@@ -22,10 +22,9 @@ from ..record.sql import (
     named_table,
     only_reads,
     temporary_table,
-    text_write,
 )
 from .reading import entries, mappers, read
-from .rows import count_of, driver_is_idle, has_result
+from .rows import count_of, driver_is_idle, has_result, targets
 
 if TYPE_CHECKING:
     from ..model import RawSite
@@ -45,12 +44,12 @@ def note(
     """Note what a statement wrote, if its commit is the session's; ``where`` it was run, or a frame to look from."""
     if id(connection) not in record.owned or read.autocommits(connection):
         if context.is_crud:
-            _, verb = next(iter(_targets(context)))
+            _, verb = next(iter(targets(context)))
             record.count_rows(verb, count_of(context, result) or 0)
         return
     if not context.is_crud and _not_a_write(connection, record, context, where, frame):
         return
-    found = list(_targets(context))
+    found = list(targets(context))
     if not found and context.is_text and (count_of(context, result) or 0) > 0 and not has_result(context):
         found = [] if only_reads(context.statement) else [(named_table(context.statement), "written")]
     for table, verb in found:
@@ -119,24 +118,6 @@ def _takes_back(record: SessionRecord, what: str, connection: int) -> bool:
         for key in created & set(level):
             del level[key]
     return bool(created)
-
-
-def _targets(context: Any) -> Iterable[tuple[Any, str]]:
-    compiled = context.compiled
-    if context.is_crud:
-        verb = "inserted" if context.isinsert else "updated" if context.isupdate else "deleted"
-        statement = compiled.statement
-        yield getattr(statement, "table", None), verb
-    elif context.is_text:
-        found = text_write(context.statement)
-        if found is not None:
-            yield found
-    if compiled is not None and getattr(compiled, "ctes", None):
-        for cte in compiled.ctes:
-            element = cte.element
-            if getattr(element, "is_dml", False):
-                verb = "inserted" if element.is_insert else "updated" if element.is_update else "deleted"
-                yield element.table, verb
 
 
 # -- whose commit is it -------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ PAGE = """
 ## What it reports
 Two sessions committed writes to the same database within one unit of work: a request (ASGI, WSGI), a task
 (Celery, a background task), a `unit_of_work()`. It points at the second session's first write, once per unit. Worse,
-and said so: one session committed, and another one's writes were rolled back or lost, so that half of the unit is
-stored. A task that was begun after the commit is a unit of its own, and so is a session that was opened after the
-other one had failed, or that one line opens again and again.
+and said so: one session committed, and another one's writes were refused, rolled back or lost, so that half of the
+unit is stored. A task that was begun after the commit is a unit of its own, and so is a session that was opened
+after the other one had failed, or that one line opens again and again.
 
 Without any of these the unit is one call of the function that asked for both sessions from different lines:
 itself, through a provider, or by calling two functions with a session of their own. A module's own code is

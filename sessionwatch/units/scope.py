@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
@@ -23,6 +24,8 @@ _listeners: list[Callable[[Unit], Exception | None]] = []
 _reporters: list[Callable[[str], None]] = []
 _enders: list[Callable[[bool], None]] = []
 _answerers: list[Callable[[Unit], None]] = []
+_lasting: dict[int, weakref.ref[FrameworkUnit]] = {}  # units of responses that nobody has closed, by id()
+_taken = threading.local()  # the unit of a response that the thread has taken in full, and may close
 
 
 class Unit:
@@ -185,7 +188,7 @@ class FrameworkUnit:
         handler: returns the function of the program's that answers, None where there is none yet.
     """
 
-    __slots__ = ("_token", "unit")
+    __slots__ = ("__weakref__", "_token", "unit")
 
     def __init__(
         self,
@@ -226,10 +229,30 @@ class FrameworkUnit:
         """End the unit; calling it again does nothing."""
         unit, self.unit = self.unit, None
         if unit is not None:
+            _lasting.pop(id(self), None)
             try:
                 unit.end()
             except Exception:
                 failed("the end of a unit")
+
+
+def lasts(unit: FrameworkUnit) -> None:
+    """A unit goes on with a response, which some clients keep, or drop without a close."""
+    _lasting[id(unit)] = weakref.ref(unit)
+
+
+def taken(unit: FrameworkUnit) -> None:
+    """A response was taken in full: a server closes it next."""
+    _taken.unit = weakref.ref(unit)
+
+
+def end_taken(everywhere: bool = False) -> None:
+    """End the unit of a response that this thread has taken and not closed; ``everywhere``: all that go on."""
+    last = _taken.__dict__.pop("unit", None)
+    for reference in list(_lasting.values()) if everywhere else [last]:
+        unit = reference() if reference is not None else None
+        if unit is not None:
+            unit.end()
 
 
 def current_unit() -> Unit | None:

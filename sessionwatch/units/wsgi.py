@@ -82,6 +82,7 @@ class Body:
         self._body = body
         self._parts = iter(body)
         self._closes = hasattr(body, "close")
+        units.lasts(unit)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -94,8 +95,7 @@ class Body:
                     part = original()
                     called = True
             except BaseException:
-                if not self._closes:
-                    self._unit.end()
+                units.taken(self._unit) if self._closes else self._unit.end()
                 raise
             if part and self._status.code:
                 self._status.taken(self._unit.unit)
@@ -165,6 +165,7 @@ def _begin(
     environ: Environ, start_response: Any, route: Callable[[Environ], str | None], lodges: bool
 ) -> tuple[FrameworkUnit, Status, Any]:
     """The unit of a request, its answer's status, and the ``start_response`` that notes it."""
+    units.end_taken()
     method = method_of(environ.get("REQUEST_METHOD"))
 
     def name() -> str | None:

@@ -10,6 +10,7 @@ from ..frames import callsite
 from ..hooks import closing
 from ..hooks.reading import live_sessions
 from ..record.key import KEY
+from ..units.scope import end_taken
 
 if TYPE_CHECKING:
     from ..hooks.attributes import PendingWrites
@@ -41,6 +42,7 @@ class Ends:
 
     def drain(self) -> None:
         """Report what waits: what the collector found, and changes to detached instances that no session took."""
+        end_taken(self._exiting)
         self._tracker.notes.say_all()
         self._pending.report()
         self._audience.flush()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from fastapi import FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, event, insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -185,6 +188,70 @@ def test_reports_half_of_a_unit(shop: Engine, watch: Watch, second: Any) -> None
     finding = only(watch, "split-unit-of-work")
     assert finding.message == HALF
     assert labels(finding)[:2] == ["undone", "written"]
+
+
+def stores(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.add(Order())
+    with Session(engine) as session:
+        session.add(Order(id=1))
+        session.commit()  # refused
+
+
+def inserts(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.add(Order())
+    with Session(engine) as session, session.begin():
+        session.execute(insert(Order).values(id=1, status="new"))  # refused, too
+
+
+def turns(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.add(Order())
+    with Session(engine) as session:
+        try:
+            session.add(Order(id=1))
+            session.commit()  # refused, and named otherwise
+        except IntegrityError as error:
+            raise HTTPException(409) from error
+
+
+def knows(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.add(Order())
+    with Session(engine) as session:
+        try:
+            session.add(Order(id=1))
+            session.commit()
+        except IntegrityError:
+            session.rollback()
+
+
+def reads(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.add(Order())
+    with Session(engine) as session:
+        session.execute(text("SELECT * FROM nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [(stores, "refused"), (inserts, "refused, too"), (turns, "refused, and named otherwise"), (knows, ""), (reads, "")],
+)
+def test_half_of_a_request_whose_second_session_fails_at_once(
+    shop: Engine, watch: Watch, work: Callable[[Engine], None], place: str
+) -> None:
+    """Its first write is refused, and the error leaves the request: nobody tries again."""
+    app = FastAPI()
+
+    @app.post("/orders")
+    async def handler() -> None:
+        work(shop)
+
+    TestClient(app, raise_server_exceptions=False).post("/orders")
+    told = [(one.message, one.line) for one in watch.findings if one.rule == "split-unit-of-work"]
+    message = "half of POST /orders is stored: one session committed, and another one's writes were rolled back"
+    assert told == ([(message, line(place))] if place else [])
 
 
 async def test_reports_half_of_an_async_unit(async_shop: AsyncEngine, watch: Watch) -> None:

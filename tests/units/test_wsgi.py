@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
@@ -29,6 +33,24 @@ from tests.rules.models import Order, Tag
 from tests.units.work import Seen, found, write
 
 SPLIT = "split-unit-of-work"
+HALF = """
+import logging
+from flask import Flask
+from sqlalchemy import StaticPool, create_engine
+from sqlalchemy.orm import Session
+from tests.rules.models import Tag, create
+engine = create_engine("sqlite://", poolclass=StaticPool)
+create(engine)
+app = Flask("shop")
+app.logger.disabled = True
+@app.post("/tags")
+def store():
+    with Session(engine) as session, session.begin():
+        session.add(Tag(id=1, name="first"))
+    with Session(engine) as session, session.begin():
+        session.add(Tag(id=1, name="second"))
+assert app.test_client().post("/tags").status_code == 500
+"""
 
 
 def call(app: Any, path: str = "/", method: str = "GET", **environ: Any) -> Iterable[bytes]:
@@ -352,3 +374,37 @@ def test_a_body_that_is_none(watch: Watch) -> None:
     seen = Seen()
     assert call(UnitOfWorkMiddleware(lambda environ, start: seen.look())) is None  # type: ignore[arg-type, func-returns-value, return-value]
     assert seen.ended == [True]
+
+
+def test_a_response_that_is_kept_ends_its_request_in_time(shop: Engine, watch: Watch) -> None:
+    """Flask's client does not close what it returns: the unit ends with the next request, or when findings are due."""
+    app, kept = Flask("shop"), []
+
+    @app.get("/leak")
+    def leak() -> str:
+        kept.append(Session(shop))
+        kept[-1].scalars(select(Order)).all()
+        return "left open"
+
+    client = app.test_client()
+    answers, counts = [], []
+    for _ in range(2):
+        answers.append(client.get("/leak"))
+        assert answers[-1].text == "left open"
+        counts.append(sum(finding.count for finding in watch.findings))
+    watch.drain()
+    assert [*counts, sum(finding.count for finding in watch.findings)] == [0, 1, 2]
+    for session in kept:
+        session.close()
+
+
+def test_a_response_that_is_kept_unread_ends_with_the_program(tmp_path: Path) -> None:
+    """Its request is over then: half of it was stored."""
+    (tmp_path / "program.py").write_text(HALF)
+    output = tmp_path / "findings.jsonl"
+    command = [sys.executable, "-m", "sessionwatch", "run", "--format", "json", "--output", str(output), "program.py"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    told = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [finding["message"] for finding in told if finding["rule"] == SPLIT] == [
+        "half of POST /tags is stored: one session committed, and another one's writes were rolled back"
+    ]
