@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from sessionwatch.config import GENERAL
+from sessionwatch.record.counts import MANY
 from sessionwatch.telemetry import table
 from sessionwatch.telemetry.table import METRICS, Metric
 
@@ -25,7 +26,7 @@ whether it was set before or after `install()`. Without an SDK nothing is export
 In mode `off`, and with every rule off in a mode that is not `telemetry`, nothing is counted and there is no metric.
 """
 
-MEANING = """\
+MEANING = f"""\
 ## What is counted
 
 - A finding counts each time that it occurs, repeated ones too, unless an allowance or the baseline covers it.
@@ -57,7 +58,7 @@ MEANING = """\
   parent had not exported: set up the SDK in the child.
 
 Counters are read when a reader collects. Samples of histograms wait, in a queue a series of at most 65,536, and are
-recorded in batches: by the session or the checkout of a connection that finds 64 of one series, or when a reader
+recorded in batches: by the session or the checkout of a connection that finds {MANY} of one series, or when a reader
 collects; a session that ends inside the SDK records nothing. They belong to no span: there are no exemplars.
 """
 

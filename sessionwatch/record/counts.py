@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .life import SessionRecord
 
 Queue = deque[Any]  # samples of one series of a histogram that wait
-MANY = 64  # from which on whoever adds one sees to all queues
+MANY = 256  # from which on whoever adds one sees to all queues: what an SDK asks for a batch, it asks for once
 _QUEUED = 65_536  # that wait at most; the oldest are dropped
 
 

@@ -7,11 +7,9 @@ first one of a batch goes that way. The others go straight to where it went; whe
 from __future__ import annotations
 
 import inspect
-from bisect import bisect_left
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial, reduce
-from itertools import repeat
 from math import isfinite
 from operator import add
 from typing import Any
@@ -82,13 +80,16 @@ def _to_buckets(aggregation: Any, values: Sequence[float]) -> None:
     with aggregation._lock:
         if aggregation._value is None:
             aggregation._value = aggregation._get_empty_bucket_counts()
-        counts, bounds = aggregation._value, aggregation._boundaries
-        for bucket, number in Counter(map(bisect_left, repeat(bounds), values)).items():
-            counts[bucket] += number
+        counts, ordered, below = aggregation._value, sorted(values), 0
+        for bucket, bound in enumerate(aggregation._boundaries):  # one search a bucket instead of one a sample
+            upto = bisect_right(ordered, bound, below)
+            counts[bucket] += upto - below
+            below = upto
+        counts[-1] += len(ordered) - below
         aggregation._sum = reduce(add, values, aggregation._sum)  # to the last digit as one by one
         if aggregation._record_min_max:
-            aggregation._min = min(aggregation._min, *values)
-            aggregation._max = max(aggregation._max, *values)
+            aggregation._min = min(aggregation._min, ordered[0])
+            aggregation._max = max(aggregation._max, ordered[-1])
 
 
 def _one_by_one(aggregation: Any, values: Sequence[float]) -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch.model import MODES, Mode
+from sessionwatch.record.counts import MANY
 from sessionwatch.telemetry import instruments
 from sessionwatch.watch import installation
 from tests.programs.shop import Base, Order, _our_errors_raise, lose  # noqa: F401 (fixtures)
@@ -161,7 +162,7 @@ def works(tmp_path: Path, tracers: TracerProvider) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'here.db'}", pool_size=1, max_overflow=0, pool_timeout=0.01)
     Base.metadata.create_all(engine)
     with tracers.get_tracer("the program's").start_as_current_span("request"):
-        for _ in range(70):
+        for _ in range(MANY + 6):
             with Session(engine) as session:
                 session.execute(text("select 1"))
         lose(engine)

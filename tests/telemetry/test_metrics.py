@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import sessionwatch
+from sessionwatch.record.counts import MANY
 from sessionwatch.telemetry.table import LOAD_KINDS, METRICS, OPERATIONS, OUTCOMES, POOL
 from sessionwatch.watch.watch import Watch
 from tests.rules.models import Customer, Item, Order
@@ -385,10 +386,10 @@ def test_scope_version_and_schema(watch: Watch, readings: Readings) -> None:
 
 def test_queues_are_emptied_before_anybody_collects(shop: Engine, watch: Watch, readings: Readings) -> None:
     """A program with many sessions and a reader that comes once a minute keeps few of them."""
-    for _ in range(500):
+    for _ in range(2 * MANY + 50):
         Session(shop).close()
     assert watch.status()["telemetry"]["waiting"] < 100
-    assert readings.values(DURATION) == {("read_only", "sync"): 500}
+    assert readings.values(DURATION) == {("read_only", "sync"): 2 * MANY + 50}
 
 
 def test_samples_that_another_thread_forgets_meanwhile_are_no_error(
@@ -417,8 +418,8 @@ def test_session_that_ends_inside_the_sdk_does_not_lock_it(
     def collecting(self: Any, *args: Any) -> Any:
         inside[0] = True
         if not ended[0]:
-            ended[0] = 200
-            for _ in range(200):
+            ended[0] = MANY + 50
+            for _ in range(MANY + 50):
                 Session(shop).close()
         inside[0] = False
         return collect(self, *args)
@@ -431,8 +432,8 @@ def test_session_that_ends_inside_the_sdk_does_not_lock_it(
     monkeypatch.setattr(histogram, "aggregate", aggregating)
     Session(shop).close()
     readings.metrics()
-    assert ended == [200]
-    assert readings.values(DURATION) == {("read_only", "sync"): 201}
+    assert ended == [MANY + 50]
+    assert readings.values(DURATION) == {("read_only", "sync"): MANY + 51}
 
 
 def test_samples_belong_to_no_span(shop: Engine, watch: Watch, readings: Readings) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 import sessionwatch
+from sessionwatch.record.counts import MANY
 from sessionwatch.watch.watch import Watch
 from tests.telemetry.programs import run
 from tests.telemetry.readings import Readings, values_of
@@ -39,11 +40,11 @@ def provided(**keywords: object) -> Readings:
 
 def test_no_sdk(tmp_path: Path) -> None:
     """All of it does nothing, and says nothing."""
-    done = run(tmp_path, "read(200)\n")
+    done = run(tmp_path, "read(600)\n")
     assert (done.stdout, done.stderr) == ("", "")
-    code = "watch = sessionwatch.install(mode='telemetry')\nread(200)\nprint(watch.status()['telemetry']['waiting'])\n"
+    code = "watch = sessionwatch.install(mode='telemetry')\nread(600)\nprint(watch.status()['telemetry']['waiting'])\n"
     done = run(tmp_path, code)
-    assert int(done.stdout) < 200
+    assert int(done.stdout) < 600
     assert done.stderr == ""
 
 
@@ -56,8 +57,8 @@ def test_sdk_before_and_after_the_installation(early: bool, temporality: str, tm
         "sessionwatch.install(mode='telemetry')",
     )
     first, second = (sdk, install) if early else (install, sdk)
-    done = run(tmp_path, f"{first}\n{'' if early else 'read(5)'}\n{second}\nread(70)\nleak()\n")
-    number = 70 if early else 75
+    done = run(tmp_path, f"{first}\n{'' if early else 'read(5)'}\n{second}\nread(270)\nleak()\n")
+    number = 270 if early else 275
     assert done.total(CLOSED, READ) == number
     assert done.total(DURATION, READ) == number
     assert done.total(FINDINGS, LEAKED) == 1
@@ -87,12 +88,12 @@ sessionwatch.install(mode="telemetry")
 read(3)
 one.force_flush()
 metrics._internal._METER_PROVIDER = two
-read(100)
+read(300)
 """
     done = run(tmp_path, code)
-    assert done.total(CLOSED, READ, "one") + done.total(CLOSED, READ, "two") == 103
-    assert done.total(CLOSED, READ, "two") == 100
-    assert done.total(DURATION, READ, "one") + done.total(DURATION, READ, "two") == 103
+    assert done.total(CLOSED, READ, "one") + done.total(CLOSED, READ, "two") == 303
+    assert done.total(CLOSED, READ, "two") == 300
+    assert done.total(DURATION, READ, "one") + done.total(DURATION, READ, "two") == 303
 
 
 def test_stand_in_of_the_api_counts_once(tmp_path: Path) -> None:
@@ -103,13 +104,13 @@ logging.basicConfig()
 watch = sessionwatch.install(mode="telemetry")
 metrics.set_meter_provider(provider("one"))
 for _ in range(3):
-    read(70)
+    read(270)
     assert watch.status()["telemetry"]["meter_provider"].startswith("opentelemetry.sdk")
     watch.uninstall()
     watch = sessionwatch.install(mode="telemetry")
 """
     done = run(tmp_path, code)
-    assert done.last()[CLOSED] == done.last()[DURATION] == {READ: 210}
+    assert done.last()[CLOSED] == done.last()[DURATION] == {READ: 810}
     assert done.stderr == ""
 
 
@@ -151,7 +152,7 @@ def test_provider_that_was_shut_down(engine: Engine, watch: Watch, readings: Rea
     """The program goes on, and so does the next provider."""
     read(engine, 2)
     readings.provider.shutdown()
-    read(engine, 100)
+    read(engine, 300)
     after = provided()
     watch.telemetry.use(after.provider)
     read(engine)
@@ -175,7 +176,7 @@ def test_provider_that_takes_no_attribute(engine: Engine, installed: Callable[..
     watch = installed()
     for provider in (own, None, own):
         watch.telemetry.use(provider)
-        read(engine, 70)
+        read(engine, 270)
     assert own.asked == 1
     assert watch.status()["internal_errors"] == {}
 
@@ -190,10 +191,10 @@ def test_provider_that_fails(engine: Engine, installed: Callable[..., Watch], mo
     watch = installed()
     monkeypatch.setattr(watch.tracker, "reraise", False)
     watch.telemetry.use(Broken())
-    read(engine, 70)
+    read(engine, 270)
     assert watch.status()["internal_errors"]["telemetry"] >= 1
-    assert watch.status()["sessions"]["closed"] == {"read_only, sync": 70}
-    assert watch.status()["telemetry"]["waiting"] < 64
+    assert watch.status()["sessions"]["closed"] == {"read_only, sync": 270}
+    assert watch.status()["telemetry"]["waiting"] < MANY
 
 
 # -- exporters ----------------------------------------------------------------------------------------
@@ -216,13 +217,13 @@ metrics.set_meter_provider(made)
 watch = sessionwatch.install(mode="telemetry")
 threading.Thread(target=made.force_flush, daemon=True).start()
 begun.wait()
-read(1000)
+read(1050)
 status = watch.status()
 print(status["sessions"]["closed"], status["internal_errors"], status["telemetry"]["waiting"] < 200)
 sys.stdout.flush()
 os._exit(0)
 """
-    assert run(tmp_path, code).stdout == "{'read_only, sync': 1000} {} True\n"
+    assert run(tmp_path, code).stdout == "{'read_only, sync': 1050} {} True\n"
 
 
 # -- forks --------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ warnings.simplefilter("ignore")
 made = provider("one", shutdown_on_exit=False)
 metrics.set_meter_provider(made)
 sessionwatch.install(mode="telemetry")
-read(70)
+read(270)
 histogram = made._measurement_consumer._reader_storages
 (storage,) = histogram.values()
 locks = [lock for matches in storage._instrument_view_instrument_matches.values() for match in matches
@@ -331,14 +332,14 @@ child = os.fork()
 if not child:
     engine.dispose(close=False)
     metrics.set_meter_provider(provider("child"))
-    read(100)
+    read(300)
     metrics.get_meter_provider().force_flush()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 """
     done = run(tmp_path, code)
     (export,) = [export for export in done.exports if export["name"] == "child"]
-    assert export[CLOSED] == export[DURATION] == {READ: 100}
+    assert export[CLOSED] == export[DURATION] == {READ: 300}
 
 
 def one_child(before: str, child: str, after: str = "", temporality: str = "None") -> str:
@@ -364,9 +365,9 @@ one.force_flush()
 def test_installation_of_the_child_alone(tmp_path: Path) -> None:
     """What an installation counted that had ended before the fork is the parent's."""
     before = 'with sessionwatch.watching("telemetry"): read(5)'
-    child = 'engine.dispose(close=False); watch = sessionwatch.install(mode="telemetry"); read(100)'
+    child = 'engine.dispose(close=False); watch = sessionwatch.install(mode="telemetry"); read(300)'
     done = run(tmp_path, one_child(before, child, temporality="DELTA"))
-    assert sorted(export[CLOSED][READ] for export in done.exports) == [5, 100]
+    assert sorted(export[CLOSED][READ] for export in done.exports) == [5, 300]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
