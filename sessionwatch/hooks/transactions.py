@@ -146,7 +146,8 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
                 if written and mark is not None and outer is not None:
                     committed(tracker, session, record, sys._getframe(1), mark, outer)
                 record.committed = True
-                record.published = None
+                if record.published is not None:
+                    record.published = None
                 record.ended_by = "committed"
                 record.levels = ()
                 if record.failure is not None and record.failure.told:

@@ -12,11 +12,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from .life import Known, Later, PastSession, SessionRecord
+from ..frames.callsite import _new
+from .life import Later, PastSession, SessionRecord
 
 if TYPE_CHECKING:
     from ..frames.callsite import Raw
     from ..model import Mark, RawSite
+    from .life import Known
 
 
 class Ledger:
@@ -38,35 +40,43 @@ class Ledger:
         self.reattached: WeakKeyDictionary[Any, tuple[int, Mark, Any]] = WeakKeyDictionary()
 
     def keep(self, record: SessionRecord) -> None:
-        """Remember a closed session; the oldest one makes room."""
-        past = PastSession(record, self._share)
-        if past.databases:
-            if len(self._databases) >= self.sessions:
+        """Remember a closed session; the oldest one makes room. Each session pays for this."""
+        marks, order, closed, size = self._marks, self._order, self.closed, self.sessions
+        if len(marks) >= size:
+            marks.clear()
+        opening: Any = record.opening
+        if opening is not None:  # most sessions come from a few lines: of all marks that are equal one is kept
+            code, lasti, thread, task = opening  # which keeps the code, and so its id()
+            opening = marks.setdefault((id(code), lasti, thread, task), opening)
+        closing: Any = record.closing
+        if closing is not None:
+            code, lasti, thread, task = closing
+            closing = marks.setdefault((id(code), lasti, thread, task), closing)
+        databases = record.databases
+        if databases:
+            if len(self._databases) >= size:
                 self._databases.clear()
-            past.databases = self._databases.setdefault(past.databases, past.databases)
+            databases = self._databases.setdefault(databases, databases)
+        seconds = record.finished - record.started  # type: ignore[operator]
+        past = _new(PastSession, (
+            record.reference, record.number, opening, closing, record.closed_how, record.kind, seconds,
+            record.statements, record.flushes, record.committed, databases, record.expirer, record.unit,
+            record.allowances,
+        ))  # fmt: skip
         if record.later is not None:
             record.later.past = past
-        key = id(past.reference)
-        while len(self._order) >= self.sessions:
-            self.closed.pop(self._order.popleft(), None)
-        if key not in self.closed:
-            self._order.append(key)
-        self.closed[key] = past
+        key = id(record.reference)
+        while len(order) >= size:
+            closed.pop(order.popleft(), None)
+        if key not in closed:
+            order.append(key)
+        closed[key] = past
 
     def let_go(self, reference: Any, record: SessionRecord, mark: Mark, allowed: bool) -> None:
         """Remember that a session, which goes on, let go of all the states that share ``reference``."""
         if len(self._emptied) >= self.sessions:
             self._emptied.pop(next(iter(self._emptied)))
         self._emptied[id(reference)] = (reference, _later(record), mark, allowed)
-
-    def _share(self, raw: Raw | None) -> Raw | None:
-        """The one that is kept of all marks that are equal; most sessions come from a few lines."""
-        if raw is None:
-            return None
-        code, lasti, thread, task = raw
-        if len(self._marks) >= self.sessions:
-            self._marks.clear()
-        return self._marks.setdefault((id(code), lasti, thread, task), raw)  # which keeps the code, and so its id()
 
     def owner(self, reference: Any) -> Known | None:
         """What is kept of the session whose states share ``reference``, if it has ended or let go of them."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from collections.abc import Callable
 from time import perf_counter
 from types import CodeType, FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..frames.callsite import Raw, looked_at
 from ..model import with_callers
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ..units.scope import Unit
 
 WITH, REGISTRY = "with", "registry"  # scopes that end with a session's close
-_NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
+NOTHING: MappingProxyType[Any, Any] = MappingProxyType({})
 _numbers = itertools.count(1)
 _entries = itertools.count(1)
 
@@ -54,7 +53,7 @@ class Entry:
             self.mark = mark._replace(site=self.mark.site)
 
 
-class _Life:
+class Lifetime:
     """What is the same of a session that goes on and of one that has ended."""
 
     __slots__ = ()
@@ -92,30 +91,30 @@ class Later:
         return self.past or self._record()
 
 
-class SessionRecord(_Life):
+class SessionRecord(Lifetime):
     """One life of a session, from its opening (or its first use after a close) to its close.
 
     ``reference`` is the weak reference that the session's states share, None until its first transaction:
     a session that began none holds nothing. Times are seconds of `time.perf_counter`.
     """
 
-    # What every working session sets. In its dictionary it would be too much for one that shares its keys with the
-    # others' (thirty of them), and that costs each session as much as all of this.
+    # What every working session sets: one that does nothing else has no dictionary at all.
     __slots__ = (
-        "__dict__", "__weakref__", "began", "callers", "changes", "closed_how", "closer", "closing", "connections",
-        "exiting", "failure", "found", "held", "inside", "levels", "muted", "number", "opening", "owned", "parent",
-        "reference", "started", "statements", "tracker",
+        "__dict__", "__weakref__", "active", "added", "began", "began_at", "callers", "changes", "closed_how",
+        "closed_scope", "closer", "closing", "connections", "ended_by", "exiting", "failure", "finished", "found",
+        "gets", "held", "inside", "last", "last_site", "levels", "muted", "number", "opening", "owned", "parent",
+        "pending", "reference", "session_id", "started", "statements", "tracker", "unit", "unplaced",
     )  # fmt: skip
-    # Of all others the defaults live on the class: a session that does little sets, and pays for, only what it needs.
+    # Of all others the defaults live on the class.
     kind = "sync"
-    session_id = 0
+    session_id: int
     reference: Any
-    unit: Unit | None = None
+    unit: Unit | None
     allowances: Any = ()
     errors_at_open: tuple[Any, ...] = ()  # exceptions that were being handled when it was opened, see `recognised`
-    finished: float | None = None
+    finished: float | None
     closed_how: str | None
-    closed_scope: str | None = None  # with, generator, registry, unit or hand
+    closed_scope: str | None  # with, generator, registry, unit or hand
     closer: Any  # code of the generator that closed it
     exiting: Any  # what AsyncSession knew before close() moved to a task of its own
     reused = False
@@ -128,7 +127,7 @@ class SessionRecord(_Life):
     working: Any = None  # owner of its transaction, see hooks.identities
     changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
     outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
-    copied: Any = _NOTHING  # its instances that others merged, by their identity, see hooks.identities
+    copied: Any = NOTHING  # its instances that others merged, by their identity, see hooks.identities
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
     taken: Raw | None = None  # who asked a registry for it last
     consumer: RawSite | None = None  # who runs the generator that opened it
@@ -137,15 +136,15 @@ class SessionRecord(_Life):
     connections: int
     statements: int
     flushes = 0
-    written: Any = _NOTHING  # rows by verb
-    ended_by: str | None = None  # committed or rolled_back: how its transaction comes to its end
-    last: str | None = None
-    last_site: RawSite | None = None
+    written: Any = NOTHING  # rows by verb
+    ended_by: str | None  # committed or rolled_back: how its transaction comes to its end
+    last: str | None
+    last_site: RawSite | None
     levels: tuple[dict[Any, Entry], ...]  # what was written, a dictionary a savepoint; the innermost last
-    within: Any = _NOTHING  # by id() of a connection that it wrote on: the transaction that it did so in
+    within: Any = NOTHING  # by id() of a connection that it wrote on: the transaction that it did so in
     later: Later | None = None  # for those who ask when the session has gone, and must not keep its record
-    added: Mark | None = None  # the transaction's first add()
-    pending: Any = ()  # the session's own collections of new, deleted and modified states
+    added: Mark | None  # the transaction's first add()
+    pending: Any  # the session's own collections of new, deleted and modified states
     expirer: tuple[Mark, str] | None = None  # the newest commit or rollback that expired its instances
     origin: Any = None  # who wrote first in its transaction, see hooks.discards
     dropped: Any = ()  # what was written before the rollback that is under way
@@ -153,9 +152,9 @@ class SessionRecord(_Life):
     published: Any = None  # what somebody else committed on its connection, see hooks.sharing
     promised = False  # it had written when its request was answered
     expiries = 0  # how often that happened
-    loads: Any = _NOTHING  # by place and attribute, see hooks.loads
-    gets: Any = _NOTHING  # the same of this transaction's get()s, by place and mapper
-    roots: Any = _NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
+    loads: Any = NOTHING  # by place and attribute, see hooks.loads
+    gets: Any  # the same of this transaction's get()s, by place and mapper
+    roots: Any = NOTHING  # the number of a lazy load's or a refresh's run -> that of the query that it goes back to
     committed = rolled_back = False
     failed_at: float | None = None  # when its transaction was last rolled back
     failure: Any  # a database error that was not rolled back, see hooks.database_errors
@@ -164,9 +163,9 @@ class SessionRecord(_Life):
     callers: tuple[Any, ...]  # the calls of the user's functions that opened it, see `activation`
     waiting: Exception | None = None  # to be raised when it is closed
     held: Any  # of its transaction, as of watchdog.Holding, while somebody watches
-    began_at: RawSite | None = None  # of the first statement, or of what asked for the connection
-    unplaced = False  # nobody has looked for that place yet
-    active = 0.0  # when its last statement, or the last chunk of a stream, was over, by the watchdog's clock
+    began_at: RawSite | None  # of the first statement, or of what asked for the connection
+    unplaced: bool  # nobody has looked for that place yet
+    active: float  # when its last statement, or the last chunk of a stream, was over, by the watchdog's clock
     moves = 0  # chunks fetched in the transaction so far
     streaming = False  # the last one was not empty
     life: Any = None  # what it did and when, while there is a recording: recording.Life
@@ -178,11 +177,14 @@ class SessionRecord(_Life):
         self.tracker = tracker
         self.opening = opening
         self.started = perf_counter()
-        self.reference = self.closed_how = self.closing = self.exiting = self.closer = self.parent = None
-        self.held = self.inside = self.failure = self.began = None
-        self.found = self.callers = self.owned = self.levels = self.changes = ()
-        self.connections = self.statements = 0
-        self.muted = False
+        self.reference = self.closed_how = self.closed_scope = self.closing = self.exiting = self.closer = None
+        self.unit = self.held = self.inside = self.failure = self.began = self.began_at = self.ended_by = None
+        self.finished = self.last = self.last_site = self.added = self.parent = None
+        self.found = self.callers = self.owned = self.levels = self.changes = self.pending = ()
+        self.gets = NOTHING
+        self.session_id = self.connections = self.statements = 0
+        self.active = 0.0
+        self.unplaced = self.muted = False
 
     def holds(self, number: int, reference: Any, pending: Any) -> None:
         """From now on the session may hold instances: remember by what they are known, and what it has to flush."""
@@ -280,12 +282,13 @@ class SessionRecord(_Life):
                 self.tracker.transactions[outcome].append(perf_counter() - self.began)
             self.connections = 0
             self.owned = ()
-            self.external = False
+            if self.external:
+                self.external = False
         self.ended_by = self.began = self.added = None
-        self.gets = _NOTHING
+        self.gets = NOTHING
         self.levels = ()
         if self.within:
-            self.within = _NOTHING
+            self.within = NOTHING
         if self.held is not None:
             held, self.held = self.held, None
             self.unplaced = False
@@ -304,7 +307,7 @@ class SessionRecord(_Life):
             self.callers = ()
         if self.reference is not None:
             self.pending = ()
-            self.loads = self.roots = _NOTHING
+            self.loads = self.roots = NOTHING
             self.failure = None
             if self.began is not None:
                 self.end_transaction()
@@ -350,45 +353,32 @@ class ToldRecord(SessionRecord):
         return self.told
 
 
-class PastSession(_Life):
-    """What is kept of a session that has ended: what is asked for on account of its instances.
+class _Kept(NamedTuple):
+    reference: Any
+    number: int
+    opening: Raw | None
+    closing: Raw | None
+    closed_how: str | None
+    kind: str
+    seconds: float
+    statements: int
+    flushes: int
+    committed: bool
+    databases: frozenset[Any]
+    expirer: Any
+    unit: Unit | None
+    allowances: Any
 
-    A third of the record's size, which goes with the session.
+
+class PastSession(Lifetime, _Kept):
+    """What is asked for on account of the instances of a session that has ended; see `Ledger.keep`.
+
+    A third of the record's size, which goes with the session. A tuple is made by one call.
     """
 
-    __slots__ = (
-        "allowances",
-        "closed_how",
-        "closing",
-        "committed",
-        "databases",
-        "expirer",
-        "flushes",
-        "kind",
-        "number",
-        "opening",
-        "reference",
-        "seconds",
-        "statements",
-        "unit",
-    )
-    roots = _NOTHING
-
-    def __init__(self, record: SessionRecord, share: Callable[[Raw | None], Raw | None]) -> None:
-        self.reference = record.reference
-        self.number = record.number
-        self.opening = share(record.opening)
-        self.closing = share(record.closing)
-        self.closed_how = record.closed_how
-        self.kind = record.kind
-        self.seconds = record.duration()
-        self.statements = record.statements
-        self.flushes = record.flushes
-        self.committed = record.committed
-        self.databases = record.databases
-        self.expirer = record.expirer
-        self.unit = record.unit
-        self.allowances = record.allowances
+    __slots__ = ()
+    __eq__, __hash__ = object.__eq__, object.__hash__  # each is its own
+    roots = NOTHING
 
     def duration(self) -> float:
         """How long the session lived."""
