@@ -84,9 +84,14 @@ def leaver(codes: Wanted, record: SessionRecord, frame: FrameType, session: Any 
         record.closed_scope = exit_.scope or scope_of(who, record)
     else:
         who = callsite.caller(frame, codes)
-        if who[1] or who[0][0] is None:
+        place, in_framework, generator, seen = who
+        if in_framework or place[0] is None:
             who = handed(session, who)
-        record.closed_scope = scope_of(who, record)
+            record.closed_scope = scope_of(who, record)
+        elif seen >= 0:  # these two are the usual ones
+            record.closed_scope = _SCOPES[seen]
+        else:
+            record.closed_scope = "hand" if generator is None else scope_of(who, record)
     if who[2] is not None:
         record.closer = who[2]
     return who

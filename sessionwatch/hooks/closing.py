@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..border import settle
 from ..frames import callsite
-from ..frames.callsite import Caller, Wanted, looked_at
+from ..frames.callsite import Caller, Raw, Wanted, looked_at
 from ..frames.teardown import handed_exceptions
 from ..model import with_callers
 from ..record.events import Overlap, SessionEnded
@@ -48,6 +48,7 @@ class Ending(NamedTuple):
     seconds: float  # how long the transaction was open
     overlap: Overlap | None = None  # another one is still inside
     swallowed: Failure | None = None  # an error that nobody rolled back; closing ends its savepoint, which forgets it
+    in_framework: bool = False
     by_zope: bool = False
 
 
@@ -68,25 +69,26 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                 if record is None or not tracker.active:
                     original(self, invalidate, is_reset)
                     return
-                how = "invalidated" if invalidate else "reset" if is_reset else "closed"
                 frame = sys._getframe(1)
-                if record.reference is None or record.closed_how is not None:
-                    _close_idle(tracker, codes, record, how, frame)
+                if record.closed_how is not None:  # by hand inside its with block: the block's end ends its scope
+                    _closed_again(tracker, codes, record, frame)
                     original(self, invalidate, is_reset)
                     return
-                who = end = None
+                how = "invalidated" if invalidate else "reset" if is_reset else "closed"
+                closing = end = None
                 try:
-                    who = leaver(codes, record, frame, self)
-                    end = _ending(tracker, self, record, who, frame, how)
+                    began = record.reference is not None  # else who closes it is all there is to know
+                    who = leaver(codes, record, frame, self if began else None)
+                    closing, end = who[0], _ending(tracker, self, record, who, frame, how) if began else None
                 except Exception:
                     tracker.failed("Session._close_impl")
                 record.pending = None  # closing: what becomes of the identity map is no longer of interest
                 try:
                     original(self, invalidate, is_reset)
                 except BaseException as failure:
-                    _finish(tracker, record, how, who, end, failure)
+                    _finish(tracker, record, how, closing, end, failure)
                     raise
-                error = _finish(tracker, record, how, who, end, None)
+                error = _finish(tracker, record, how, closing, end, None)
                 if error is not None:
                     with tracker.guarded("Session._close_impl"):
                         finish_callers(frame)
@@ -102,36 +104,14 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def _close_idle(tracker: Tracker, codes: Wanted, record: SessionRecord, how: str, frame: FrameType) -> None:
-    """A session that began no transaction has nothing to lose: who closes it is all there is to know.
-
-    The same where it was closed by hand inside its with block: the block's end still ends its scope.
-    """
-    try:
-        if record.closed_how is not None:
-            _closed_again(codes, record, frame)
-            return
-        _ended(tracker, record, how, leaver(codes, record, frame))
-    except Exception:
-        tracker.failed("Session._close_impl")
-
-
-def _ended(tracker: Tracker, record: SessionRecord, how: str, who: Caller | None) -> None:
-    """The session is closed, and nothing is to be told of it."""
-    record.finish(how, who[0] if who is not None else None)
-    outcome = tracker.closed(record)
-    if tracker.when_ended is not None:
-        tracker.when_ended(record, outcome)
-
-
 def _ending(
     tracker: Tracker, session: Any, record: SessionRecord, who: Caller, frame: FrameType, how: str
 ) -> Ending | None:
     """What is to be told of this end, if anything is."""
-    error = record.exiting.error if record.exiting is not None else sys.exception()
+    error = sys.exception() if record.exiting is None else record.exiting.error
     if not (
         error is not None
-        or any(record.levels)
+        or (record.levels and any(record.levels))
         or any(read.unflushed(session))
         or record.failure is not None
         or record.inside is not None
@@ -158,7 +138,8 @@ def _ending(
         record.overlapped = ""  # told when the close is over: where SQLAlchemy refuses it, that is the same story
     seconds = record.seconds_open() if writes else 0.0
     by_zope = bool(writes) and any(_zopes(frame))
-    return Ending(writes, is_leaving(error, record), seconds, overlap, record.failure if swallowed else None, by_zope)
+    failure = record.failure if swallowed else None
+    return Ending(writes, is_leaving(error, record), seconds, overlap, failure, who[1], by_zope)
 
 
 def _unanswered(
@@ -198,45 +179,54 @@ def _finish(
     tracker: Tracker,
     record: SessionRecord,
     how: Any,
-    who: Caller | None,
+    closing: Raw | None,
     end: Ending | None,
     failure: BaseException | None,
 ) -> Exception | None:
+    """The session is closed: tell what is to be told of it, which mostly is nothing; returns what is to be raised."""
     try:
-        if end is None or who is None:
-            _ended(tracker, record, how, who)
-            return None
-        holds = record.connections > 0
-        raised, record.waiting = record.waiting, None
-        closing, in_framework, _, _ = who
-        around = record.exiting.around if record.exiting is not None else ()
-        record.finish(how, closing)
-        outcome = tracker.closed(record, lost=bool(end.writes))
-        mark = with_callers(looked_at(closing), around)
-        if end.overlap is not None:
-            raised = tell_overlap(tracker, replace(end.overlap, error=failure)) or raised
-        if end.swallowed is not None:
-            raised = tell_failure(tracker, record, end.swallowed, "was closed", mark) or raised
-        if end.writes:
-            event = SessionEnded(
-                record, how, mark, in_framework, end.writes, holds, True, end.seconds, by_zope=end.by_zope
-            )
-            raised = tracker.emit(event, record.allowances) or raised
+        if end is not None and closing is not None:
+            return _tell(tracker, record, how, closing, end, failure)
+        outcome = tracker.closed(record, how, closing)
         if tracker.when_ended is not None:
             tracker.when_ended(record, outcome)
-        return None if failure is not None or end.leaving else raised
     except Exception:
         tracker.failed("Session._close_impl")
     return None
 
 
-def _closed_again(codes: Wanted, record: SessionRecord, frame: FrameType) -> None:
-    exit_ = record.exiting
-    who = exit_.caller if exit_ is not None else callsite.caller(frame, codes)
-    scope = (exit_.scope if exit_ is not None else None) or scope_of(who, record)
-    if scope != "hand":
-        record.closed_scope, record.closer, record.closing = scope, who[2], who[0]
-    record.exiting = None
+def _tell(
+    tracker: Tracker, record: SessionRecord, how: Any, closing: Raw, end: Ending, failure: BaseException | None
+) -> Exception | None:
+    holds = record.connections > 0
+    raised, record.waiting = record.waiting, None
+    around = record.exiting.around if record.exiting is not None else ()
+    outcome = tracker.closed(record, how, closing, lost=bool(end.writes))
+    mark = with_callers(looked_at(closing), around)
+    if end.overlap is not None:
+        raised = tell_overlap(tracker, replace(end.overlap, error=failure)) or raised
+    if end.swallowed is not None:
+        raised = tell_failure(tracker, record, end.swallowed, "was closed", mark) or raised
+    if end.writes:
+        event = SessionEnded(
+            record, how, mark, end.in_framework, end.writes, holds, True, end.seconds, by_zope=end.by_zope
+        )
+        raised = tracker.emit(event, record.allowances) or raised
+    if tracker.when_ended is not None:
+        tracker.when_ended(record, outcome)
+    return None if failure is not None or end.leaving else raised
+
+
+def _closed_again(tracker: Tracker, codes: Wanted, record: SessionRecord, frame: FrameType) -> None:
+    try:
+        exit_ = record.exiting
+        who = exit_.caller if exit_ is not None else callsite.caller(frame, codes)
+        scope = (exit_.scope if exit_ is not None else None) or scope_of(who, record)
+        if scope != "hand":
+            record.closed_scope, record.closer, record.closing = scope, who[2], who[0]
+        record.exiting = None
+    except Exception:
+        tracker.failed("Session._close_impl")
 
 
 def patch_expunge_all(
@@ -289,8 +279,7 @@ def collected(record: SessionRecord) -> tuple[SessionEnded | None, str]:
     leaked = record.connections > 0 or (record.kind == "async" and in_transaction)
     record.ended_by = "lost" if writes else "leaked" if leaked else None
     record.closed_scope = None
-    record.finish("collected", None)
-    outcome = record.tracker.closed(record, lost=bool(writes), leaked=leaked)
+    outcome = record.tracker.closed(record, "collected", None, lost=bool(writes), leaked=leaked)
     return event if writes or leaked else None, outcome
 
 

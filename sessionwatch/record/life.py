@@ -296,22 +296,6 @@ class SessionRecord(Lifetime):
             if self.moves:
                 self.moves, self.streaming = 0, False
 
-    def finish(self, how: str, closing: Raw | None) -> None:
-        """Close the record and let go of everything that belongs to the session."""
-        self.finished = perf_counter()
-        self.closed_how = how
-        self.closing = closing
-        if self.exiting is not None:
-            self.exiting = None
-        if self.callers:
-            self.callers = ()
-        if self.reference is not None:
-            self.pending = ()
-            self.loads = self.roots = NOTHING
-            self.failure = None
-            if self.began is not None:
-                self.end_transaction()
-
     def outcome(self, lost: bool, leaked: bool) -> str:
         """committed, rolled_back, read_only, lost or leaked; of a session that is both, what happened to its data."""
         if lost:

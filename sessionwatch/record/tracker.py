@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -16,9 +17,10 @@ from .allowances import Allowance, active_allowances
 from .counts import MANY, Counts
 from .emitter import Emitter
 from .key import KEY
-from .life import SessionRecord, ToldRecord, recognised
+from .life import NOTHING, SessionRecord, ToldRecord, recognised
 
 if TYPE_CHECKING:
+    from ..frames.callsite import Raw
     from ..model import Mark
     from .events import Event
     from .ledger import Ledger
@@ -120,11 +122,31 @@ class Tracker(Emitter, Counts):
             self.when_opened(record)
         return record
 
-    def closed(self, record: SessionRecord, lost: bool = False, leaked: bool = False) -> str:
-        """Add a finished session to the totals and keep its record for later questions; returns its outcome."""
+    def closed(
+        self, record: SessionRecord, how: str, closing: Raw | None, lost: bool = False, leaked: bool = False
+    ) -> str:
+        """A session has ended: let go of what belongs to it, count it, keep its record for later; returns its outcome.
+
+        In one function: each session pays for this.
+        """
+        record.finished = finished = perf_counter()
+        record.closed_how, record.closing = how, closing
+        if record.exiting is not None:
+            record.exiting = None
+        if record.callers:
+            record.callers = ()
+        outcome = "read_only"
         worked = record.reference is not None  # else it never began a transaction: no instance will ever ask for it
-        outcome = record.outcome(lost, leaked) if worked else "read_only"
         if worked:
+            record.pending = ()
+            if record.loads:
+                record.loads = NOTHING
+            if record.roots:
+                record.roots = NOTHING
+            record.failure = None
+            if record.began is not None:
+                record.end_transaction()
+            outcome = record.outcome(lost, leaked)
             self.ledger.keep(record)
         if record.muted:  # opened before the fork: the parent counts it
             return outcome
@@ -133,7 +155,7 @@ class Tracker(Emitter, Counts):
         ends = self.ends[record.kind][outcome]
         ends.count += 1
         waiting = ends.queue
-        waiting.append((record.finished - record.started, record.statements))  # type: ignore[operator]
+        waiting.append((finished - record.started, record.statements))
         if len(waiting) >= MANY and not self.notes.collecting:
             self.when_grown()
         return outcome
@@ -155,7 +177,7 @@ class Tracker(Emitter, Counts):
     def left_open(self, record: SessionRecord, lost: bool, leaked: bool) -> str:
         """Count a session that is open when the program ends; returns its outcome."""
         outcome = record.outcome(lost, leaked)
-        now = time.perf_counter()
+        now = perf_counter()
         if record.began is not None and (record.owned or record.external):
             self.transactions["lost" if lost else record.ended_by or outcome].append(now - record.began)
         ends = self.ends[record.kind][outcome]

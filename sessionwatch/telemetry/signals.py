@@ -19,7 +19,7 @@ from opentelemetry.trace import TraceFlags
 from ..record.notes import in_finalizer
 from . import spans
 from .logs import Logs
-from .spans import Found, Spans
+from .spans import Found, Spans, around
 
 if TYPE_CHECKING:
     from ..model import Finding
@@ -82,16 +82,15 @@ class Signals:
 
     def opened(self, record: SessionRecord) -> None:
         """A session was opened: note the span that is current."""
-        parent = spans.current()
-        if parent is not None:
-            record.parent = parent
+        if around():  # else there is no span, as without an SDK
+            record.parent = spans.current()
         if self._looks:
             self._looks -= 1
             self.look()
 
     def ended(self, record: SessionRecord, outcome: str) -> None:
         """A session has ended: make its span, if its parent is sampled, now or later."""
-        wanted = self._has_span(record)
+        wanted = record.parent is not None and self._has_span(record)
         if not wanted and not self._waiting:  # the usual case without an SDK
             return
         if not wanted or record.muted or self._is_exporting():

@@ -32,15 +32,12 @@ _NOWHERE = (None, -1, "", None)  # of a session that was opened before the insta
 _SUPPRESSED = getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", None)
 # Private: its context variable. What is public are two functions around it, and each session that is opened asks.
 _variable = getattr(getattr(contexts, "_RUNTIME_CONTEXT", None), "_current_context", None)
-_around: Callable[[], Any] = getattr(_variable, "get", contexts.get_current)
+around: Callable[[], Any] = getattr(_variable, "get", contexts.get_current)
 
 
 def current() -> SpanContext | None:
     """The context of the span that is current here; None where there is none."""
-    around = _around()
-    if not around:  # the usual case without an SDK
-        return None
-    context = trace.get_current_span(around).get_span_context()
+    context = trace.get_current_span(around()).get_span_context()
     return context if context.is_valid else None
 
 
