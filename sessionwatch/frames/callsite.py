@@ -192,17 +192,18 @@ def caller(frame: FrameType | None, wanted: Wanted = NONE) -> Caller:
         while frame is not None:
             code = frame.f_code
             path = code.co_filename
-            kind = USER if path in users else THROUGH if path in passed else kind_of(frame)
-            if kind == USER:
-                generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
-                task = None if _running_loop is not None and _running_loop() is None else task_name()  # as `_by`
-                return (code, frame.f_lasti, _here.thread._name, task), fallback is not None, generator, seen
-            if kind == STOP:
-                break
+            if path not in passed:
+                kind = USER if path in users else kind_of(frame)
+                if kind == USER:
+                    generator = code if code.co_flags & 0x220 and not code.co_flags & 0x80 else None
+                    task = None if _running_loop is not None and _running_loop() is None else task_name()  # as `_by`
+                    return (code, frame.f_lasti, _here.thread._name, task), fallback is not None, generator, seen
+                if kind == STOP:
+                    break
+                if kind == LIBRARY and fallback is None and code not in wanted:
+                    fallback = RawSite(code, frame.f_lasti)
             if code is first or code is second or code is third or code is fourth:
                 seen = max(seen, wanted.index(code))
-            elif kind == LIBRARY and fallback is None:
-                fallback = RawSite(code, frame.f_lasti)
             frame = frame.f_back
         else:
             current, frame = outer_greenlet(current)

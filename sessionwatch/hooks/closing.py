@@ -44,11 +44,11 @@ class Ending(NamedTuple):
     """What closing a session finds out before it closes."""
 
     writes: tuple[Write, ...]
+    who: Caller
     leaving: bool  # an exception, or a generator's end, is on its way: nothing may be raised over it
     seconds: float  # how long the transaction was open
     overlap: Overlap | None = None  # another one is still inside
     swallowed: Failure | None = None  # an error that nobody rolled back; closing ends its savepoint, which forgets it
-    in_framework: bool = False
     by_zope: bool = False
 
 
@@ -82,20 +82,20 @@ def patch_close(tracker: Tracker) -> Callable[[Any], Any]:
                     closing, end = who[0], _ending(tracker, self, record, who, frame, how) if began else None
                 except Exception:
                     tracker.failed("Session._close_impl")
-                record.pending = None  # closing: what becomes of the identity map is no longer of interest
+                record.pending = ()  # closing: what becomes of the identity map is no longer of interest
                 try:
                     original(self, invalidate, is_reset)
                 except BaseException as failure:
-                    _finish(tracker, record, how, closing, end, failure)
+                    _failed(tracker, record, how, closing, end, failure)
                     raise
-                error = _finish(tracker, record, how, closing, end, None)
-                if error is not None:
-                    with tracker.guarded("Session._close_impl"):
-                        finish_callers(frame)
+                if end is None:
+                    outcome = tracker.closed(record, how, closing)
+                    if tracker.when_ended is not None:
+                        tracker.when_ended(record, outcome)
+                elif (error := _tell(tracker, record, how, end, frame)) is not None:
                     raise error
             except BaseException as crossed:
-                late = settle(crossed, original, tracker, "Session._close_impl")
-                if late is None:
+                if (late := settle(crossed, original, tracker, "Session._close_impl")) is None:
                     raise
                 late(self, invalidate, is_reset)
 
@@ -139,7 +139,7 @@ def _ending(
     seconds = record.seconds_open() if writes else 0.0
     by_zope = bool(writes) and any(_zopes(frame))
     failure = record.failure if swallowed else None
-    return Ending(writes, is_leaving(error, record), seconds, overlap, failure, who[1], by_zope)
+    return Ending(writes, who, is_leaving(error, record), seconds, overlap, failure, by_zope)
 
 
 def _unanswered(
@@ -175,29 +175,29 @@ def _was_told(record: SessionRecord, frame: FrameType) -> bool:
     return any(on_its_way(told, record) for told in handed_exceptions(frame, record.opener))
 
 
-def _finish(
-    tracker: Tracker,
-    record: SessionRecord,
-    how: Any,
-    closing: Raw | None,
-    end: Ending | None,
-    failure: BaseException | None,
-) -> Exception | None:
-    """The session is closed: tell what is to be told of it, which mostly is nothing; returns what is to be raised."""
-    try:
-        if end is not None and closing is not None:
-            return _tell(tracker, record, how, closing, end, failure)
+def _failed(
+    tracker: Tracker, record: SessionRecord, how: Any, closing: Raw | None, end: Ending | None, failure: BaseException
+) -> None:
+    """Closing has failed, and the session is closed all the same."""
+    with tracker.guarded("Session._close_impl"):
+        if end is not None:
+            _tell(tracker, record, how, end, None, failure)
+            return
         outcome = tracker.closed(record, how, closing)
         if tracker.when_ended is not None:
             tracker.when_ended(record, outcome)
-    except Exception:
-        tracker.failed("Session._close_impl")
-    return None
 
 
 def _tell(
-    tracker: Tracker, record: SessionRecord, how: Any, closing: Raw, end: Ending, failure: BaseException | None
+    tracker: Tracker,
+    record: SessionRecord,
+    how: Any,
+    end: Ending,
+    frame: FrameType | None,
+    failure: BaseException | None = None,
 ) -> Exception | None:
+    """The session is closed: tell what is to be told of it; returns what is to be raised."""
+    closing, in_framework, _, _ = end.who
     holds = record.connections > 0
     raised, record.waiting = record.waiting, None
     around = record.exiting.around if record.exiting is not None else ()
@@ -208,13 +208,15 @@ def _tell(
     if end.swallowed is not None:
         raised = tell_failure(tracker, record, end.swallowed, "was closed", mark) or raised
     if end.writes:
-        event = SessionEnded(
-            record, how, mark, end.in_framework, end.writes, holds, True, end.seconds, by_zope=end.by_zope
-        )
+        event = SessionEnded(record, how, mark, in_framework, end.writes, holds, True, end.seconds, by_zope=end.by_zope)
         raised = tracker.emit(event, record.allowances) or raised
     if tracker.when_ended is not None:
         tracker.when_ended(record, outcome)
-    return None if failure is not None or end.leaving else raised
+    if raised is None or failure is not None or end.leaving:
+        return None
+    with tracker.guarded("Session._close_impl"):
+        finish_callers(frame)
+    return raised
 
 
 def _closed_again(tracker: Tracker, codes: Wanted, record: SessionRecord, frame: FrameType) -> None:

@@ -39,10 +39,13 @@ def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection:
         *known, pools, _ = record.held
         record.held = (*known, (*pools, engine.pool), transactional)
         return
-    ident = get_ident()
-    task, name = (_greenlet(), None) if _get_running_loop() is None else _task()
+    task = name = None
+    if _get_running_loop() is not None:
+        task, name = _task()
+    elif "gevent" in sys.modules or "eventlet" in sys.modules:
+        task = _greenlet()
     record.held = (
-        watchdog, watchdog.clock(), ident, callsite.thread_name(), task, name, active_allowances(),
+        watchdog, watchdog.clock(), get_ident(), callsite._here.thread._name, task, name, active_allowances(),
         (engine.pool,), transactional,
     )  # fmt: skip
     record.began_at, record.unplaced = None, True

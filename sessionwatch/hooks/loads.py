@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # pytest: the story is in the message
 _LIMIT = 4096  # places and runs that are kept of one session
 _GET = getattr(InstrumentedAttribute.__get__, "__code__", None)
+_GET_IMPL, _MERGE = GET_IMPL.name, MERGE.name
 
 
 def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
@@ -78,11 +79,16 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
     Private: mappers keep the function that refreshes them, and that function calls this one by its name.
     """
 
+    refreshed = REFRESHED.name
+
     def make(original: Any) -> Any:
         def _load_on_pk_identity(session: Any, statement: Any, identity: Any, **kwargs: Any) -> Any:
             try:
-                record = session.__dict__.get(KEY)
-                state = kwargs.get(REFRESHED.name)
+                try:
+                    record = session._sessionwatch  # KEY
+                except AttributeError:
+                    record = None
+                state = kwargs.get(refreshed)
                 before = read.run(state) if state is not None else None
                 if record is not None and tracker.active:
                     error = None
@@ -125,13 +131,17 @@ def _got(
     tracker: Tracker, record: SessionRecord, statement: Any, identity: Any, frame: FrameType, threshold: int
 ) -> Exception | None:
     """A ``get()`` goes to the database; returns what is to be raised."""
-    mapper = read.subject(statement)
     place = _asked(frame)
+    mapper = read.subject(statement)
     if mapper is None or place is None or read.locked(statement) is not None:
         return None
+    key, parent = (*place, mapper), hash(tuple(identity))
     if record.began is None or not record.gets:  # the first one begins the transaction
+        if threshold > 1:
+            record.gets = {key: parent}  # as `_too_many` keeps it: most are the only one
+            return None
         record.gets = {}
-    loads = _too_many(record.gets, (*place, mapper), hash(tuple(identity)), threshold)
+    loads = _too_many(record.gets, key, parent, threshold)
     if loads is None:
         return None
     name = mapper.get_property_by_column(mapper.primary_key[0]).key
@@ -291,14 +301,18 @@ def _reading(distance: int) -> FrameType | None:
 
 def _asked(frame: Any) -> tuple[int, int] | None:
     """Where the user called ``get()``, as part of a key; None where SQLAlchemy asks for itself, as ``merge()`` does."""
-    if frame.f_code.co_name != GET_IMPL.name:
+    if frame.f_code.co_name != _GET_IMPL:
         return None  # a lazy load, which is counted as that
     try:
-        get, outer = frame.f_back, frame.f_back.f_back
-        if MERGE.name in (outer.f_code.co_name, outer.f_back.f_code.co_name):
+        get = frame.f_back
+        outer = get.f_back
+        code = outer.f_code
+        if _MERGE in (code.co_name, outer.f_back.f_code.co_name):
             return None
         if get.f_code.co_filename != frame.f_code.co_filename:
             outer = None
+        elif code.co_filename in callsite._users:  # the usual case; as `_place`, without its calls
+            return id(code), outer.f_lasti
     except AttributeError:  # the outermost one's f_back is None
         outer = None
     return _place(frame, outer)

@@ -134,11 +134,12 @@ def patch_begin(tracker: Tracker, began: Callable[[SessionRecord], None] | None)
     def make(original: Any) -> Any:
         def __init__(self: Any, session: Any, origin: Any, parent: Any = None) -> None:  # noqa: N807
             try:
-                record = getattr(session, KEY, None)
-                if type(record) is not SessionRecord and not isinstance(
-                    record, SessionRecord
-                ):  # some make up attributes
-                    record = adopted(tracker, session)
+                try:
+                    record = session._sessionwatch  # KEY
+                except AttributeError:
+                    record = None
+                if type(record) is not SessionRecord and not isinstance(record, SessionRecord):
+                    record = adopted(tracker, session)  # some make up attributes
                 if record is None or not tracker.active:
                     original(self, session, origin, parent)
                     return
@@ -225,7 +226,10 @@ def after_flush(tracker: Tracker) -> Callable[[Any, Any], None]:
 
     def listener(session: Any, flush_context: Any) -> None:
         try:
-            record = getattr(session, KEY, None)
+            try:
+                record = session._sessionwatch  # KEY
+            except AttributeError:
+                record = None
             if record is not None:
                 record.flushes += 1
                 if not record.muted:

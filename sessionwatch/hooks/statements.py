@@ -152,15 +152,22 @@ def _core(tracker: Tracker, core: Connections, connection: Any, context: Any, re
         tracker.failed("Connection._exec_context")
 
 
-def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Any:
-    """The place of the transaction's first statement, which may run for long, or fail."""
+def _begins(tracker: Tracker, record: SessionRecord, frame: FrameType) -> RawSite | None:
+    """Note, and return, the place of the transaction's first statement, which may run for long, or fail."""
     try:
-        place = callsite.site(frame)
-        if place is None or place.code.co_filename not in callsite._users:
-            place = ran_at(record, place)
-        return record.begins_at(place)
+        code = frame.f_code
+        place: RawSite | None
+        if code.co_filename in callsite._users:  # nearly always: `frame` is as of `past`
+            place = _new(RawSite, (code, frame.f_lasti))
+        else:
+            place = callsite.site(frame)
+            if place is None or place.code.co_filename not in callsite._users:
+                place = ran_at(record, place)
+        record.began_at, record.unplaced = place, False
+        return place
     except Exception:
         tracker.failed("Connection._exec_context")
+    return None
 
 
 def _before(tracker: Tracker, record: SessionRecord, context: Any, frame: FrameType) -> None:

@@ -14,7 +14,6 @@ from ..frames import callsite
 from ..frames.callsite import _new
 from ..frames.chain import past
 from ..model import Mark, RawSite
-from ..record.key import KEY
 from .answers import stored
 from .callers import ran_at
 from .commits import committed, undone
@@ -48,7 +47,10 @@ def after_begin(
 
     def listener(session: Any, transaction: Any, connection: Any) -> None:
         try:
-            record = getattr(session, KEY, None)
+            try:
+                record = session._sessionwatch  # KEY
+            except AttributeError:
+                record = None
             if record is None:
                 return
             if databases:
@@ -83,7 +85,10 @@ def after_transaction_end(tracker: Tracker, ended: Callable[[Any], None]) -> Cal
 
     def listener(session: Any, transaction: Any) -> None:
         try:
-            record = getattr(session, KEY, None)
+            try:
+                record = session._sessionwatch  # KEY
+            except AttributeError:
+                record = None
             if record is None:
                 return
             if transaction.parent is None:
@@ -107,7 +112,10 @@ def before_commit(tracker: Tracker) -> Callable[[Any], None]:
 
     def listener(session: Any) -> None:
         try:
-            record = getattr(session, KEY, None)
+            try:
+                record = session._sessionwatch  # KEY
+            except AttributeError:
+                record = None
             if record is None or (record.inside is None and record.failure is None):
                 return
             frame = sys._getframe(1)
@@ -128,7 +136,10 @@ def after_commit(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
 
     def listener(session: Any) -> None:
         try:
-            record = getattr(session, KEY, None)
+            try:
+                record = session._sessionwatch  # KEY
+            except AttributeError:
+                record = None
             if record is None or session.in_nested_transaction():
                 return
             if record.changes:
@@ -190,7 +201,10 @@ def after_rollback(tracker: Tracker, splitting: bool) -> Callable[[Any], None]:
 
     def listener(session: Any) -> None:
         try:
-            record = getattr(session, KEY, None)
+            try:
+                record = session._sessionwatch  # KEY
+            except AttributeError:
+                record = None
             if record is None:
                 return
             whole = not session.in_nested_transaction()

@@ -100,10 +100,10 @@ class SessionRecord(Lifetime):
 
     # What every working session sets: one that does nothing else has no dictionary at all.
     __slots__ = (
-        "__dict__", "__weakref__", "active", "added", "began", "began_at", "callers", "changes", "closed_how",
-        "closed_scope", "closer", "closing", "connections", "ended_by", "exiting", "failure", "finished", "found",
-        "gets", "held", "inside", "last", "last_site", "levels", "muted", "number", "opening", "owned", "parent",
-        "pending", "reference", "session_id", "started", "statements", "tracker", "unit", "unplaced",
+        "__dict__", "__weakref__", "active", "added", "began", "began_at", "callers", "closed_how", "closed_scope",
+        "closing", "connections", "ended_by", "exiting", "failure", "finished", "gets", "held", "inside", "last",
+        "last_site", "levels", "muted", "number", "opening", "owned", "parent", "pending", "reference", "session_id",
+        "started", "statements", "tracker", "unit", "unplaced",
     )  # fmt: skip
     # Of all others the defaults live on the class.
     kind = "sync"
@@ -115,7 +115,7 @@ class SessionRecord(Lifetime):
     finished: float | None
     closed_how: str | None
     closed_scope: str | None  # with, generator, registry, unit or hand
-    closer: Any  # code of the generator that closed it
+    closer: Any = None  # code of the generator that closed it
     exiting: Any  # what AsyncSession knew before close() moved to a task of its own
     reused = False
     muted: bool  # not one of the target's sessions, or told already
@@ -125,7 +125,7 @@ class SessionRecord(Lifetime):
     owned: tuple[int, ...]  # id() of the connections whose commit is this session's
     databases: frozenset[Any] = frozenset()  # that it worked on: host, port, name and schemas
     working: Any = None  # owner of its transaction, see hooks.identities
-    changes: tuple[Any, ...]  # rows that it changed in this transaction while another session held them
+    changes: tuple[Any, ...] = ()  # rows that it changed in this transaction while another session held them
     outdated: dict[Any, Any] | None = None  # rows that others changed since this session loaded them
     copied: Any = NOTHING  # its instances that others merged, by their identity, see hooks.identities
     temporary: frozenset[str] = frozenset()  # tables that it made by a statement given as text
@@ -170,17 +170,17 @@ class SessionRecord(Lifetime):
     streaming = False  # the last one was not empty
     life: Any = None  # what it did and when, while there is a recording: recording.Life
     parent: Any  # the context of the span that was current when it was opened, in telemetry
-    found: tuple[Any, ...]  # what its own span is to say of its findings, in telemetry
+    found: tuple[Any, ...] = ()  # what its own span is to say of its findings, in telemetry
 
     def __init__(self, tracker: Any, opening: Raw | None) -> None:
         self.number = next(_numbers)
         self.tracker = tracker
         self.opening = opening
         self.started = perf_counter()
-        self.reference = self.closed_how = self.closed_scope = self.closing = self.exiting = self.closer = None
+        self.reference = self.closed_how = self.closed_scope = self.closing = self.exiting = self.parent = None
         self.unit = self.held = self.inside = self.failure = self.began = self.began_at = self.ended_by = None
-        self.finished = self.last = self.last_site = self.added = self.parent = None
-        self.found = self.callers = self.owned = self.levels = self.changes = self.pending = ()
+        self.finished = self.last = self.last_site = self.added = None
+        self.callers = self.owned = self.levels = self.pending = ()
         self.gets = NOTHING
         self.session_id = self.connections = self.statements = 0
         self.active = 0.0
