@@ -70,6 +70,7 @@ _running_loop: Any = None  # asyncio's function, once asyncio is there: most mar
 _current_task: Any = None  # the same
 _tasks: dict[Any, Any] = {}  # by loop; asyncio's own, where it has one
 _LOOP_FILES = tuple({ending for ending, _ in _LOOPS})
+_GENERATED = "<sqlalchemy generated "  # how it names the functions that it writes around its own, since 2.1
 
 
 # A `Mark` that nobody has looked at yet, in a plain tuple: code and offset of its place, thread and task. Nearly all
@@ -106,7 +107,7 @@ def kind_of(frame: FrameType) -> int:
         _codes[id(code)] = code
         _kinds[id(code)] = kind
         path = code.co_filename
-        if not path.startswith("<") and not path.endswith(_LOOP_FILES):
+        if (not path.startswith("<") and not path.endswith(_LOOP_FILES)) or path.startswith(_GENERATED):
             if kind == THROUGH:
                 _passed.add(path)
             elif kind == USER and path.endswith(".py"):  # not a template's

@@ -45,7 +45,7 @@ def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection:
     elif "gevent" in sys.modules or "eventlet" in sys.modules:
         task = _greenlet()
     record.held = (
-        watchdog, watchdog.clock(), get_ident(), callsite._here.thread._name, task, name, active_allowances(),
+        watchdog, watchdog.clock(), get_ident(), callsite.thread_name(), task, name, active_allowances(),
         (engine.pool,), transactional,
     )  # fmt: skip
     record.began_at, record.unplaced = None, True

@@ -10,6 +10,8 @@ from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Connection
+
 from ..border import settle
 from ..frames import callsite, whereabouts
 from ..frames.callsite import _new
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
 _COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
+_EXECUTE = Connection.execute.__code__
+_DISTANCE = 5  # of that from `_outside`
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
@@ -73,7 +77,7 @@ def patch_execute(
                 record.inside = sys._getframe()
                 entered = True
                 if record.unplaced:
-                    place = _begins(tracker, record, outer := past(sys._getframe(1)))
+                    place = _begins(tracker, record, outer := past(_outside()))
             started = perf_counter() if stalls is not None and not dialect.is_async and _get_running_loop() else 0.0
             result = original(self, dialect, context, *args)
             if entered:
@@ -84,9 +88,9 @@ def patch_execute(
                 record.statements += 1
                 record.last = context.statement
                 if sites:
-                    place = _placed(tracker, self, record, place, outer := outer or past(sys._getframe(1)))
+                    place = _placed(tracker, self, record, place, outer := outer or past(_outside()))
                 if context.is_crud or context.is_text or context.isddl or getattr(context.compiled, "ctes", None):
-                    note(self, record, context, result, place, outer or sys._getframe(1))
+                    note(self, record, context, result, place, outer or _outside())
                     if record.levels:
                         _wrote(tracker, id(self), record, place, outer, originating)
             elif reference is None and core is not None and (context.is_crud or context.is_text or context.isddl):
@@ -104,6 +108,19 @@ def patch_execute(
             return late(self, dialect, context, *args)
 
     return whereabouts.runs_statements(execute)
+
+
+def _outside() -> FrameType:
+    """The frame from which to look for who runs a statement: mostly three of SQLAlchemy's lie between a connection's
+    ``execute()`` and us, and to walk over them is dearer than to look whether it is so.
+    """
+    try:
+        frame = sys._getframe(_DISTANCE)
+        if frame.f_code is _EXECUTE:
+            return frame
+    except ValueError:  # there are not that many
+        pass
+    return sys._getframe(2)
 
 
 def _broken_off(record: SessionRecord) -> None:
