@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools import tool
 
-PATIENCE = 300.0  # seconds for npm
+PATIENCE = 900.0  # seconds for npm, which downloads and builds
 
 
 def installed(project: Path, factory: pytest.TempPathFactory, *scripts: str) -> Path:
@@ -27,7 +27,7 @@ def installed(project: Path, factory: pytest.TempPathFactory, *scripts: str) -> 
             folder.mkdir()
             for path in project.glob("*.*"):
                 shutil.copy(path, folder)
-            run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+            run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=5"], folder)
             for script in scripts:
                 run([npm, "run", script], folder)
             made.touch()

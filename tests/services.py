@@ -14,6 +14,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # A server outlives nobody: when the pipe on the guard's stdin closes, however its owner ended, it stops the server.
 GUARD = 'signal=$1 folder=$2; shift 2; "$@" & server=$!; cat >/dev/null; kill -$signal $server; wait; rm -rf "$folder"'
-PATIENCE = 60.0  # seconds for a server of our own to answer
+PATIENCE = 180.0  # seconds for a server of our own to answer; only one that hangs needs them
 
 
 class UnavailableError(Exception):
@@ -126,10 +127,20 @@ def required() -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 for a server that is still to be started.
+
+    It stays bound by this process, to a socket that never listens: so Linux gives it to nobody who asks for any port,
+    be it a connection or another test, and still lets a server listen there, as every server allows (SO_REUSEADDR).
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    port: int = probe.getsockname()[1]
+    if sys.platform == "linux":
+        probe.detach()
+    else:  # where it would be refused to the server as well
+        probe.close()
+    return port
 
 
 def ask_postgresql(url: URL) -> None:

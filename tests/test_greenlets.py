@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 40.0  # seconds
+from tests.cli.programs import DEADLINE, PATIENT
+
 GREEN = {
     "gevent": "from gevent import monkey; monkey.patch_all()\nimport gevent as green\nwait = green.Greenlet.join\n",
     "eventlet": (
@@ -30,6 +31,10 @@ from sqlalchemy.orm import Session
 quick = {"long-session.idle": 0.1, "long-session.seconds": 0.3}
 watch = sessionwatch.install(mode="log", log=False, settings=quick)
 engine = create_engine("sqlite:///here.db")
+
+def until(seen):
+    while not seen():
+        green.sleep(0.01)
 """
 SIGNALS = """
 with Session(engine) as session:
@@ -40,14 +45,13 @@ assert subprocess.run([sys.executable, "-c", "print('child')"]).returncode == 0
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
 os.kill(os.getpid(), signal.SIGTERM)
-green.sleep(0.05)
-assert heard, "no signal arrived"
+until(lambda: heard)
 """
 WAITS = """
 def waits():
     with Session(engine) as session:
         session.execute(text("select 1"))
-        green.sleep(1)
+        until(lambda: watch.findings)
 wait(green.spawn(waits))
 assert {finding.rule for finding in watch.findings} == {"long-session"}, watch.findings
 assert "has ended" not in str(watch.findings), watch.findings
@@ -58,9 +62,7 @@ def leaves():
     kept.append(Session(engine))
     kept[0].execute(text("select 1"))
 wait(green.spawn(leaves))
-for _ in range(400):
-    green.sleep(0.01)
-    if watch.findings: break
+until(lambda: watch.findings)
 assert [finding.rule for finding in watch.findings] == ["long-session"], watch.findings
 assert "which began it, has ended" in watch.findings[0].evidence[0].note, watch.findings
 """
@@ -90,12 +92,15 @@ from sqlalchemy.orm import Session
 engine = create_engine("sqlite:///here.db")
 kept = []
 
+def found():
+    return open("findings.jsonl").read() if os.path.exists("findings.jsonl") else ""
+
 def app(environ, start_response):
     start_response("200 OK", [("Connection", "close")])
     with Session(engine) as session:
         session.execute(text("select 1"))
-        if environ["PATH_INFO"] == "/waits":
-            time.sleep(1)
+        while environ["PATH_INFO"] == "/waits" and "long-session" not in found():
+            time.sleep(0.05)
     if environ["PATH_INFO"] == "/leak":
         kept.append(Session(engine))
         kept[-1].execute(text("select 1"))
@@ -117,7 +122,8 @@ def test_workers_of_gunicorn(mode: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port, file = listener.getsockname()[1], listener.fileno()
         command = [sys.executable, "-m", "sessionwatch", "run", "--mode", mode, "--format", "json"]
-        command += ["--output", "findings.jsonl", "-m", "gunicorn", "-k", "gevent", "--bind", f"fd://{file}", "web:app"]
+        command += ["--output", "findings.jsonl", "-m", "gunicorn", "-k", "gevent", *PATIENT["gunicorn"]]
+        command += ["--bind", f"fd://{file}", "web:app"]
         with subprocess.Popen(command, cwd=tmp_path, pass_fds=[file], stderr=subprocess.PIPE) as process:
             try:
                 answers = [ask(port, path) for path in ("", "waits", "child", "leak")]

@@ -49,8 +49,7 @@ def test_every_holder_is_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture
     def work() -> None:
         with Session(engine) as session:  # opened-in-thread
             hold(session)
-            began.set()
-            done.wait()  # waits-in-thread
+            began.set() or done.wait()  # waits-in-thread
 
     with sessionwatch.watching(), Session(engine) as first, caplog.at_level(logging.WARNING):
         thread = threading.Thread(target=work, name="worker-7")

@@ -11,7 +11,13 @@ from textwrap import dedent
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 60  # seconds; only a program that hangs ever gets there
+DEADLINE = 180  # seconds; only a program that hangs ever gets there
+# Both kill a worker that gives no sign of life, after 30 and 5 seconds: on a busy machine that would be chance.
+# gunicorn's workers do not hear what they are told while they begin: one that should end then is killed some time later.
+PATIENT = {
+    "gunicorn": ["--timeout", str(DEADLINE), "--graceful-timeout", str(DEADLINE // 3)],
+    "uvicorn": ["--timeout-worker-healthcheck", str(DEADLINE)],
+}
 
 SHOP = """
 from sqlalchemy import create_engine, select

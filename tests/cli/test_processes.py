@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.programs import DEADLINE, LOST_LINE, ROOT, Place
+from tests.cli.programs import DEADLINE, LOST_LINE, PATIENT, ROOT, Place
 
 LOSES = "import shop\nshop.lose(shop.make_engine())\n"
 
@@ -232,9 +232,9 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
 """
 SERVERS = {
-    "gunicorn": (WSGI, ["gunicorn", "--workers", "2", "--bind"]),
-    "gunicorn-preload": (WSGI, ["gunicorn", "--preload", "--workers", "2", "--bind"]),
-    "uvicorn": (ASGI, ["uvicorn", "--workers", "2", "--fd"]),
+    "gunicorn": (WSGI, ["gunicorn", *PATIENT["gunicorn"], "--workers", "2", "--bind"]),
+    "gunicorn-preload": (WSGI, ["gunicorn", *PATIENT["gunicorn"], "--preload", "--workers", "2", "--bind"]),
+    "uvicorn": (ASGI, ["uvicorn", *PATIENT["uvicorn"], "--workers", "2", "--fd"]),
 }
 
 

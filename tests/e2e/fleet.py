@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import httpx
 from sqlalchemy import URL
 
 from dashboards import queries
+from tests.cli.programs import PATIENT
 from tests.e2e.observability import Prometheus, prometheus
 from tests.e2e.programs import PATIENCE, Program, environment, eventually, started
 from tests.e2e.traffic import KINDS, Expected
@@ -24,6 +26,7 @@ from tests.services import free_port
 PROGRAMS = Path(__file__).parents[1] / "programs"
 SPARE = 1  # ports beside those of the workers, for one that starts before another has ended
 OPENED = "sessionwatch_sessions_opened_total"
+SAMPLES = 14  # a rate is extrapolated by 1.1 times what lies between two of them, at most
 ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=None)  # another one may lead to another worker
 
 
@@ -36,6 +39,11 @@ class Worker:
     client: httpx.Client
     sessions: int = 0  # that ended in it
 
+    def pools(self) -> dict[str, dict[str, int]]:
+        """Of each pool the connections that are idle, in use, and were made."""
+        found: dict[str, dict[str, int]] = self.client.get("/pools").json()
+        return found
+
 
 @dataclass
 class Fleet:
@@ -47,7 +55,7 @@ class Fleet:
     size: int
     expected: Expected = field(default_factory=Expected)
     workers: dict[int, Worker] = field(default_factory=dict)
-    slowest: float = 0  # seconds, of all requests
+    made_by_the_dead: Counter[str] = field(default_factory=Counter)  # connections, by pool
     began: float = field(default_factory=time.time)
     window: float = 0  # seconds that were looked at
     told: set[int] = field(
@@ -65,15 +73,18 @@ class Fleet:
                 client.close()
             else:
                 self.workers[who["pid"]] = Worker(who["pid"], who["port"], client)
-        ports = "|".join(str(worker.port) for worker in self.workers.values())
-        reporting = f'count(count by (instance) ({OPENED}{{instance=~".*:({ports})"}}))'
+        reporting = f"count(count by (instance) ({OPENED}{self.living}))"
         eventually(lambda: self.prometheus.number(reporting) == self.size or None, self.program)
+
+    @property
+    def living(self) -> str:
+        """Selects the series of the workers that are known."""
+        return f'{{instance=~".*:({"|".join(str(worker.port) for worker in self.workers.values())})"}}'
 
     def ask(self, worker: Worker, name: str) -> None:
         """One request of a kind; its answer is looked at, and what it makes the service count is noted."""
-        kind, began = KINDS[name], time.monotonic()
+        kind = KINDS[name]
         answer = worker.client.request(kind.method, kind.path)
-        self.slowest = max(self.slowest, time.monotonic() - began)
         assert answer.status_code == kind.status, answer.text
         self.expected.add(name, 1)
         if name == "lost":
@@ -90,13 +101,20 @@ class Fleet:
         for worker in self.workers.values():
             self.ask(worker, "collect")
         self.settle()
+        self.live()
 
     def settle(self) -> None:
-        """Wait until Prometheus has seen every session of the living workers, and one scrape more."""
+        """Wait until Prometheus has seen every session of the living workers, and has asked every port once more."""
         for worker in self.workers.values():
             assert worker.client.get("/worker").json()["pid"] == worker.pid
             eventually(partial(self._seen, worker), self.program)
-        time.sleep(1.2)
+        moment = time.time()
+        eventually(lambda: self.prometheus.asked_since(moment, self.living), self.program)
+
+    def live(self) -> None:
+        """Wait until Prometheus has so many samples of each worker that it extrapolates no rate by a tenth."""
+        fewest = f"min(count_over_time({OPENED}{self.living}[1h]))"
+        eventually(lambda: (self.prometheus.number(fewest) or 0) >= SAMPLES or None, self.program)
 
     def _seen(self, worker: Worker) -> bool | None:
         counted = f'sum(sessionwatch_sessions_closed_total{{instance=~".*:{worker.port}"}})'
@@ -105,6 +123,7 @@ class Fleet:
     def restart(self) -> None:
         """Kill one worker, as the system does that runs out of memory; another one takes its place."""
         worker = self.workers.pop(next(iter(self.workers)))
+        self.made_by_the_dead.update({name: pool["made"] for name, pool in worker.pools().items()})
         os.kill(worker.pid, signal.SIGKILL)
         worker.client.close()
         self.meet()
@@ -118,7 +137,7 @@ def fleet(size: int, database: URL, folder: Path, **env: str) -> Iterator[Fleet]
     targets = ",".join(f"127.0.0.1:{port}" for port in ports)
     address = f"127.0.0.1:{free_port()}"
     command = ["gunicorn", "telemetry_service:app", "-w", str(size), "-k", "uvicorn.workers.UvicornWorker"]
-    command += ["--bind", address, "--no-control-socket", "--keep-alive", "300"]
+    command += ["--bind", address, "--no-control-socket", "--keep-alive", "300", *PATIENT["gunicorn"]]
     env = environment(
         DATABASE_URL=database.render_as_string(hide_password=False),
         METRICS_PORTS=",".join(map(str, ports)),
@@ -129,8 +148,7 @@ def fleet(size: int, database: URL, folder: Path, **env: str) -> Iterator[Fleet]
         program = running.enter_context(started(command, cwd=PROGRAMS, folder=folder / "service", env=env))
         eventually(lambda: re.search("Listening at", program.stderr), program)
         server = running.enter_context(
-            # often: a rate is extrapolated by half of this for each worker, of whose few seconds it may be no tenth
-            prometheus(folder / "prometheus", {"shop": targets}, queries.ALERTS, renamed={}, every="250ms")
+            prometheus(folder / "prometheus", {"shop": targets}, queries.ALERTS, renamed={}, every=1)
         )
         made = Fleet(f"http://{address}", program, server, size)
         made.meet()

@@ -83,7 +83,7 @@ def _near(counted: Mapping[str, float], tolerance: float, sign: str) -> Want:
 
 def bucket(seconds: float) -> float:
     """The upper bound of the bucket that holds these seconds: a quantile lies anywhere in its bucket."""
-    return next(bound for bound in POOL_SECONDS if bound >= seconds)
+    return next((bound for bound in POOL_SECONDS if bound >= seconds), POOL_SECONDS[-1])
 
 
 def _text(numbers: Numbers) -> str:
@@ -92,10 +92,9 @@ def _text(numbers: Numbers) -> str:
 
 def lines(fleet: Fleet) -> Iterator[Line]:
     """All of them, after all of the traffic: first the panels, then the alerts."""
-    end = math.ceil(time.time())
+    end = fleet.prometheus.moment(fleet.living)
     began = end - STEP * math.ceil((end - fleet.began) / STEP)
     fleet.window = end - began
-    time.sleep(max(0.0, end - time.time()))
     counted = panels(fleet)
     for panel in queries.panels():
         for target in panel["targets"]:
@@ -170,34 +169,32 @@ def _some(found: Counter[str], wanted: str) -> Numbers:
 
 
 def _quantiles(fleet: Fleet) -> dict[str, Want]:
-    """No session or transaction lasted longer than all of the traffic, no statement than the slowest request."""
+    """Nothing lasted longer than all of it together, start of the workers included, where they wait for each other."""
     seconds = {"": time.time() - fleet.began}
-    pools = dict.fromkeys(LIMITS, bucket(fleet.slowest))
+    pools = dict.fromkeys(LIMITS, bucket(seconds[""]))
     made = {
         f"{title} duration, p{share}": at_most(seconds)
         for title in ("Session", "Transaction")
         for share in (50, 95, 99)
     }
     made |= {f"Statements per session, p{share}": at_most({"": 10.0}) for share in (50, 95)}
-    titles, label = (
-        ("Time until a connection is there", "Time a connection is in use"),
-        "{{db_client_connection_pool_name}}",
-    )
+    titles = ("Time until a connection is there", "Time a connection is in use")
+    label = "{{db_client_connection_pool_name}}"
     return made | {f"{title}, p{share} {label}": at_most(pools) for title in titles for share in (50, 95)}
 
 
 def _pools(fleet: Fleet) -> dict[str, Want]:
     """What SQLAlchemy's pools say of themselves, in all workers together."""
-    idle, used = Counter[str](), Counter[str]()
+    states, made = Counter[str](), fleet.made_by_the_dead.copy()
     for worker in fleet.workers.values():
-        for name, (free, out) in worker.client.get("/pools").json().items():
-            idle[f"{name} idle"] += free
-            used[f"{name} used"] += out
+        for name, pool in worker.pools().items():
+            states.update({f"{name} {state}": pool[state] for state in ("idle", "used")})
+            made[name] += pool["made"]
     label, limits = "{{db_client_connection_pool_name}}", {name: most * fleet.size for name, most in LIMITS.items()}
     return {
-        f"Connections, {label} {{{{db_client_connection_state}}}}": equal({**idle, **used}),
+        f"Connections, {label} {{{{db_client_connection_state}}}}": equal(states),
         f"Connections, {label} limit": equal(limits),
-        f"Fullest worker, {label}": equal({name: used[f"{name} used"] / LIMITS[name] for name in LIMITS}),
+        f"Fullest worker, {label}": equal({name: states[f"{name} used"] / LIMITS[name] for name in LIMITS}),
         f"Waiting for a connection, {label}": equal({}),
         f"Timeouts, {label}": equal({"reports": fleet.expected.timeouts}),
     }

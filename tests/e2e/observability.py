@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,13 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.e2e.programs import Program, environment, eventually, started
+from tests.e2e.programs import PATIENCE, Program, environment, eventually, started
 from tests.services import free_port
 from tests.tools import beside, tool
 
 Labels = dict[str, str]
+TOGETHER = 0.01  # seconds by which Prometheus may move a scrape, so that all lie evenly
+LATE = 0.5  # seconds within which it notes that a scrape came to nothing
 
 
 @dataclass
@@ -37,8 +42,12 @@ class Prometheus:
     url: str
     program: Program
 
+    every: float  # seconds between two scrapes of a target; and so long may one take
+    at: float | None = None  # the time of a query that names none; where this is None, now
+
     def query(self, expression: str, at: float | None = None) -> list[tuple[Labels, float]]:
         """The samples of an instant vector, now or at a time; HTTPError for an expression that it refuses."""
+        at = at or self.at
         result = self._get("query", query=expression, **({"time": str(at)} if at else {}))["result"]
         return [(series["metric"], float(series["value"][1])) for series in result]
 
@@ -47,6 +56,35 @@ class Prometheus:
         samples = self.query(expression)
         assert len(samples) <= 1, samples
         return samples[0][1] if samples else None
+
+    def asked_since(self, moment: float, living: str = "") -> bool | None:
+        """Whether every target was asked after a moment, and those that ``living`` selects answered; None if not yet.
+
+        One scrape reads its metrics one after the other: only one that began after it has all that happened before.
+        """
+        for targets, wanted in (("up", ("0", "1")), (f"up{living}", ("1",))):
+            for target in self._get("query", query=f"{targets}[1h]")["result"]:
+                if not any(when > moment + TOGETHER and value in wanted for when, value in target["values"]):
+                    return None
+        return True
+
+    def moment(self, living: str = "") -> int:
+        """A full second at which Prometheus had an answer of every living target.
+
+        On a busy machine a target may be late for a scrape: until the next one Prometheus then has nothing of it.
+        """
+
+        def complete() -> int | None:
+            end = math.ceil(time.time())
+            time.sleep(max(0.0, end + self.every + LATE - time.time()))  # a scrape of before may still come to nothing
+            return None if self.query(f"up{living} == 0", end) else end
+
+        return eventually(complete, self.program)
+
+    def judged_since(self, moment: float) -> bool | None:
+        """Whether all rules were evaluated after a moment; None if not yet."""
+        ends = [datetime.fromisoformat(group["lastEvaluation"]) for group in self._get("rules")["groups"]]
+        return all(end.timestamp() > moment for end in ends) or None
 
     def alerts(self, job: str) -> dict[str, dict[str, Any]]:
         """The alerts of a job that are pending or firing, by name; one of each."""
@@ -66,7 +104,7 @@ class Prometheus:
 
     def _get(self, path: str, **parameters: str) -> Any:
         with urllib.request.urlopen(
-            f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=30
+            f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=PATIENCE
         ) as got:
             return json.load(got)["data"]
 
@@ -78,24 +116,25 @@ def prometheus(
     rules: Path,
     *,
     renamed: dict[str, str],
-    every: str = "500ms",
+    every: float = 2,
     jobs: Sequence[dict[str, Any]] = (),
 ) -> Iterator[Prometheus]:
     """A server that scrapes ``targets``: by job ``host:port``, with commas between several.
 
     ``renamed`` is by job a metric that comes under another name, as after a careless change. ``jobs`` are scrapes
-    beside these, in Prometheus's own words.
+    beside these, in Prometheus's own words. A target has as long to answer as lies between two scrapes: on a busy
+    machine that may be more than a moment.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scrapes = [*(_scrape(job, target, renamed.get(job)) for job, target in targets.items()), *jobs]
-    interval = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
+    interval = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{every * 1000:.0f}ms")
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": interval, "scrape_configs": scrapes, "rule_files": [str(rules)]}))
     address = f"127.0.0.1:{free_port()}"
     command = [tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address={address}", "--log.level=warn"]
     with started(command, cwd=folder, folder=folder, env=environment()) as program:
-        server = Prometheus(f"http://{address}", program)
+        server = Prometheus(f"http://{address}", program, every)
 
         def ready() -> bool | None:
             with suppress(urllib.error.URLError, ConnectionError):
@@ -143,7 +182,8 @@ class Received:
     def totals(self, name: str, label: str) -> dict[str, float]:
         """The values of a counter, added up by one of its attributes."""
         found: dict[str, float] = {}
-        for point in self.latest()[name].sum.data_points:
+        metric = self.latest().get(name)
+        for point in metric.sum.data_points if metric else ():
             attributes = texts(point)
             value = point.as_int if point.HasField("as_int") else point.as_double
             found[attributes[label]] = found.get(attributes[label], 0) + value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from sqlalchemy import URL
 
 from dashboards import queries
 from tests.e2e.observability import Prometheus, Received, collector, prometheus
-from tests.e2e.programs import PATIENCE, environment, eventually, started, uvicorn_address
+from tests.e2e.programs import PATIENCE, Program, environment, eventually, started, uvicorn_address
 from tests.e2e.traffic import KINDS, Expected
 from tests.services import libpq
 
@@ -35,6 +36,7 @@ TRAFFIC = {
     "forgotten": 2,
     "blocking": 1,
     "twice": 2,
+    "reconnect": 2,
     "report": 2,
 }
 
@@ -47,7 +49,7 @@ class Observed:
     over_http: Received
     over_grpc: Received
     expected: Expected = field(default_factory=Expected)
-    began: float = 0  # seconds since the epoch: before the first request, and when Prometheus had seen all
+    began: float = 0  # seconds since the epoch: before the first request, and when Prometheus had all
     ended: float = 0
 
 
@@ -70,23 +72,32 @@ def observed(postgres_database: URL, tmp_path_factory: pytest.TempPathFactory) -
         host = address.removeprefix("http://")
         jobs = {"shop": host, "renamed": host}
         server = running.enter_context(
-            prometheus(folder / "prometheus", jobs, queries.ALERTS, renamed={"renamed": RENAMED}, every="1s")
+            prometheus(folder / "prometheus", jobs, queries.ALERTS, renamed={"renamed": RENAMED})
         )
         eventually(lambda: server.number('sum(sessionwatch_findings_total{job="shop"})'), program)  # all are 0
         made = Observed(server, over_http, over_grpc, began=time.time())
 
-        def seen() -> bool | None:
-            """Both jobs have scraped every session that was closed until now."""
-            sessions, scraped = sum(made.expected.closed.values()), "sum by (job) (sessionwatch_sessions_closed_total)"
-            return by(server.query(scraped), "job") == dict.fromkeys(jobs, sessions) or None
-
         with httpx.Client(base_url=address, timeout=PATIENCE) as client:
             ask(client, "count", made.expected)  # a histogram is born with its first value, which is no rate yet
-            eventually(seen, program)
-            send(client, made.expected)
-        eventually(seen, program)
-        made.ended = time.time()
+            _seen(made, jobs, program)
+            send(client, made, program)
+        _seen(made, jobs, program)
+        server.at = made.ended = server.moment()
         yield made
+
+
+def _seen(made: Observed, jobs: Collection[str], program: Program) -> None:
+    """Wait until all that happened was scraped by both jobs, and judged by the alerts."""
+
+    def counted() -> bool | None:
+        sessions, scraped = sum(made.expected.closed.values()), "sum by (job) (sessionwatch_sessions_closed_total)"
+        return by(made.prometheus.query(scraped), "job") == dict.fromkeys(jobs, sessions) or None
+
+    eventually(counted, program)
+    moment = time.time()
+    eventually(lambda: made.prometheus.asked_since(moment), program)
+    asked = time.time()
+    eventually(lambda: made.prometheus.judged_since(asked), program)
 
 
 def by(samples: list[tuple[dict[str, str], float]], label: str) -> dict[str, float]:
@@ -100,31 +111,42 @@ def _empty(database: URL) -> None:
         connection.execute("CREATE SCHEMA public")
 
 
-def send(client: httpx.Client, expected: Expected) -> None:
+def send(client: httpx.Client, made: Observed, program: Program) -> None:
     """All of the traffic; each answer is looked at."""
     for name, times in TRAFFIC.items():
         for _ in range(times):
-            ask(client, name, expected)
-    exhaust_the_pool(client, expected)
-    ask(client, "collect", expected)
+            ask(client, name, made.expected)
+    exhaust_the_pool(client, made, program)
+    ask(client, "collect", made.expected)
 
 
 def ask(client: httpx.Client, name: str, expected: Expected) -> None:
-    kind = KINDS[name]
-    answer = client.request(kind.method, kind.path)
-    assert answer.status_code == kind.status, answer.text
+    answered(client, name)
     expected.add(name, 1)
 
 
-def exhaust_the_pool(client: httpx.Client, expected: Expected) -> None:
-    """One request holds the only connection of a pool, and two others wait for it in vain."""
-    holder = threading.Thread(target=ask, args=(client, "report that waits", expected))
-    holder.start()
-    deadline = time.monotonic() + PATIENCE
-    while client.get("/reports/busy").json() == 0:
-        assert time.monotonic() < deadline
-    others = [threading.Thread(target=ask, args=(client, "report without a connection", expected)) for _ in range(2)]
-    for thread in others:
-        thread.start()
-    for thread in (holder, *others):
-        thread.join()
+def answered(client: httpx.Client, name: str) -> None:
+    """One request of a kind, which is answered as it should be."""
+    kind = KINDS[name]
+    answer = client.request(kind.method, kind.path)
+    assert answer.status_code == kind.status, answer.text
+
+
+def exhaust_the_pool(client: httpx.Client, made: Observed, program: Program) -> None:
+    """One request holds the only connection of a pool, until others were seen to wait for it in vain."""
+    holds, fails = "report that holds", "report without a connection"
+    with ThreadPoolExecutor() as users:
+        holder = users.submit(answered, client, holds)
+        try:
+            eventually(lambda: client.get("/reports/busy").json() or None, program)
+
+            def noticed() -> bool | None:
+                list(users.map(partial(answered, client), [fails] * 2))
+                made.expected.add(fails, 2)
+                return bool(made.prometheus.query('ALERTS{job="shop",alertname="SessionwatchPoolExhausted"}')) or None
+
+            eventually(noticed, program)
+        finally:
+            client.post("/reports/release")
+        holder.result()
+    made.expected.add(holds, 1)

@@ -31,6 +31,7 @@ from tests.services import POSTGRESQL, libpq
 SECONDS = 300
 USERS = 4
 HEALTHY = {"order": 10, "count": 20, "async count": 20, "rename": 5, "refused": 1, "note": 2, "report": 10}
+HEALTHY |= {"reconnect": 1}
 FAULTY = {"lost": 3, "articles": 6, "late": 2, "forgotten": 1, "blocking": 1, "twice": 1, "report that waits": 1}
 
 

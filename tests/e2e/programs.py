@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE = 60.0  # seconds for a program to answer or to end
+PATIENCE = 180.0  # seconds for a program to answer or to end; only one that hangs needs them
 Finding = dict[str, Any]
 Value = TypeVar("Value")
 
@@ -71,6 +71,14 @@ def eventually(ask: Callable[[], Value | None], program: Program) -> Value:
     while (answer := ask()) is None:
         if program.process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"no answer (exit status {program.process.poll()}):\n{program.stderr[-4000:]}")
+        time.sleep(0.05)
+    return answer
+
+
+def settled(ask: Callable[[], Value], wanted: Value) -> Value:
+    """Ask until this is the answer; what was answered last, so that a test that compares them shows what differs."""
+    deadline = time.monotonic() + PATIENCE
+    while (answer := ask()) != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
     return answer
 

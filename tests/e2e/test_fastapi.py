@@ -14,8 +14,10 @@ import httpx
 import pytest
 from sqlalchemy import URL
 
+from tests.cli.programs import PATIENT
 from tests.e2e.programs import (
     EXAMPLES,
+    PATIENCE,
     Finding,
     Program,
     environment,
@@ -73,7 +75,7 @@ def serve(postgres_url: URL, tmp_path: Path) -> Callable[..., Outcome]:
             "--port",
             "0",
             "--no-access-log",
-            *(["--workers", str(workers)] if workers else []),
+            *(["--workers", str(workers), *PATIENT["uvicorn"]] if workers else []),
         ]
         with started(command, cwd=FOLDER, folder=folder, env=env) as program:
             answers = _ask_everything(uvicorn_address(program))
@@ -87,7 +89,7 @@ def serve(postgres_url: URL, tmp_path: Path) -> Callable[..., Outcome]:
 
 def _ask_everything(address: str) -> list[Answer]:
     one_each = httpx.Limits(max_keepalive_connections=0)  # uvicorn drops a connection after an unhandled exception
-    with httpx.Client(base_url=address, headers={"x-user": "ada"}, timeout=30, limits=one_each) as client:
+    with httpx.Client(base_url=address, headers={"x-user": "ada"}, timeout=PATIENCE, limits=one_each) as client:
         return [_ask(client, method, path) for method, path in REQUESTS]
 
 
@@ -101,7 +103,7 @@ def _until_both_workers_found_something(program: Program, output: Path) -> None:
     address = uvicorn_address(program)
 
     def ask() -> bool | None:
-        httpx.post(f"{address}/orders", json={"customer": "Lyra Cargo"}, timeout=30)
+        httpx.post(f"{address}/orders", json={"customer": "Lyra Cargo"}, timeout=PATIENCE)
         return len({finding["pid"] for finding in findings_in(output)}) > 1 or None
 
     eventually(ask, program)

@@ -32,6 +32,7 @@ TRAFFIC = {
     "forgotten": 5,
     "blocking": 4,
     "twice": 4,
+    "reconnect": 4,
     "report": 4,
     "report while none is free": 1,
 }

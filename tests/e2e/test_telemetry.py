@@ -15,11 +15,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from dashboards import queries
 from tests.e2e.observability import Prometheus, texts
 from tests.e2e.observed import RENAMED, Observed, by
-from tests.e2e.programs import eventually
+from tests.e2e.programs import eventually, settled
 from tests.e2e.traffic import Expected
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgresql]
-WINDOW = "5m"  # of every rate: the whole test
+WINDOW = "1h"  # of every rate: the whole test, however slow the machine is
 
 
 def without_data(server: Prometheus, expressions: dict[str, str]) -> set[str]:
@@ -52,7 +52,7 @@ def test_a_renamed_metric_is_noticed(observed: Observed) -> None:
 
 def test_every_alert_was_raised(observed: Observed) -> None:
     """The traffic has a reason for each but silence; the one that has to last for minutes is pending at least."""
-    seen = observed.prometheus.query('count by (alertname) (count_over_time(ALERTS{job="shop"}[5m]))')
+    seen = observed.prometheus.query('count by (alertname) (count_over_time(ALERTS{job="shop"}[1h]))')
     silent = {"SessionwatchSilent", "SessionwatchNothingReports"}
     assert by(seen, "alertname").keys() == queries.alerts().keys() - silent
 
@@ -90,7 +90,7 @@ def test_the_totals_in_prometheus_are_those_of_the_traffic(observed: Observed) -
     assert by(server.query('sessionwatch_lazy_loads_total{job="shop"}'), "sessionwatch_load_kind") == expected.loads
     assert by(server.query('sessionwatch_findings_total{job="shop"}'), "sessionwatch_rule") == expected.findings
     assert server.number('sessionwatch_flushes_total{job="shop"}') == expected.flushes
-    assert server.number('sum(db_client_connection_timeouts_total{job="shop"})') == expected.timeouts == 2
+    assert server.number('sum(db_client_connection_timeouts_total{job="shop"})') == expected.timeouts >= 2
     for every in ("sessions_opened_total", "session_duration_seconds_count", "session_statements_count"):
         assert server.number(f'sum(sessionwatch_{every}{{job="shop"}})') == sum(expected.closed.values())
 
@@ -106,19 +106,17 @@ def test_the_panels_numbers_are_those_of_the_traffic(observed: Observed) -> None
 def test_the_totals_over_otlp_are_those_of_the_traffic(observed: Observed, transport: str) -> None:
     """A real collector forwards the same counts, under OpenTelemetry's own names."""
     received, expected = getattr(observed, f"over_{transport}"), observed.expected
-
-    def complete() -> bool | None:
-        closed = received.totals("sessionwatch.sessions.closed", "sessionwatch.outcome")
-        return sum(closed.values()) == sum(expected.closed.values()) or None
-
-    eventually(complete, observed.prometheus.program)
-    totals = {
-        "sessionwatch.findings": ("sessionwatch.rule", expected.findings),
-        "sessionwatch.lazy_loads": ("sessionwatch.load.kind", expected.loads),
-        "sessionwatch.rows.written": ("db.operation.name", expected.rows),
+    wanted = {
+        ("sessionwatch.sessions.closed", "sessionwatch.outcome"): by_outcome(expected),
+        ("sessionwatch.findings", "sessionwatch.rule"): expected.findings,
+        ("sessionwatch.lazy_loads", "sessionwatch.load.kind"): expected.loads,
+        ("sessionwatch.rows.written", "db.operation.name"): expected.rows,
     }
-    for name, (label, numbers) in totals.items():
-        assert {key: value for key, value in received.totals(name, label).items() if value} == numbers
+
+    def totals() -> dict[tuple[str, str], dict[str, float]]:
+        return {key: {name: value for name, value in received.totals(*key).items() if value} for key in wanted}
+
+    assert settled(totals, wanted) == wanted
     assert received.latest()["sessionwatch.session.duration"].unit == "s"
 
 
@@ -127,13 +125,15 @@ def test_every_session_is_a_span_of_its_request(observed: Observed, transport: s
     """One span a session comes through the collector, as a child of a span of the service in the same trace."""
     received, sessions = getattr(observed, f"over_{transport}"), sum(observed.expected.closed.values())
 
-    def of_sessions() -> list[Span] | None:
-        found = [span for scope, span in received.spans().values() if scope == "sessionwatch"]
-        return found if len(found) >= sessions else None
+    def of_sessions() -> dict[bytes, tuple[str, Span]] | None:
+        spans = received.spans()
+        found = [span for scope, span in spans.values() if scope == "sessionwatch"]
+        # the span of a request ends after those of its sessions, and may come in another batch
+        return spans if len(found) >= sessions and all(span.parent_span_id in spans for span in found) else None
 
-    found = eventually(of_sessions, observed.prometheus.program)
+    spans = eventually(of_sessions, observed.prometheus.program)
+    found = [span for scope, span in spans.values() if scope == "sessionwatch"]
     assert Counter(texts(span)["sessionwatch.outcome"] for span in found) == by_outcome(observed.expected)
-    spans = received.spans()
     parents = [spans[span.parent_span_id] for span in found]
     assert "sessionwatch" not in {scope for scope, _ in parents}
     assert [span.trace_id for span in found] == [parent.trace_id for _, parent in parents]
@@ -151,14 +151,15 @@ def test_every_kind_of_finding_is_a_log_record_of_its_request(observed: Observed
     """Each has its rule and its line in the service, and belongs to a trace of it; so does the story of a pool."""
     received = getattr(observed, f"over_{transport}")
 
-    def complete() -> bool | None:
-        rules = {texts(record).get("sessionwatch.rule", "a pool") for record in received.records()}
-        return rules == {*observed.expected.findings, "a pool"} or None
+    def told() -> tuple[set[str], bool]:
+        """The rules, and whether the traces of all records have come."""
+        records, traces = received.records(), {span.trace_id for _, span in received.spans().values()}
+        rules = {texts(record).get("sessionwatch.rule", "a pool") for record in records}
+        return rules, all(record.trace_id in traces for record in records)
 
-    eventually(complete, observed.prometheus.program)
-    traces = {span.trace_id for _, span in received.spans().values()}
+    wanted = ({*observed.expected.findings, "a pool"}, True)
+    assert settled(told, wanted) == wanted
     for record in received.records():
-        assert record.trace_id in traces
         if "sessionwatch.rule" in texts(record):
             assert texts(record)["code.file.path"].endswith("telemetry_service.py")
         else:

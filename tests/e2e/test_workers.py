@@ -20,7 +20,7 @@ from celery import Celery
 from redis import Redis, RedisError
 
 from tests.cli.conftest import place  # noqa: F401 (a fixture)
-from tests.cli.programs import DEADLINE, Place
+from tests.cli.programs import DEADLINE, PATIENT, Place
 from tests.cli.test_processes import ask_until
 from tests.e2e.telling import AUTOMATIC, Told, output, prepare, running, told
 from tests.services import free_port
@@ -84,10 +84,11 @@ def answer():
     work.work()
     return Response(str(os.getpid()), headers={"Connection": "close"})
 """
+GUNICORN = f"-m gunicorn --preload -w 2 {' '.join(PATIENT['gunicorn'])}"
 COMMANDS = {
-    "flask": "-m gunicorn --preload -w 2 --bind",
-    "fastapi": "-W ignore -m gunicorn --preload -w 2 -k uvicorn.workers.UvicornWorker --bind",
-    "uvicorn": "-m uvicorn --workers 2 --fd",
+    "flask": f"{GUNICORN} --bind",
+    "fastapi": f"-W ignore {GUNICORN} -k uvicorn.workers.UvicornWorker --bind",
+    "uvicorn": f"-m uvicorn --workers 2 {' '.join(PATIENT['uvicorn'])} --fd",
 }
 
 
@@ -178,6 +179,7 @@ import work
 
 app = Celery("shop", broker={redis!r}, backend={redis!r})
 app.conf.broker_connection_retry_on_startup = True
+app.conf.worker_proc_alive_timeout = 180  # by default a worker that is not up after 4 seconds is killed
 
 @worker_process_init.connect(weak=False)
 def begin(**_):

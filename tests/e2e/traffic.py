@@ -38,8 +38,10 @@ KINDS = {
     "twice": Kind(
         "POST", "/orders/twice", 201, (COMMITTED, COMMITTED), {"INSERT": 2}, {}, {"split-unit-of-work": 1}, 2
     ),
+    "reconnect": Kind("POST", "/reconnect", 200),
     "report": Kind("GET", "/reports", 200, (READ_ONLY,)),
     "report that waits": Kind("GET", "/reports?seconds=3", 200, (READ_ONLY,)),
+    "report that holds": Kind("GET", "/reports/held", 200, (READ_ONLY,)),
     "report without a connection": Kind("GET", "/reports?seconds=0", 503, (ROLLED_BACK,), timeouts=1),
     "report while none is free": Kind("GET", "/reports/exhausted", 503, (ROLLED_BACK,), timeouts=1),
     "collect": Kind("POST", "/collect", 200),

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import prometheus_client
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -31,7 +33,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, Perio
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from sqlalchemy import ForeignKey, create_engine, func, make_url, select, text
+from sqlalchemy import ForeignKey, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
@@ -69,7 +71,7 @@ def set_up_telemetry() -> None:
     readers: list[MetricReader] = [PrometheusMetricReader(resource_attribute_filter=label.__contains__)]
     tracing, logs = TracerProvider(resource=resource), LoggerProvider(resource=resource)
     for metric_exporter, span_exporter, log_exporter in exporters():
-        readers.append(PeriodicExportingMetricReader(metric_exporter, export_interval_millis=500))
+        readers.append(PeriodicExportingMetricReader(metric_exporter, export_interval_millis=1000))
         tracing.add_span_processor(BatchSpanProcessor(span_exporter, schedule_delay_millis=500))
         logs.add_log_record_processor(BatchLogRecordProcessor(log_exporter, schedule_delay_millis=500))
     metrics.set_meter_provider(MeterProvider(readers, resource=resource))
@@ -85,7 +87,9 @@ def tell_the_team(finding: sessionwatch.Finding) -> None:
 
 set_up_telemetry()
 metrics_port = serve_metrics()
-sessionwatch.install(mode="telemetry", on_finding=tell_the_team)
+# what is found must not depend on how busy the machine is: no session is long here, and no story too expensive
+settings = {"long-session.seconds": 3600, "long-session.idle": 3600, "breaker.share": 1}
+sessionwatch.install(mode="telemetry", settings=settings, on_finding=tell_the_team)
 
 
 class Base(DeclarativeBase): ...
@@ -112,9 +116,15 @@ url = make_url(os.environ["DATABASE_URL"])
 engine = create_engine(url, pool_logging_name="shop")
 reports = create_engine(url, pool_logging_name="reports", pool_size=1, max_overflow=0, pool_timeout=2)
 async_engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), pool_logging_name="shop-async")
+pools_watched: list[Any] = [engine.pool, reports.pool, async_engine.pool]
+made, gone = Counter[str](), Counter[str]()
+for each in pools_watched:
+    event.listen(each, "connect", lambda *_, name=each.logging_name: made.update([name]))
+    event.listen(each, "close", lambda *_, name=each.logging_name: gone.update([name]))
 SessionLocal = sessionmaker(engine)
 Reports = sessionmaker(reports)
 AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False)
+released = threading.Event()
 
 
 app = FastAPI()
@@ -234,6 +244,21 @@ def report(seconds: float = 0.0) -> str:
     return "done"
 
 
+@app.get("/reports/held")
+def hold() -> str:
+    """A report that holds the only connection for reports until `/reports/release`."""
+    with Reports() as db:
+        db.execute(select(1))
+        released.wait()
+    return "done"
+
+
+@app.post("/reports/release")
+def release() -> str:
+    released.set()
+    return "done"
+
+
 @app.get("/reports/busy")
 def busy() -> int:
     """How many connections of the reports are out; without a session."""
@@ -258,11 +283,24 @@ def worker() -> dict[str, int]:
     return {"pid": os.getpid(), "port": metrics_port}
 
 
+@app.post("/reconnect")
+def reconnect() -> str:
+    """What happens after the database was restarted: a connection is gone, and another one is made."""
+    with engine.connect() as connection:
+        connection.invalidate()
+        connection.execute(select(1))
+    return "done"
+
+
 @app.get("/pools")
-def pools() -> dict[str, tuple[int, int]]:
-    """The connections of this worker, idle and in use, as SQLAlchemy's pools themselves count them."""
-    every = {"shop": engine.pool, "reports": reports.pool, "shop-async": async_engine.pool}
-    return {name: (pool.checkedin(), pool.checkedout()) for name, pool in every.items()}  # type: ignore[attr-defined]
+def pools() -> dict[str, dict[str, int]]:
+    """The connections of this worker: idle, in use, and made since it began, as SQLAlchemy's own events count them."""
+    found = {}
+    for pool in pools_watched:
+        name, used = pool.logging_name, pool.checkedout()
+        # not checkedin(): what was invalidated waits in the pool as well, without a connection
+        found[name] = {"idle": made[name] - gone[name] - used, "used": used, "made": made[name]}
+    return found
 
 
 @app.post("/collect")

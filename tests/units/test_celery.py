@@ -160,6 +160,7 @@ PROGRAM = """
     app = Celery("shop", broker={redis!r}, backend={redis!r})
     app.conf.task_default_queue = {queue!r}
     app.conf.broker_connection_retry_on_startup = True
+    app.conf.worker_proc_alive_timeout = 180  # by default a worker that is not up after 4 seconds is killed
     engine = create_engine({database!r})
 
     def write(name):
