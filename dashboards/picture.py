@@ -37,6 +37,7 @@ class Panel:
     title: str
     text: str  # all that can be read of it, also the title
     empty: bool  # "No data"
+    cut: list[str]  # what of the legend has no room, and is to be scrolled for
 
 
 @dataclass(frozen=True)

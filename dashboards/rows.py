@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.builders.common import TableSortByFieldState
 from grafana_foundation_sdk.builders.dashboard import DashboardLink, Row
 
@@ -20,6 +21,7 @@ LOADS = "sessionwatch_lazy_loads_total"
 ERRORS = "sessionwatch_internal_errors_total"
 TIMEOUTS = "db_client_connection_timeouts_total"
 COUNT, MOST = "db_client_connection_count", "db_client_connection_max"
+CREATED = "db_client_connection_create_time_seconds"
 RULE, OUTCOME, KIND = "sessionwatch_rule", "sessionwatch_outcome", "sessionwatch_session_kind"
 LOAD, STATE, UNIT = "sessionwatch_load_kind", "db_client_connection_state", "sessionwatch_unit"
 FILE, FUNCTION = "code_file_path", "code_function_name"
@@ -29,6 +31,8 @@ LOSING = "lost-writes|session-leak|use-after-close|swallowed-error|split-unit-of
 LOADING = "n-plus-one|implicit-io|detached-access|blocking-io"
 ADVICE = "|".join(rule.slug for rule in rules.ALL if rule.severity == "advice")
 FAULTS, ADVICES = f'{RULE}!~"{ADVICE}"', f'{RULE}=~"{ADVICE}"'
+
+FIRST = "It leaves out what a worker measured before its first export."  # said of every quantile
 
 # One colour per rule in all panels: reds for writes, purples for leaks, and so on; what is left goes by turns.
 NAMED = {
@@ -174,12 +178,13 @@ def _where() -> Iterator[Panel]:
         "Rule",
         mappings=[{"type": "value", "options": colors}],
         custom__cellOptions={"type": "color-text"},
-        custom__width=180,
+        custom__width=170,
         links=[link.build() for link in links],
     )
-    column(table, "Count", custom__width=90, decimals=0)
-    column(table, "Last seen", unit="dateTimeFromNow", custom__width=150)
-    column(table, "Service", custom__width=140)
+    column(table, "Function", custom__width=300)
+    column(table, "Count", custom__width=80, decimals=0)
+    column(table, "Last seen", unit="dateTimeFromNow", custom__width=130)
+    column(table, "Service", custom__width=100)
     yield table.sort_by([TableSortByFieldState().display_name("Count").desc(True)])
     yield bars(
         "Workers with the most faults",
@@ -205,21 +210,21 @@ def _traces() -> DashboardLink:
 
 
 def _lifetimes() -> Iterator[Panel]:
-    yield lines(
+    yield _quantiles(
         "Session duration",
         "From the first to the last moment of a session. A p99 far above the request duration means that sessions "
         "outlive their unit of work: open them later, close them earlier.",
         "s",
         quantiles("sessionwatch_session_duration_seconds", 0.5, 0.95, 0.99),
     )
-    yield lines(
+    yield _quantiles(
         "Transaction duration",
         "How long transactions are open: for so long they hold a connection and their locks. Where it grows, look for "
         "calls to other services, or waiting, between the first statement and the commit.",
         "s",
         quantiles("sessionwatch_transaction_duration_seconds", 0.5, 0.95, 0.99),
     )
-    yield lines(
+    yield _quantiles(
         "Statements per session",
         "How many statements a session sends. A p95 that grows with the data is a query in a loop; see the row Lazy "
         "loads and N+1.",
@@ -304,6 +309,13 @@ def _loads() -> Iterator[Panel]:
 
 
 def _pool() -> Iterator[Panel]:
+    for width, panel in zip((9, 5, 5, 5), _pool_now(), strict=True):  # the first has three lines for each pool
+        yield panel.span(width)
+    for panel in _pool_times():
+        yield panel.span(6)
+
+
+def _pool_now() -> Iterator[timeseries.Panel]:
     yield lines(
         "Connections",
         "Per pool, in use and idle, in all workers together: so many connections the database has to bear. In use at "
@@ -336,6 +348,22 @@ def _pool() -> Iterator[Panel]:
         "every session that held one at that moment.",
         {f"{{{{{POOL}}}}}": happened(TIMEOUTS, by=POOL, over="$__interval")},
     )
+
+
+def _pool_times() -> Iterator[timeseries.Panel]:
+    yield events(
+        "Connections made",
+        "How many connections each pool opened. A burst at a start is normal; one that never ends means that they are "
+        "not kept: the load is above `pool_size` (overflow is closed when it comes back), `pool_recycle` is short, or "
+        "the database or a proxy drops them.",
+        {f"{{{{{POOL}}}}}": happened(f"{CREATED}_bucket", 'le="+Inf"', by=POOL, over="$__interval")},
+    )
+    yield _times(
+        "Time to make a connection",
+        "From the call of the driver until the connection is open. Where it grows, look at the network, the name "
+        "server, TLS, or a database that is at its limit of connections.",
+        CREATED,
+    )
     yield _times(
         "Time until a connection is there",
         "Getting one from the pool, or making a new one. Milliseconds are normal; a p95 near `pool_timeout` comes "
@@ -350,6 +378,11 @@ def _pool() -> Iterator[Panel]:
     )
 
 
-def _times(title: str, description: str, histogram: str) -> Panel:
+def _times(title: str, description: str, histogram: str) -> timeseries.Panel:
     """The quantiles of a histogram of the pool."""
-    return lines(title, description, "s", quantiles(histogram, 0.5, 0.95, by=POOL))
+    return _quantiles(title, description, "s", quantiles(histogram, 0.5, 0.95, by=POOL))
+
+
+def _quantiles(title: str, description: str, unit: str, queries: dict[str, str]) -> timeseries.Panel:
+    """Quantiles over time, which begin with the second export of a series: its first value is no rate yet."""
+    return lines(title, f"{description} {FIRST}", unit, queries)

@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 180  # seconds; only a program that hangs ever gets there
 # Both kill a worker that gives no sign of life, after 30 and 5 seconds: on a busy machine that would be chance.
-# gunicorn's workers do not hear what they are told while they begin: one that should end then is killed some time later.
+# A worker of gunicorn's does not hear that it should end while it begins: then it is killed, after the second time.
 PATIENT = {
     "gunicorn": ["--timeout", str(DEADLINE), "--graceful-timeout", str(DEADLINE // 3)],
     "uvicorn": ["--timeout-worker-healthcheck", str(DEADLINE)],

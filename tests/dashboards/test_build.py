@@ -143,6 +143,22 @@ def test_the_number_of_series_does_not_grow_with_the_workers(panel: dict[str, An
         assert "instance" not in outermost or re.match(r"count\(|sort_desc\(topk\(10, ", target["expr"])
 
 
+def test_a_quantile_says_that_it_begins_late() -> None:
+    """A histogram is born with its first value, which is no rate: a quantile says so, and numbers count it."""
+    every = [panel for panel in queries.panels() if "_bucket{" in panel["targets"][0]["expr"]]
+    quantiles = [panel for panel in every if "histogram_quantile(" in panel["targets"][0]["expr"]]
+    assert len(quantiles) == 6
+    assert all("before its first export" in panel["description"] for panel in quantiles)
+    (counted,) = (panel for panel in every if panel not in quantiles)
+    assert counted["targets"][0]["expr"].count("last_over_time(") == 3
+
+
+def test_no_alert_reads_a_histogram() -> None:
+    """What it would need is missing until the first value, and that value is not seen as an increase."""
+    read = {name for rule in queries.alerts().values() for name in queries.metrics(rule["expr"])}
+    assert [name for name in read if name.endswith(("_bucket", "_count", "_sum"))] == []
+
+
 def test_connections_are_never_summed_over_pools() -> None:
     """Each gauge of a pool is grouped by the pool."""
     gauges = r"db_client_connection_(?:count|max|pending_requests)"

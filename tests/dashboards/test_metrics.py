@@ -9,11 +9,7 @@ from dashboards.names import series, underscored
 from sessionwatch.telemetry.table import METRICS
 
 EXPRESSIONS = [*queries.expressions().values(), *(rule["expr"] for rule in queries.alerts().values())]
-NOT_SHOWN = {  # what a pool is set to, and a part of the time until a connection is there
-    "db_client_connection_idle_max",
-    "db_client_connection_idle_min",
-    "db_client_connection_create_time_seconds_bucket",
-}
+NOT_SHOWN = {"db_client_connection_idle_max", "db_client_connection_idle_min"}  # what a pool is set to
 READ = {name for expression in EXPRESSIONS for name in queries.metrics(expression)}
 
 

@@ -178,7 +178,7 @@ def _quantiles(fleet: Fleet) -> dict[str, Want]:
         for share in (50, 95, 99)
     }
     made |= {f"Statements per session, p{share}": at_most({"": 10.0}) for share in (50, 95)}
-    titles = ("Time until a connection is there", "Time a connection is in use")
+    titles = ("Time to make a connection", "Time until a connection is there", "Time a connection is in use")
     label = "{{db_client_connection_pool_name}}"
     return made | {f"{title}, p{share} {label}": at_most(pools) for title in titles for share in (50, 95)}
 
@@ -197,6 +197,7 @@ def _pools(fleet: Fleet) -> dict[str, Want]:
         f"Fullest worker, {label}": equal({name: states[f"{name} used"] / LIMITS[name] for name in LIMITS}),
         f"Waiting for a connection, {label}": equal({}),
         f"Timeouts, {label}": equal({"reports": fleet.expected.timeouts}),
+        f"Connections made, {label}": equal(made),
     }
 
 

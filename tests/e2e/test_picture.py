@@ -15,7 +15,9 @@ from urllib.parse import unquote
 import pytest
 
 from dashboards import picture, queries
+from sessionwatch import rules
 from tests import npm
+from tests.e2e import crowd
 from tests.e2e.observed import RENAMED, Observed
 from tests.tools import tool
 
@@ -123,3 +125,41 @@ def test_a_renamed_metric_leaves_its_panels_empty(observed: Observed, bundle: Pa
     readers = {name.rpartition(", ")[0] for name, text in expressions.items() if RENAMED in queries.metrics(text)}
     assert readers
     assert set(page.empty) == readers
+
+
+# -- 200 instances --------------------------------------------------------------------------------------
+
+FEW = 10  # the ten worst instances; of anything else there are fewer
+
+
+@pytest.fixture(scope="module")
+def of_a_crowd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Prometheus says to the queries where 200 instances report."""
+    return crowd.answers(tmp_path_factory.mktemp("crowd"))
+
+
+@pytest.mark.parametrize("panel", queries.panels(), ids=lambda panel: str(panel["title"]))
+def test_a_panel_of_200_instances_has_few_series(panel: dict[str, Any], of_a_crowd: dict[str, Any]) -> None:
+    """One per rule, or at most ten; the table, which scrolls, one per place, of which processes keep so many."""
+    for target in panel["targets"]:
+        most = 200 if panel["type"] == "table" else FEW
+        most = len(rules.ALL) if target["legendFormat"] == "{{sessionwatch_rule}}" else most
+        assert 0 < len(of_a_crowd["results"][f"{panel['id']}/{target['refId']}"]["series"]) <= most
+
+
+def test_the_dashboard_of_200_instances_can_be_read(of_a_crowd: dict[str, Any], bundle: Path, tmp_path: Path) -> None:
+    """Every panel has data, no legend is longer than its panel, and 200 workers report."""
+    page = picture.draw(of_a_crowd, bundle, tmp_path / "crowd.png")
+    assert page.empty == []
+    assert {each.title: each.cut for each in page.panels if each.cut} == {}
+    assert panel(page, "Workers that report").text.split() == ["Workers", "that", "report", "200"]
+
+
+def test_a_legend_of_200_entries_is_noticed(of_a_crowd: dict[str, Any], bundle: Path, tmp_path: Path) -> None:
+    """Where a panel had a line per instance, most of its legend would be out of sight."""
+    (active,) = (each for each in queries.panels() if each["title"] == "Active sessions")
+    answer = of_a_crowd["results"][f"{active['id']}/A"]
+    lines = [{**answer["series"][0], "metric": {"sessionwatch_session_kind": f"{number}"}} for number in range(200)]
+    results = of_a_crowd["results"] | {f"{active['id']}/A": answer | {"series": lines}}
+    page = picture.draw(of_a_crowd | {"results": results}, bundle, tmp_path / "crowd.png")
+    assert {each.title: len(each.cut) > 100 for each in page.panels if each.cut} == {"Active sessions": True}
