@@ -61,7 +61,7 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", name, *arguments] if name in ("pytest", "sessionwatch") else [name, *arguments]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("SESSIONWATCH", "PYTEST", "CI"))}
     env = {**env, "PYTHONPATH": f"{ROOT}:{folder}", "COLUMNS": "200"}
-    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_page_can_be_followed(tmp_path: Path) -> None:

@@ -175,6 +175,6 @@ def test_pools_of_processes(tmp_path: Path, pool: str) -> None:
         """)
     )
     done = subprocess.run(
-        [sys.executable, str(program), pool], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(program), pool], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout.splitlines() == ["lose lost-writes False True", "touch detached-access True True"], done.stderr

@@ -356,7 +356,7 @@ print(len(watches), watches[0] is watches[1] is sessionwatch.watch.installation.
 """)
     environ = {"PYTHONPATH": str(root), "SESSIONWATCH_TESTING": "1"}
     done = subprocess.run(
-        [sys.executable, program], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, program], env=environ, capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.stdout, done.stderr) == ("2 True\n", "")
 

@@ -39,7 +39,7 @@ if "new" in sys.argv:
 def sessionwatch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in ``folder``."""
     command = [sys.executable, "-m", "sessionwatch", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def test_a_known_finding_no_longer_fails(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_baseline_that_is_not_there_is_named(tmp_path: Path) -> None:
     ran = sessionwatch(tmp_path, "run", "--fail", "job.py")
     assert (ran.returncode, ran.stderr.splitlines(keepends=True)[0]) == (1, f"sessionwatch: {told}")
     python = [sys.executable, "installs.py"]
-    assert subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, timeout=60).stderr == told
+    assert subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, timeout=300).stderr == told
     tests = [sys.executable, "-m", "pytest", "--sessionwatch=log", "-p", "no:cacheprovider"]
-    assert told in subprocess.run(tests, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout
+    assert told in subprocess.run(tests, cwd=tmp_path, capture_output=True, text=True, timeout=300).stdout
 
 
 def test_prune_drops_what_no_longer_happens(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_setting_is_known_in_every_folder(tmp_path: Path) -> None:
     below.mkdir()
     command = [sys.executable, "-m", "sessionwatch", "check", "db:quiet"]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    ended = subprocess.run(command, cwd=below, env=env, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=below, env=env, capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stdout) == (0, "sessionwatch: no findings, 1 known\n")
 
 

@@ -46,7 +46,7 @@ def service(half: str, url: URL, *under: str) -> subprocess.CompletedProcess[str
         env=environment(url),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -59,7 +59,7 @@ def command(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.C
         env=environment() | variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -223,7 +223,7 @@ def test_help_says_what_will_happen_without_loading_sqlalchemy() -> None:
         "finally:\n    assert 'sqlalchemy' not in sys.modules"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == 0, ended.stderr
     for part in ("# bug: lost-writes", "--database-url postgresql+psycopg://", "exit status: 0"):

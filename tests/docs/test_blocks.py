@@ -85,7 +85,7 @@ def in_shell(command: str, shown: str, folder: Path) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     plain = {"PATH": path, "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:asyncio", "COLUMNS": "100"}
     ended = subprocess.run(
-        command, shell=True, cwd=folder, env={**os.environ, **plain}, timeout=60, text=True,
+        command, shell=True, cwd=folder, env={**os.environ, **plain}, timeout=300, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     fails = "--fail" in command or bool(re.search(r"^\d+ failed", shown, re.MULTILINE))

@@ -116,8 +116,7 @@ def test_reports_a_thread_by_its_name(shop: Engine, watch: Watch, clock: Clock) 
     def work() -> None:
         with Session(shop) as session:
             begin(session)
-            began.set()
-            done.wait()  # thread-waits
+            began.set() or done.wait()  # thread-waits
 
     thread = threading.Thread(target=work, name="worker-7")
     thread.start()

@@ -31,7 +31,7 @@ def run(scenario: str, half: str, url: str, folder: Path, rules: dict[str, str])
         env=inherited | SLOW_PLANNING | {"DATABASE_URL": url, "SESSIONWATCH_RULES": chosen},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
