@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import textwrap
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 
 import sessionwatch
 from sessionwatch.model import MODES
-from sessionwatch.telemetry.table import METRICS, OUTCOMES
+from sessionwatch.telemetry.table import METRICS, OUTCOMES, SCHEMA_URL
 from tests import metric_table
 from tests.rules.models import Customer
 from tests.telemetry.readings import Readings
@@ -46,6 +47,20 @@ def test_names_units_and_buckets() -> None:
         assert all(type(bound) is float for bound in metric.buckets)
         assert metric.description.endswith(".")
         assert "|" not in metric.description
+
+
+def test_pools_have_every_metric_of_the_conventions() -> None:
+    """Names, kinds and units are those of OpenTelemetry's own package, and so is the address of the schema."""
+    schemas = pytest.importorskip("opentelemetry.semconv.schemas")  # not in what `nox -s lowest` has
+    if SCHEMA_URL not in {schema.value for schema in schemas.Schemas}:
+        pytest.skip("the package is older than the conventions that the table follows")
+    conventions = importlib.import_module("opentelemetry.semconv._incubating.metrics.db_metrics")
+    meter = MeterProvider().get_meter("conventions")
+    names = [name for name in vars(conventions) if name.startswith("DB_CLIENT_CONNECTION_")]
+    wanted = [getattr(conventions, f"create_{name.lower()}")(meter) for name in names]
+    kinds = {"counter": "Counter", "up-down counter": "UpDownCounter", "histogram": "Histogram"}
+    ours = {metric.name: (kinds[metric.kind], metric.unit) for metric in METRICS if metric.name.startswith("db.")}
+    assert ours == {one.name: (type(one).__name__.lstrip("_"), one.unit) for one in wanted}
 
 
 def test_outcomes_are_those_of_a_record() -> None:
