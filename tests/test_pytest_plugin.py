@@ -318,6 +318,27 @@ def test_session_that_is_dropped(project: Project) -> None:
     result.stdout.fnmatch_lines(["session-leak: a session was dropped with its connection checked out"])
 
 
+def test_a_serializers_attributes_are_one_story(project: Project) -> None:
+    """What one line reads of one instance, and swallows, is told once, with the other attributes in a line."""
+    project.write("""
+        def read(order, name):
+            try:
+                getattr(order, name)
+            except Exception:
+                pass
+        def test_serialized():
+            order = detached()
+            for name in ("status", "id"):
+                read(order, name)
+    """)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    told = result.stdout.str().partition("FAILURES")[2].partition("= sessionwatch =")[0]
+    assert "sessionwatch: 2 findings in the test: detached-touch" in told
+    assert told.count(" was read after its session had ended") == told.count("  touched ") == 1
+    assert told.count("  the same of Order.id") == 1
+
+
 def test_detached_write_waits_for_the_end(project: Project) -> None:
     """A change to a detached instance fails the test at its end, and not if a session took it."""
     project.ini("sessionwatch = strict", "sessionwatch_rules = detached-touch=off")

@@ -25,7 +25,18 @@ def story(findings: Sequence[Finding], where: str) -> str:
     """The text of a failure."""
     count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
     kinds = ", ".join(dict.fromkeys(finding.rule for finding in findings))
-    return "\n\n".join([f"sessionwatch: {count} {where}: {visible(kinds)}", *(render(finding) for finding in findings)])
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        rows = tuple((item.label, item.site, item.note) for item in finding.evidence)
+        alike.setdefault((finding.rule, finding.path, finding.line, finding.fix, rows), []).append(finding)
+    return "\n\n".join([f"sessionwatch: {count} {where}: {visible(kinds)}", *map(_once, alike.values())])
+
+
+def _once(alike: Sequence[Finding]) -> str:
+    """The story of findings that differ in their subject alone, such as the attributes that one serializer reads."""
+    first, *others = alike
+    subjects = dict.fromkeys(visible(finding.subject) for finding in others)
+    return render(first) + (f"\n  the same of {', '.join(subjects)}" if others else "")
 
 
 def fail(findings: Sequence[Finding], where: str) -> NoReturn:

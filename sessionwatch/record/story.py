@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..frames.callsite import is_user
+from ..frames.callsite import is_user, looked_at
 from ..model import Evidence, Mark, Ownership, Site
 from .sql import summary
 
@@ -33,11 +33,19 @@ def opened(record: Known) -> Evidence:
     return seen("opened", record.opened, record.label)
 
 
+def taken(record: SessionRecord) -> Iterator[Evidence]:
+    """Who took a registry's session last, if that was not where it was made."""
+    last = looked_at(record.taken) if record.taken is not None else None
+    if last is not None and (record.opened is None or last.site != record.opened.site):
+        yield seen("taken", last, record.label, "from its registry")
+
+
 def executed(record: SessionRecord) -> list[Evidence]:
     """The session's last statement."""
     if record.last is None:
         return []
-    note = f"{summary(record.last)}, the last of {counted(record.statements, 'statement')}"
+    others = f", the last of {counted(record.statements, 'statement')}" if record.statements > 1 else ""
+    note = f"{summary(record.last)}{others}"
     return [Evidence("executed", record.last_site.resolve() if record.last_site else None, note=note)]
 
 

@@ -10,7 +10,7 @@ from ..model import Evidence, Finding, Mark, Options, Rule, Setting, Site
 from ..record.events import ConnectionEnded, SessionEnded
 from ..record.fixes import awaited, opening, registry, session_name
 from ..record.parts import Write
-from ..record.story import counted, listed, opened, seen, session_json
+from ..record.story import counted, listed, opened, seen, session_json, taken
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
@@ -118,8 +118,7 @@ def _fix(event: SessionEnded, writes: list[Write]) -> str:
     asked, call = registry(record), awaited(record)
     if asked is not None:
         return (
-            f"commit before the registry removes it: {call}{asked}.commit();\n"
-            f"to discard on purpose: {call}{asked}.rollback()"
+            f"commit before the session ends: {call}{asked}.commit();\nto discard on purpose: {call}{asked}.rollback()"
         )
     name = session_name(record, *(write.mark for write in reversed(writes)))
     made = "AsyncSession(engine)" if record.kind == "async" else "Session(engine)"
@@ -162,11 +161,12 @@ def _ignored(write: Write, settings: Options) -> bool:
 def _what(writes: list[Write]) -> str:
     """``2 Order objects were written``; what was never flushed keeps its own verb: ``1 Item object was added``."""
     writes = [write for kind in ("object", "row", "definition", "pending") for write in writes if write.what == kind]
-    sent = {write.verb for write in writes if write.what != "pending"}
-    fate = sent.pop() if len(sent) == 1 else "written"
+    sent = [write for write in writes if write.what != "pending"]
+    alike = len({write.verb for write in sent}) == 1
+    own = alike or len({(write.what, write.subject) for write in sent}) < len(sent)  # inserted here, deleted there
     fates: dict[str, list[Write]] = {}
     for write in writes:
-        fates.setdefault(write.verb if write.what == "pending" else fate, []).append(write)
+        fates.setdefault(write.verb if own or write.what == "pending" else "written", []).append(write)
     return listed(f"{listed(map(_counted, parts))} {_be(parts)} {verb}" for verb, parts in fates.items())
 
 
@@ -211,6 +211,8 @@ def _evidence(event: SessionEnded, writes: list[Write]) -> Iterator[Evidence]:
     for write in reversed(writes):
         label = write.verb if write.what == "pending" else "written"
         yield seen(label, write.mark, note=_written(write))
+    if record.reused:  # where it was made is another scope's
+        yield from taken(record)
     yield opened(record)
 
 

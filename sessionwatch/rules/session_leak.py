@@ -9,7 +9,7 @@ from ..frames.callsite import looked_at
 from ..model import Evidence, Finding, Mark, Options, Rule
 from ..record.events import SessionEnded
 from ..record.fixes import Provider, awaited, opening, registry
-from ..record.story import executed, opened, primary, seen, session_json
+from ..record.story import executed, opened, primary, session_json, taken
 
 if TYPE_CHECKING:
     from ..record.life import SessionRecord
@@ -48,23 +48,24 @@ def check(event: SessionEnded, settings: Options) -> Iterator[Finding]:
     record = event.record
     if event.how not in ("collected", "unit", "scope", "exit") or event.leaked or not event.holds_connection:
         return
-    where = {
-        "collected": "dropped",
-        "unit": "open at the end of its unit",
-        "scope": f"open at the end of {event.scope}",
-        "exit": "open when the program ended",
+    held = "with its connection checked out"
+    ended = {
+        "collected": f"dropped {held}",
+        "unit": f"open at the end of its unit {held}",
+        "scope": f"open at the end of {event.scope} {held}",
+        "exit": "never closed and still held a connection at exit",
     }
     kind = "an async session" if record.kind == "async" else "a session"
-    taken = _taken(record)
-    function = _function(taken or record.opened)
+    last = _taken(record)
+    function = _function(last or record.opened)
     yield Finding(
         rule="session-leak",
         severity="fault",
         subject=function or "session",
-        message=f"{kind} was {where[event.how]} with its connection checked out",
-        site=primary(taken or record.opened),
+        message=f"{kind} was {ended[event.how]}",
+        site=primary(last or record.opened),
         evidence=tuple(_evidence(event)),
-        fix=_fix(record, taken),
+        fix=_fix(record),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
@@ -75,7 +76,7 @@ def _taken(record: SessionRecord) -> Mark | None:
     return looked_at(record.taken) if record.taken is not None else None
 
 
-def _fix(record: SessionRecord, taken: Mark | None) -> str:
+def _fix(record: SessionRecord) -> str:
     """What gives the connection back, as it is written where the session comes from."""
     asked, name = registry(record), "AsyncSession" if record.kind == "async" else "Session"
     block = "async with" if record.kind == "async" else "with"
@@ -100,9 +101,7 @@ def _function(mark: Mark | None) -> str | None:
 def _evidence(event: SessionEnded) -> Iterator[Evidence]:
     record = event.record
     yield from executed(record)
-    taken = _taken(record)
-    if taken is not None and (record.opened is None or taken.site != record.opened.site):
-        yield seen("taken", taken, record.label, "from its registry")
+    yield from taken(record)
     held = f"transaction open for {event.seconds_open:.1f} s"
     first = opened(record)
     note = f"{first.note}, {held}" if first.note else held

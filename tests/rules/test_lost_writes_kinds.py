@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, delete, insert, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sessionwatch import FindingError
@@ -343,6 +343,27 @@ def test_reports_a_registry_used_inside_an_except_block(shop: Engine, watch: Wat
         registry.flush()
         registry.remove()  # except-removes
     assert only(watch, "lost-writes").line == line("except-removes")
+
+
+def test_names_who_took_a_session_that_its_registry_had_kept(shop: Engine, watch: Watch) -> None:
+    """A registry's session that is closed and used again was made by whoever asked first, in another scope."""
+    registry = scoped_session(sessionmaker(shop))
+    registry.close()  # first asked
+    registry.scalars(select(Order)).all()  # asked again
+    registry.add(Tag(name="new"))
+    registry.close()
+    finding = only(watch, "lost-writes")
+    assert evidence_line(finding, "taken") == line("asked again")
+    assert evidence_line(finding, "opened") == line("first asked")
+
+
+def test_counts_what_one_verb_does_not_say(shop: Engine, watch: Watch) -> None:
+    """Rows of one table that were inserted and deleted are named by both verbs."""
+    with Session(shop) as session:
+        session.execute(insert(Tag).values(name="new"))
+        session.execute(delete(Tag).where(Tag.name == "new"))
+    message = "1 row of tags was inserted and 1 row of tags was deleted, but the session was closed"
+    assert only(watch, "lost-writes").message.startswith(message)
 
 
 def test_strict_raises_where_a_registry_is_removed(shop: Engine, strict: Watch) -> None:

@@ -206,7 +206,7 @@ def run_program(folder: Path, body: str) -> list[dict[str, Any]]:
 def test_reports_a_session_that_is_open_when_the_program_ends(tmp_path: Path) -> None:
     """At exit, the place is where the session was made."""
     (finding,) = run_program(tmp_path, "session = Session(engine)\nsession.scalars(select(Order)).all()")
-    assert finding["message"] == "a session was open when the program ended with its connection checked out"
+    assert finding["message"] == "a session was never closed and still held a connection at exit"
     assert (finding["rule"], finding["path"], finding["line"]) == ("session-leak", "program.py", 10)
 
 
@@ -220,7 +220,7 @@ def test_reports_an_async_session_that_is_open_when_the_program_ends(tmp_path: P
         asyncio.run(main())
     """
     (finding,) = run_program(tmp_path, program)
-    assert finding["message"] == "an async session was open when the program ended with its connection checked out"
+    assert finding["message"] == "an async session was never closed and still held a connection at exit"
     assert (finding["path"], finding["line"], finding["function"]) == ("program.py", 12, "main")
 
 
