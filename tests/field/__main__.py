@@ -63,6 +63,8 @@ def _measure(suite: Suite, rounds: int) -> None:
         for mode in MODES:
             runs[mode].append(run := suite.run(mode))
             print(f"{project.name}: {mode}, round {number}: {run.seconds:.1f} s", file=sys.stderr)
+            if "passed" not in runs["bare"][0].outcomes.values():
+                raise FieldError("no test passes bare")
     results = page.results()
     source = project.requires or f"a checkout of {project.home}"
     results[project.name] = {"about": project.about, "source": source, **suite.versions(), **_summary(runs)}
