@@ -111,6 +111,34 @@ def settle(
     return Late(original, error, foreign, called, result)
 
 
+def patch_after(reports: Reports, name: str, note: Callable[..., None]) -> Callable[[Any], Any]:
+    """A function after whose call ``note`` is given its result, the frame that called it, and its arguments.
+
+    For rare calls: it costs one more. What is called at the root of a greenlet has no caller, and is not noted.
+    """
+
+    def make(original: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result = original(*args, **kwargs)
+                try:
+                    frame = sys._getframe().f_back
+                    if frame is not None:
+                        note(result, frame, *args, **kwargs)
+                except Exception:
+                    reports.failed(name)
+                return result
+            except BaseException as crossed:
+                late = settle(crossed, original, reports, name)
+                if late is None:
+                    raise
+                return late(*args, **kwargs)
+
+        return noted
+
+    return make
+
+
 def stops(error: BaseException, reports: Reports, hook: str) -> bool:
     """The same for a listener, which has no original: whether its handler is to ``raise``."""
     if isinstance(error, FindingError) or is_foreign(error):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .tree import Function, dotted
+if TYPE_CHECKING:
+    from .tree import Function
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 _CONDITIONAL = frozenset({"if", "orelse", "handler", "loop", "case", "comprehension"})
@@ -350,11 +351,6 @@ class _Walker:
         self.class_depth += 1
         self._all(node.body, node)
         self.class_depth -= 1
-
-
-def key_of(node: ast.expr) -> str | None:
-    """By which name an expression is talked about: ``session``, ``self.session``."""
-    return dotted(node)
 
 
 _HANDLERS: dict[type[ast.AST], Callable[[_Walker, Any, ast.AST], None]] = {

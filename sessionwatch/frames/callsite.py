@@ -292,11 +292,6 @@ def is_users(code: CodeType, namespace: dict[str, Any]) -> bool:
     return _classify(code, namespace) == USER
 
 
-def known_users() -> set[str]:
-    """Files of the user's that were met so far, as they become more: a test of one name."""
-    return _users
-
-
 def user_files() -> set[str]:
     """Source files of the user's code that were seen so far."""
     return {code.co_filename for code in list(_codes.values()) if _kinds.get(id(code)) == USER}

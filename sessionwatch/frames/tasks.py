@@ -110,27 +110,30 @@ def awaited_at(task: Any) -> RawSite | None:
 
     asyncio keeps no way from a task to who made it, but who waits for it is among its callbacks.
     """
-    seen: list[Any] = []
-    waiting = _waiting_for(task)
-    while waiting is not None and waiting not in seen:
-        place = callsite.place_among(suspended(waiting))
-        if place is not None:
-            return place
-        seen.append(waiting)
-        waiting = _waiting_for(waiting)
-    return None
+    places = (callsite.place_among(suspended(waiting)) for waiting in _waiting(task))
+    return next((place for place in places if place is not None), None)
 
 
 def left(frame: FrameType | None, limit: int) -> tuple[RawSite, ...]:
     """The places of the user's code that an error at ``frame`` leaves: also of the tasks that wait for this one."""
-    found, seen = list(callsite.users(frame, limit)), [current_task()]
-    waiting = _waiting_for(seen[0]) if seen[0] is not None else None
-    while waiting is not None and waiting not in seen and len(found) < limit:
-        seen.append(waiting)
+    found = list(callsite.users(frame, limit))
+    for waiting in _waiting(current_task()):
+        if len(found) >= limit:
+            break
         frames = (outer for outer in suspended(waiting) if callsite.kind_of(outer) == callsite.USER)
         found += [RawSite(outer.f_code, outer.f_lasti) for outer in frames]
-        waiting = _waiting_for(waiting)
     return tuple(found[:limit])
+
+
+def _waiting(task: Any) -> Iterator[Any]:
+    """The task that waits for this one, the one that waits for that, and so on; none of them twice."""
+    seen = [task]
+    while seen[-1] is not None:
+        waiting = _waiting_for(seen[-1])
+        if waiting is None or waiting in seen:
+            return
+        yield waiting
+        seen.append(waiting)
 
 
 def _waiting_for(task: Any) -> Any:

@@ -7,10 +7,10 @@ import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from threading import get_ident
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..border import settle
+from ..border import patch_after, settle
 from ..frames import callsite
 from ..frames.tasks import current_greenlet
 from ..record.allowances import active_allowances
@@ -20,6 +20,8 @@ from .reading import name_of, read
 from .writes import driver_commits
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
     from ..record.watchdog import Watchdog
@@ -28,7 +30,7 @@ __tracebackhide__ = True  # pytest: the story is in the message
 _NATIVE = isinstance(get_ident, BuiltinFunctionType)  # not patched: it tells the threads from each other
 
 
-def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection: Any) -> None:
+def begun(record: SessionRecord, reference: Any, watchdog: Watchdog, connection: Connection) -> None:
     """A session's transaction took a connection: from now on it keeps others from something. Each one pays for this."""
     engine = connection.engine
     if connection.get_execution_options() or read.asked_at_connect(engine.dialect) is not None:
@@ -62,7 +64,7 @@ def _greenlet() -> Any:
     return weakref.ref(running)
 
 
-def describe(connection: Any) -> str:
+def describe(connection: Connection) -> str:
     """What to call a connection that somebody waits in."""
     reference = connection.__dict__.get(KEY)
     record = reference() if reference is not None else None
@@ -136,21 +138,9 @@ def _name(pool: Any) -> str:
 def patch_timeout(tracker: Tracker) -> Callable[[Any], Any]:
     """``TimeoutError.__init__``: a pool that has no connection left says so by this error only."""
 
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            try:
-                original(self, *args, **kwargs)
-                frame = sys._getframe(1)
-                if tracker.active and frame.f_code.co_name == DO_GET.name:
-                    with tracker.guarded("TimeoutError.__init__"):
-                        pool = frame.f_locals.get("self")
-                        tracker.when_pool_ran_dry(self, pool, _name(pool))
-            except BaseException as crossed:
-                late = settle(crossed, original, tracker, "TimeoutError.__init__")
-                if late is None:
-                    raise
-                late(self, *args, **kwargs)
+    def made(_: None, frame: FrameType, error: Any, *args: Any, **kwargs: Any) -> None:
+        if tracker.active and frame.f_code.co_name == DO_GET.name:
+            pool = frame.f_locals.get("self")
+            tracker.when_pool_ran_dry(error, pool, _name(pool))
 
-        return __init__
-
-    return make
+    return patch_after(tracker, "TimeoutError.__init__", made)

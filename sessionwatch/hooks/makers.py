@@ -1,32 +1,24 @@
-"""Settings that lead to faults, noticed where they take effect: the rule ``config``.
-
-Nothing is asked of a database. Whether SQLite enforces foreign keys is a flag of the driver's connection: it is
-looked at once an engine, without a statement where Python has a function for it (3.12), by a pragma that
-reads no page and takes no lock where it has not, and not at all where the connection lives in another thread.
-"""
+"""Engines and sessionmakers: the lines that made them, and what was told of their settings."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.orm import Session
 
-from ..border import settle
+from ..border import patch_after, settle
 from ..frames import callsite
 from ..frames.chain import called
 from ..record.events import Misconfigured
-from ..record.key import KEY
-from .reading import entries, read
-from .writes import net_change
 
 if TYPE_CHECKING:
+    from sqlalchemy import Dialect, Engine
+
     from ..model import Mark
     from ..record.tracker import Tracker
 
@@ -63,7 +55,7 @@ class Makers:
             return None
         return self.tracker.emit(Misconfigured(kind, subject, self.made.get(owner), used, other))
 
-    def wrap(self, dialect: Any, name: str, make: Callable[[Any], Any]) -> None:
+    def wrap(self, dialect: Dialect, name: str, make: Callable[[Any], Any]) -> None:
         """Replace a method of one dialect, until `close`."""
         if name not in vars(dialect):
             replacement = make(getattr(dialect, name))
@@ -78,35 +70,19 @@ class Makers:
         self._wrapped.clear()
 
 
-# -- where things are made ----------------------------------------------------------------------------------
-
-
 def patch_made(makers: Makers, key: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``__init__`` of sessionmakers: remember the line, under what ``key`` makes of the object."""
 
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            try:
-                original(self, *args, **kwargs)
-                try:
-                    makers.made[key(self)] = called(callsite.mark(sys._getframe(1)))
-                except Exception:
-                    makers.tracker.failed("makers.made")
-            except BaseException as crossed:
-                late = settle(crossed, original, makers.tracker, "makers.made")
-                if late is None:
-                    raise
-                late(self, *args, **kwargs)
+    def made(_: None, frame: FrameType, maker: Any, *args: Any, **kwargs: Any) -> None:
+        makers.made[key(maker)] = called(callsite.mark(frame))
 
-        return __init__
-
-    return make
+    return patch_after(makers.tracker, "sessionmaker.__init__", made)
 
 
 def remembered(makers: Makers) -> Callable[[Any, FrameType], None]:
     """The line of a ``create_engine``."""
 
-    def remember(engine: Any, frame: FrameType) -> None:
+    def remember(engine: Engine, frame: FrameType) -> None:
         makers.made[engine.dialect] = called(callsite.mark(frame))
 
     return remember
@@ -119,7 +95,7 @@ def patch_engine_created(tracker: Tracker, made: tuple[Callable[[Any, FrameType]
     """
 
     def make(original: Any) -> Any:
-        def engine_created(cls: Any, engine: Any) -> None:
+        def engine_created(cls: Any, engine: Engine) -> None:
             try:
                 original.__func__(cls, engine)
                 for listener in made:
@@ -141,33 +117,16 @@ def patch_engine_created(tracker: Tracker, made: tuple[Callable[[Any, FrameType]
 def patch_async_call(makers: Makers) -> Callable[[Any], Any]:
     """``async_sessionmaker.__call__``: which maker an asyncio session is from."""
 
-    def make(original: Any) -> Any:
-        def __call__(self: Any, **kwargs: Any) -> Any:  # noqa: N807
-            try:
-                session = original(self, **kwargs)
-                try:
-                    makers.of[session.sync_session] = self
-                except Exception:
-                    makers.tracker.failed("async_sessionmaker.__call__")
-                return session
-            except BaseException as crossed:
-                late = settle(crossed, original, makers.tracker, "async_sessionmaker.__call__")
-                if late is None:
-                    raise
-                return late(self, **kwargs)
+    def made(session: Any, frame: FrameType, maker: Any, **kwargs: Any) -> None:
+        makers.of[session.sync_session] = maker
 
-        return __call__
-
-    return make
-
-
-# -- expire_on_commit ---------------------------------------------------------------------------------------
+    return patch_after(makers.tracker, "async_sessionmaker.__call__", made)
 
 
 def after_commit(makers: Makers) -> Callable[[Any], None]:
     """An asyncio session that empties what it holds by its commit."""
 
-    def committed(session: Any) -> None:
+    def committed(session: Session) -> None:
         maker = makers.of.get(session)
         if maker is None or not session.expire_on_commit or not len(session.identity_map):
             return
@@ -178,223 +137,3 @@ def after_commit(makers: Makers) -> Callable[[Any], None]:
             makers.tracker.failed("makers.after_commit")
 
     return committed
-
-
-# -- foreign keys of SQLite ---------------------------------------------------------------------------------
-
-
-def after_flush(makers: Makers) -> Callable[[Any, Any], None]:
-    """The first flush on a SQLite engine of tables that declare foreign keys."""
-
-    def flushed(session: Any, context: Any) -> None:
-        try:
-            for connection in _connections(session):
-                dialect = connection.dialect
-                if dialect.name != "sqlite" or makers.knows(dialect, "foreign-keys"):
-                    continue
-                if not _declares_foreign_keys(context) or not makers.first(dialect, "foreign-keys"):
-                    continue
-                if enforced(connection) is False:
-                    event = Misconfigured(
-                        "foreign-keys",
-                        dialect.driver,
-                        makers.made.get(dialect),
-                        callsite.mark(sys._getframe(1)),
-                        None,
-                    )
-                    makers.tracker.emit(event)
-        except Exception:
-            makers.tracker.failed("makers.after_flush")
-
-    return flushed
-
-
-def _connections(session: Any) -> set[Any]:
-    return {entry[0] for entry in entries(session)}
-
-
-def _declares_foreign_keys(context: Any) -> bool:
-    known = {state.manager.mapper.local_table.metadata for state in context.states}
-    return any(table.foreign_keys for metadata in known for table in list(metadata.tables.values()))
-
-
-def enforced(connection: Any) -> bool | None:
-    """Whether SQLite enforces foreign keys on a connection; None where that can't be known."""
-    raw = connection.connection.dbapi_connection
-    sqlite3 = sys.modules.get("sqlite3")  # many programs use another database, and nothing is imported at the exit
-    if sqlite3 is not None and isinstance(raw, sqlite3.Connection):
-        if hasattr(raw, "getconfig"):  # since Python 3.12
-            return bool(raw.getconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_FKEY))
-        cursor = sqlite3.Cursor(raw)
-        cursor.row_factory = None
-        return bool(cursor.execute("PRAGMA foreign_keys").fetchone()[0])
-    if type(raw).__name__ == "AsyncAdapt_aiosqlite_connection" and not list(_connect_listeners(connection.engine)):
-        return _default_enforced()
-    return None
-
-
-def _connect_listeners(engine: Any) -> Iterator[Any]:
-    """Functions of the program's that see each new connection, and may set its flags."""
-    for dispatch in (engine.pool.dispatch, engine.dialect.dispatch, engine.dispatch):
-        for name in ("connect", "first_connect", "do_connect", "checkout", "engine_connect", "begin"):
-            for listener in getattr(dispatch, name, ()):
-                if not str(getattr(listener, "__module__", "")).startswith(("sqlalchemy.", "sessionwatch.")):
-                    yield listener
-
-
-def _default_enforced() -> bool:
-    """What SQLite was compiled to do, asked of a database of our own."""
-    connection: Any = sys.modules["sqlite3"].connect(":memory:")  # aiosqlite has imported it
-    try:
-        return bool(connection.execute("PRAGMA foreign_keys").fetchone()[0])
-    finally:
-        connection.close()
-
-
-# -- one static connection ----------------------------------------------------------------------------------
-
-
-def patch_static(makers: Makers) -> Callable[[Any], Any]:
-    """``StaticPool._do_get``: from now on, who runs statements on this engine's one connection."""
-
-    def make(original: Any) -> Any:
-        def _do_get(self: Any) -> Any:
-            try:
-                try:
-                    dialect = read.dialect(self)
-                    if hasattr(dialect, "do_execute"):  # a pool without an engine has a stand-in
-                        makers.wrap(dialect, "do_execute", _watched(makers, weakref.ref(dialect)))
-                except Exception:
-                    makers.tracker.failed("StaticPool._do_get")
-                return original(self)
-            except BaseException as crossed:
-                late = settle(crossed, original, makers.tracker, "StaticPool._do_get")
-                if late is None:
-                    raise
-                return late(self)
-
-        return _do_get
-
-    return make
-
-
-def _watched(makers: Makers, reference: Any) -> Callable[[Any], Any]:
-    def make(bound: Any) -> Any:
-        original = bound.__func__
-
-        def do_execute(*args: Any, **kwargs: Any) -> Any:
-            dialect = reference()
-            try:
-                entered = _enter(makers, dialect, sys._getframe(1))
-                try:
-                    return original(dialect, *args, **kwargs)
-                finally:
-                    if entered:
-                        makers.busy.pop(dialect, None)
-            except BaseException as crossed:
-                late = settle(crossed, original, makers.tracker, "Dialect.do_execute")
-                if late is None:
-                    raise
-                return late(dialect, *args, **kwargs)
-
-        return do_execute
-
-    return make
-
-
-def _enter(makers: Makers, dialect: Any, frame: FrameType) -> bool:
-    """Whether the thread is the only one; two at a time are reported, and nothing is raised in here."""
-    if not makers.tracker.active:
-        return False
-    with makers.tracker.guarded("StaticPool"):
-        before = makers.busy.get(dialect)
-        if before is None:
-            makers.busy[dialect] = threading.get_ident(), callsite.mark(frame)
-            return True
-        if before[0] != threading.get_ident():
-            makers.tell("static", dialect, callsite.mark(frame), "StaticPool", before[1])
-    return False
-
-
-# -- autoflush ----------------------------------------------------------------------------------------------
-
-
-def patch_no_autoflush(makers: Makers) -> Callable[[Any], Any]:
-    """``Session.no_autoflush``: here the program says that it means it."""
-
-    def make(original: Any) -> Any:
-        @contextmanager
-        def no_autoflush(session: Any) -> Iterator[Any]:
-            _count(session, 1)
-            try:
-                with original.fget(session) as entered:
-                    yield entered
-            finally:
-                _count(session, -1)
-
-        return property(no_autoflush, doc=original.__doc__)
-
-    def _count(session: Any, number: int) -> None:
-        with makers.tracker.guarded("Session.no_autoflush"):
-            makers.quiet[session] = makers.quiet.get(session, 0) + number
-
-    return make
-
-
-def patch_autoflush(makers: Makers) -> Callable[[Any], Any]:
-    """``Session._autoflush``: an ORM query begins. Only sessions whose autoflush is off are looked at."""
-
-    def make(original: Any) -> Any:
-        def _autoflush(self: Any) -> None:
-            try:
-                if not getattr(self, "autoflush", True) and any(read.unflushed(self)):
-                    error = None
-                    try:
-                        error = _queried(makers, self, sys._getframe(1))
-                    except Exception:
-                        makers.tracker.failed("Session._autoflush")
-                    if error is not None:
-                        raise error
-                original(self)
-            except BaseException as crossed:
-                late = settle(crossed, original, makers.tracker, "Session._autoflush")
-                if late is None:
-                    raise
-                late(self)
-
-        return _autoflush
-
-    return make
-
-
-def _queried(makers: Makers, session: Any, frame: FrameType) -> Exception | None:
-    owner = makers.of.get(session) or type(session)
-    owner = owner if owner in makers.made else session
-    if makers.knows(owner, "autoflush") or makers.quiet.get(session, 0) or read.flushing(session):
-        return None
-    if read.refreshed(frame.f_locals.get("load_options")) is not None:
-        return None  # columns of one instance: what is pending of others does not matter
-    statement = frame.f_locals.get("statement")
-    asked = {item.get("entity") for item in getattr(statement, "column_descriptions", ())}
-    name = next((name for kind, name in _pending(session) if any(_related(kind, one) for one in asked)), None)
-    if name is None:
-        return None
-    record = session.__dict__.get(KEY)
-    made = makers.made.get(owner) or (record.opened if record is not None else None)
-    if not makers.first(owner, "autoflush"):
-        return None
-    added = record.added if record is not None else None
-    event = Misconfigured("autoflush", name, made, callsite.mark(frame), added)
-    return makers.tracker.emit(event, record.allowances if record is not None else ())
-
-
-def _pending(session: Any) -> Iterator[tuple[type, str]]:
-    new, deleted, modified = read.unflushed(session)
-    for states in (new, deleted, modified):
-        for state in list(states):
-            if state in new or state in deleted or net_change(state):
-                yield state.class_, state.class_.__name__
-
-
-def _related(kind: type, entity: Any) -> bool:
-    return isinstance(entity, type) and (issubclass(kind, entity) or issubclass(entity, kind))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from threading import get_ident
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column
 from sqlalchemy.orm.attributes import instance_state
 
-from ..border import settle
+from ..border import patch_after, settle
 from ..frames import callsite
 from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
 from ..record.key import KEY
@@ -19,6 +20,8 @@ from .reading import read
 from .thrown import Thrown, note
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState, Session
+
     from ..record.allowances import Allowance
     from ..record.tracker import Tracker
 
@@ -29,7 +32,7 @@ BY_FLUSH = "by flush(), because the database computes it"
 Owner = tuple[Known | None, Mark | None, str | None]  # whose it is, where it was expunged, what is missing
 
 
-def ownership(tracker: Tracker, state: Any, key: str | None = None) -> Ownership:
+def ownership(tracker: Tracker, state: InstanceState[Any], key: str | None = None) -> Ownership:
     """What is known of the session that holds or held an instance, by its state.
 
     ``key``: the attribute in question, which may have been expired alone; ``loaded`` is then the query that the
@@ -38,7 +41,7 @@ def ownership(tracker: Tracker, state: Any, key: str | None = None) -> Ownership
     return described(tracker, state, owner(tracker, state), key)
 
 
-def described(tracker: Tracker, state: Any, found: Owner, key: str | None = None) -> Ownership:
+def described(tracker: Tracker, state: InstanceState[Any], found: Owner, key: str | None = None) -> Ownership:
     """An `owner`, in words and places."""
     record, expunged, missing = found
     run = read.run(state)
@@ -70,7 +73,7 @@ def described(tracker: Tracker, state: Any, found: Owner, key: str | None = None
     )
 
 
-def owner(tracker: Tracker, state: Any) -> Owner:
+def owner(tracker: Tracker, state: InstanceState[Any]) -> Owner:
     """Which session holds or held an instance: cheap enough for a question that is mostly not asked."""
     session = state.session
     if session is not None:
@@ -86,23 +89,25 @@ def owner(tracker: Tracker, state: Any) -> Owner:
     return None, None, UNPICKLED if read.unpickled(state) is not None else "no session is known to have held it"
 
 
-def foreign(tracker: Tracker, state: Any) -> bool:
+def foreign(tracker: Tracker, state: InstanceState[Any]) -> bool:
     """Whether only some sessions are watched, and none of them is known to have held the instance."""
     return tracker.wants is not None and owner(tracker, state)[0] is None
 
 
-def is_detached(state: Any) -> bool:
+def is_detached(state: InstanceState[Any]) -> bool:
     """Whether the instance was persistent, and no living session holds it."""
     return state.key is not None and (state.session_id is None or state.session_id not in read.live)
 
 
-def allowances(tracker: Tracker, state: Any) -> tuple[Allowance, ...]:
+def allowances(tracker: Tracker, state: InstanceState[Any]) -> tuple[Allowance, ...]:
     """The allowances that the instance's session was opened in."""
     record = owner(tracker, state)[0]
     return record.allowances if record is not None else ()
 
 
-def _expiry(tracker: Tracker, state: Any, record: Known, key: str | None) -> tuple[Mark | None, str | None]:
+def _expiry(
+    tracker: Tracker, state: InstanceState[Any], record: Known, key: str | None
+) -> tuple[Mark | None, str | None]:
     """What emptied the instance, or the one attribute, if it is still empty: an expire(), or the newest of what
     expires all instances of a session. What the database computes is expired by the flush that wrote the row;
     of another attribute that is empty by itself, such as one that the query left out, nothing is said.
@@ -137,7 +142,7 @@ def _computed(state: Any, key: str | None) -> bool:
     )
 
 
-def _state_name(state: Any) -> str:
+def _state_name(state: InstanceState[Any]) -> str:
     for name in ("transient", "pending", "deleted", "persistent", "detached"):
         if getattr(state, name):
             return name
@@ -254,42 +259,20 @@ def patch_deleted(tracker: Tracker) -> Callable[[Any], Any]:
 def patch_expire(tracker: Tracker) -> Callable[[Any], Any]:
     """``Session.expire``: one instance, or some of its attributes, by hand."""
 
-    def make(original: Any) -> Any:
-        def expire(self: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
-            try:
-                original(self, instance, *args, **kwargs)
-                if tracker.active:
-                    with tracker.guarded("Session.expire"):
-                        state = instance_state(instance)
-                        tracker.ledger.note_expired(state, callsite.mark(sys._getframe(1)), read.run(state))
-            except BaseException as crossed:
-                late = settle(crossed, original, tracker, "Session.expire")
-                if late is None:
-                    raise
-                late(self, instance, *args, **kwargs)
+    def expired(_: None, frame: FrameType, session: Session, instance: Any, *args: Any, **kwargs: Any) -> None:
+        if tracker.active:
+            state = instance_state(instance)
+            tracker.ledger.note_expired(state, callsite.mark(frame), read.run(state))
 
-        return expire
-
-    return make
+    return patch_after(tracker, "Session.expire", expired)
 
 
 def patch_expire_all(tracker: Tracker) -> Callable[[Any], Any]:
     """``Session.expire_all``: every instance of the session, by hand."""
 
-    def make(original: Any) -> Any:
-        def expire_all(self: Any) -> None:
-            try:
-                original(self)
-                record = self.__dict__.get(KEY)
-                if record is not None and tracker.active:
-                    with tracker.guarded("Session.expire_all"):
-                        record.expired(callsite.mark(sys._getframe(1)), "by expire_all()")
-            except BaseException as crossed:
-                late = settle(crossed, original, tracker, "Session.expire_all")
-                if late is None:
-                    raise
-                late(self)
+    def expired(_: None, frame: FrameType, session: Session) -> None:
+        record = session.__dict__.get(KEY)
+        if record is not None and tracker.active:
+            record.expired(callsite.mark(frame), "by expire_all()")
 
-        return expire_all
-
-    return make
+    return patch_after(tracker, "Session.expire_all", expired)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..border import settle, stops
+from ..border import patch_after, stops
 from ..patching import patch, unseen
 from .listeners import listen
 
@@ -36,26 +35,14 @@ def patch_error(tracker: Tracker, name: str, *hear: Callable[[Any, FrameType], N
     Those who ``hear`` of it are given the exception and the frame that makes it.
     """
 
-    def make(original: Any) -> Any:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    def made(_: None, frame: FrameType, error: Any, *args: Any, **kwargs: Any) -> None:
+        for heard in hear if tracker.active else ():
             try:
-                original(self, *args, **kwargs)
-                frame = sys._getframe().f_back  # None at the root of a greenlet
-                if tracker.active and frame is not None:
-                    for heard in hear:
-                        try:
-                            heard(self, frame)
-                        except Exception:
-                            tracker.failed(f"{name}.__init__")
-            except BaseException as crossed:
-                late = settle(crossed, original, tracker, f"{name}.__init__")
-                if late is None:
-                    raise
-                late(self, *args, **kwargs)
+                heard(error, frame)
+            except Exception:
+                tracker.failed(f"{name}.__init__")
 
-        return __init__
-
-    return make
+    return patch_after(tracker, f"{name}.__init__", made)
 
 
 def become(error: Any, plain: Any, strict: type[Exception], finding: Any) -> None:

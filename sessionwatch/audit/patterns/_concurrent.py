@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..body import Step, chain
 from ..tree import Function, dotted
-from ..values import External, FunctionValue, Later, Method, Value
-from ._base import Scope, in_loop
+from ..values import External, FunctionValue, Method
+
+if TYPE_CHECKING:
+    from ._base import Scope
 
 _TASKS = frozenset({"create_task", "ensure_future", "start_soon", "run_coroutine_threadsafe"})
 _THREADS = frozenset({"Thread", "Timer", "to_thread", "run_in_threadpool", "run_in_executor", "submit"})
@@ -203,12 +206,3 @@ def parts(node: ast.expr) -> Iterator[ast.expr]:
             yield from parts(node.elt)
         case _:
             yield node
-
-
-def unwrapped(value: Value | None) -> Value | None:
-    return value.of if isinstance(value, Later) else value
-
-
-def many_at_once(launch: Launch) -> bool:
-    """Whether a loop launches it again and again."""
-    return in_loop(launch.step.context)
