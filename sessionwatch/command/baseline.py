@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model import MODES, ConfigError, project_path, project_root, shown_path
 from .tables import print_table, read_findings
+
+if TYPE_CHECKING:
+    from .parser import Commands
 
 BASELINE = """\
 Keep the findings that a code base is known to have in a file, so that only new ones count.
@@ -29,7 +32,7 @@ lasts, is not taken without --timed.
 """
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the subcommand to the command."""
     parser = commands.add_parser("baseline", help="findings that are known", description=BASELINE)
     parser.add_argument("action", choices=("update", "show", "prune"))

@@ -12,7 +12,7 @@ from ..model import LEVELS, MODES, SessionwatchError, project_root
 from ..output.escape import visible, visible_lines
 from . import baseline, settings
 from . import rules as rules_command
-from .parser import FAILED, Parser
+from .parser import FAILED, Commands, Parser
 from .tables import add_format, read_findings
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ connection for all threads.
 CHECKED = "exit status: 0 nothing to report, 1 findings, 2 the object can't be imported or is something else"
 
 
-def _add_check(commands: Any) -> None:
+def _add_check(commands: Commands) -> None:
     text = "the settings of an engine or a sessionmaker"
     parser = commands.add_parser("check", help=text, description=CHECK, epilog=CHECKED)
     parser.add_argument("target", metavar="MODULE:OBJECT")
@@ -278,7 +278,7 @@ exit status: 0, also with findings; 2 where a file can't be read. In CI: `run --
 """
 
 
-def _add_report(commands: Any) -> None:
+def _add_report(commands: Commands) -> None:
     text = "show the findings of a file that run --format json has written"
     parser = commands.add_parser("report", help=text, description=REPORT, epilog=REPORT_EXAMPLES)
     parser.add_argument("findings", metavar="FINDINGS.jsonl", nargs="+")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 FAILED = 2  # the exit status of every mistake in how we are called
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what each subcommand adds itself to
 
 
 class Parser(argparse.ArgumentParser):

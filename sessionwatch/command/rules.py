@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..model import MODES
 from .tables import add_format, print_json, print_table
+
+if TYPE_CHECKING:
+    from .parser import Commands
 
 RULES = """\
 List the rules: whether each is a fault or advice, and its level in each mode.
@@ -41,7 +44,7 @@ the names of the rules: sessionwatch rules
 """
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the two subcommands to the command."""
     text = "list the rules, and what each one is set to in each mode"
     parser = commands.add_parser("rules", help=text, description=RULES, epilog=RULES_EXAMPLES)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model import ConfigError
 from .keys import Key, keys
 from .tables import print_json, print_table
+
+if TYPE_CHECKING:
+    from .parser import Commands
 
 CONFIG = """\
 Show the configuration that applies in this folder, and where each value comes from. A keyword argument of install()
@@ -36,7 +39,7 @@ in the environment:
 _WIDTH = 100
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the subcommand to the command."""
     text = "the configuration that applies here, and where each value comes from"
     parser = commands.add_parser("config", help=text, description=CONFIG, epilog=EXAMPLES)

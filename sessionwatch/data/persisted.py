@@ -20,6 +20,8 @@ from ..frames import callsite
 from ..output.messages import place
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import SessionTransaction
+
     from ..model import Mark
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -123,7 +125,7 @@ class Persisted:
             _listen(stack, "after_transaction_end", self._after_transaction_end)
             yield self
 
-    def _after_begin(self, session: Session, transaction: Any, connection: Connection) -> None:
+    def _after_begin(self, session: Session, transaction: SessionTransaction, connection: Connection) -> None:
         bind = session.bind if isinstance(session.bind, Connection) else connection.engine
         if not self._looking and not any(bind is known for known in self._binds):
             self._binds.append(bind)
@@ -155,7 +157,7 @@ class Persisted:
         if not session.in_nested_transaction():
             self._end(session, "its session rolled back")
 
-    def _after_transaction_end(self, session: Session, transaction: Any) -> None:
+    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
             self._end(session, "its session ended without a commit")
 

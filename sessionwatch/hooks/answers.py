@@ -21,6 +21,8 @@ from .reading import read, session_of
 from .writes import left_behind, written
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, SessionTransaction
+
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
 
@@ -51,7 +53,7 @@ def _answered(unit: Unit) -> None:
 def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
     """SQLAlchemy itself refuses a flush, as for an UPDATE that matched no row."""
 
-    def listener(session: Any, transaction: Any) -> None:
+    def listener(session: Session, transaction: SessionTransaction) -> None:
         record = session.__dict__.get(KEY)
         error = sys.exception()
         if record is not None and record.promised and error is not None and read.flushing(session):

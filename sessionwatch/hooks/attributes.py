@@ -25,6 +25,8 @@ from .private import STATE_ATTRIBUTE
 from .reading import read
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from ..record.tracker import Tracker
 
 # Modules of sqlalchemy.orm that change an attribute because the user's code asked them to.
@@ -45,7 +47,7 @@ class PendingWrites:
         self.waiting: dict[int, tuple[Any, Any, Any, dict[Any, Any]]] = {}
         self.thrown: dict[int, thrown.Thrown] = {}  # pending objects that were expunged
 
-    def note(self, state: Any, key: str, verb: str, frame: FrameType) -> None:
+    def note(self, state: InstanceState[Any], key: str, verb: str, frame: FrameType) -> None:
         instance = state.obj()
         if instance is None or not self.tracker.active or foreign(self.tracker, state):
             return
@@ -63,7 +65,7 @@ class PendingWrites:
             event = DetachedWrite(state.class_.__name__, key, mark, owner, verb=verb, made=perf_counter(), unit=unit)
             kept[3][key, mark.site] = (event, active_allowances(), unit)
 
-    def taken(self, state: Any) -> None:
+    def taken(self, state: InstanceState[Any]) -> None:
         """The instance was added or merged into a session, saved in bulk, or made transient."""
         self.waiting.pop(id(state), None)
         self.thrown.pop(id(state), None)
@@ -220,7 +222,7 @@ def patch_writer(writes: PendingWrites, verb: str) -> Callable[[Any], Any]:
     return make
 
 
-def changed(writes: PendingWrites, state: Any, key: str, verb: str) -> None:
+def changed(writes: PendingWrites, state: InstanceState[Any], key: str, verb: str) -> None:
     """Note a change to a detached instance, unless SQLAlchemy itself made it."""
     with writes.tracker.guarded("a detached change"):
         frame = sys._getframe(2)
@@ -235,7 +237,7 @@ def changed(writes: PendingWrites, state: Any, key: str, verb: str) -> None:
 def attached(writes: PendingWrites) -> Callable[[Any, Any], None]:
     """An instance was added: by the time that its change would be reported, the session may be gone as well."""
 
-    def after_attach(session: Any, state: Any) -> None:
+    def after_attach(session: Session, state: InstanceState[Any]) -> None:
         if writes.waiting or writes.thrown:
             writes.taken(state)
 
@@ -283,7 +285,7 @@ def patch_state_session(writes: PendingWrites) -> Callable[[Any], Any]:
     code = make_transient.__code__
 
     def make(original: Any) -> Any:
-        def _state_session(state: Any) -> Any:
+        def _state_session(state: InstanceState[Any]) -> Any:
             try:
                 if writes.waiting and sys._getframe(1).f_code is code:
                     writes.taken(state)

@@ -66,7 +66,7 @@ def is_leaving(error: BaseException | None, record: SessionRecord) -> bool:
     return error is not None and recognised(error) not in record.errors_at_open
 
 
-def handed(session: Any, who: Caller) -> Caller:
+def handed(session: Session, who: Caller) -> Caller:
     """Who closes the session where its method was handed to a worker thread: who awaits that."""
     code = who[0][0]
     found = awaited_at(session) if code is None or (who[1] and not is_user(RawSite(code, who[0][1]))) else None

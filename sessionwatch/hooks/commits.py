@@ -22,6 +22,8 @@ from .reading import entries
 from .writes import is_temporary
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
 
@@ -40,7 +42,7 @@ _before: ContextVar[tuple[int, ...]] = ContextVar("sessionwatch_commits", defaul
 
 
 def committed(
-    tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType, mark: Mark, outer: FrameType
+    tracker: Tracker, session: Session, record: SessionRecord, frame: FrameType, mark: Mark, outer: FrameType
 ) -> None:
     """A commit of a transaction that wrote, at ``mark``; ``outer``: as of `chain.past`.
 
@@ -52,7 +54,7 @@ def committed(
         record.waiting = tracker.emit(event, record.allowances) or record.waiting
 
 
-def undone(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
+def undone(tracker: Tracker, session: Session, record: SessionRecord, frame: FrameType) -> None:
     """A transaction that wrote, or failed to, is rolled back: is another session's part of the unit stored?"""
     unit = record.unit
     if unit is None:
@@ -64,7 +66,9 @@ def undone(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameTy
             unit.half = event, record.allowances  # told at its end: the session may try again
 
 
-def split(session: Any, record: SessionRecord, frame: FrameType, mark: Mark, stored: bool = True) -> SplitCommit | None:
+def split(
+    session: Session, record: SessionRecord, frame: FrameType, mark: Mark, stored: bool = True
+) -> SplitCommit | None:
     """The event of a commit that is not the first one of its unit, by another session, to one database.
 
     Not ``stored``: of a rollback.
@@ -128,7 +132,7 @@ def _is_another_unit(first: Any, unread: Unread, record: SessionRecord) -> bool:
 
 
 def _of_a_call(
-    session: Any, record: SessionRecord, frame: FrameType, mark: Mark, outer: FrameType
+    session: Session, record: SessionRecord, frame: FrameType, mark: Mark, outer: FrameType
 ) -> SplitCommit | None:
     """The same where no unit is declared: it is the call that asked for both sessions."""
     asking = activation.asking(outer, record.callers)
@@ -143,7 +147,7 @@ def _of_a_call(
     return found
 
 
-def _half_of_a_call(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> None:
+def _half_of_a_call(tracker: Tracker, session: Session, record: SessionRecord, frame: FrameType) -> None:
     """The same of a session that fails, where the error leaves the call that asked for both: nobody tries again."""
     if not record.callers or record.errors_at_open:
         return
@@ -172,7 +176,7 @@ def _left_by(frame: FrameType) -> BaseException | None:
     return None
 
 
-def _in_its_hook(session: Any, frame: FrameType) -> bool:
+def _in_its_hook(session: Session, frame: FrameType) -> bool:
     """Whether another session has just committed, and one of the program's listeners to that is running."""
     for outer in callsite.stack(frame):
         if outer.f_code.co_name == "commit" and outer.f_globals.get("__name__") == Session.__module__:
@@ -194,7 +198,7 @@ def _earlier(commits: list[Any], database: Any, commit: Commit, around: Any, rec
     return None
 
 
-def _unread(session: Any, record: SessionRecord, mark: Mark, around: tuple[RawSite, ...] = ()) -> Unread:
+def _unread(session: Session, record: SessionRecord, mark: Mark, around: tuple[RawSite, ...] = ()) -> Unread:
     """What there is to know of a commit, while its transaction is still there; neither session nor engine is kept."""
     databases = {}
     for kept in entries(session):
@@ -223,7 +227,7 @@ def _read(unread: Unread) -> Iterator[tuple[Any, Commit]]:
         yield database, _new(Commit, (session, f"S{number}", opened, entry.mark, mark))
 
 
-def database_of(engine: Any) -> tuple[Any, ...]:
+def database_of(engine: Engine) -> tuple[Any, ...]:
     """What two engines on one database have in common; the pool where the URL does not tell."""
     return _database(engine.url, id(engine.pool))
 

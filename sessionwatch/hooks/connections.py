@@ -22,6 +22,8 @@ from .database_errors import handled_around
 from .writes import driver_commits, is_over, note, summarised
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, RootTransaction
+
     from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -39,7 +41,7 @@ class Held:
     tracker = None  # its rows are no session's: nobody counts them
     wrote, count_rows, end_writes = SessionRecord.wrote, SessionRecord.count_rows, SessionRecord.end_writes
 
-    def __init__(self, connection: Any, transaction: Any) -> None:
+    def __init__(self, connection: Connection, transaction: RootTransaction) -> None:
         self.owned = (id(connection),)
         self.levels: tuple[dict[Any, Entry], ...] = ()
         self.written: Any = {}
@@ -88,7 +90,7 @@ class Connections:
         if any(held.levels) and held is not connection.__dict__.get(HELD):
             self._keep(connection, held)
 
-    def _keep(self, connection: Any, held: Held) -> None:
+    def _keep(self, connection: Connection, held: Held) -> None:
         number, reference = id(connection), weakref.ref(connection, lambda _: self._collected(number))
         self._open[number] = reference, held
         connection.__dict__[HELD] = held
@@ -111,7 +113,7 @@ class Connections:
                 raise
             late(connection)
 
-    def _ending(self, connection: Any, frame: FrameType) -> ConnectionEnded | None:
+    def _ending(self, connection: Connection, frame: FrameType) -> ConnectionEnded | None:
         """What there is to tell of a close."""
         with self.tracker.guarded("Connection.close"):
             held = self._let_go(connection)
@@ -122,7 +124,7 @@ class Connections:
                     return _event(held, "closed", who)
         return None
 
-    def _let_go(self, connection: Any) -> Held | None:
+    def _let_go(self, connection: Connection) -> Held | None:
         connection.__dict__.pop("close", None)
         held: Held | None = connection.__dict__.pop(HELD, None)
         self._open.pop(id(connection), None)

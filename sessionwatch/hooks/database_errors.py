@@ -30,6 +30,9 @@ from .reading import entries, read
 from .rows import targets
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session, SessionTransaction
+
     from ..record.life import SessionRecord
     from ..record.parts import Write
     from ..record.tracker import Tracker
@@ -93,7 +96,12 @@ class Failure:
 
 
 def failed(
-    connection: Any, record: SessionRecord, driver_error: Any, context: Any, error: BaseException, frame: FrameType
+    connection: Connection,
+    record: SessionRecord,
+    driver_error: Any,
+    context: Any,
+    error: BaseException,
+    frame: FrameType,
 ) -> None:
     """Note a driver's error; the first one in a transaction is the story, what follows comes of it."""
     if record.failure is not None or record.began is None or read.autocommits(connection):
@@ -198,7 +206,7 @@ def rolled_back(record: SessionRecord, whole: bool) -> None:
 def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
     """A rollback of the program's own; the flush's is an inner one that is no savepoint."""
 
-    def listener(session: Any, transaction: Any) -> None:
+    def listener(session: Session, transaction: SessionTransaction) -> None:
         record = session.__dict__.get(KEY)
         if record is None:
             return
@@ -212,7 +220,7 @@ def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
     return listener
 
 
-def flush_failed(session: Any, record: SessionRecord, error: BaseException | None, frame: FrameType) -> None:
+def flush_failed(session: Session, record: SessionRecord, error: BaseException | None, frame: FrameType) -> None:
     """Note an error of SQLAlchemy's own that ended a flush, as of an UPDATE that matched no row.
 
     What a listener of the program's raised to refuse a flush is its own affair.

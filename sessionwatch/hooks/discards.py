@@ -22,6 +22,8 @@ from .reading import read, session_of
 from .writes import _mapper_of, pending, summarised, written
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, SessionTransaction
+
     from ..record.life import SessionRecord
     from ..record.parts import Write
     from ..record.tracker import Tracker
@@ -68,7 +70,7 @@ def keep(record: SessionRecord) -> None:
 def after_soft_rollback(tracker: Tracker) -> Callable[[Any, Any], None]:
     """The program rolls back the whole transaction: in the handler of an error, below somebody who wrote before?"""
 
-    def listener(session: Any, transaction: Any) -> None:
+    def listener(session: Session, transaction: SessionTransaction) -> None:
         record = session.__dict__.get(KEY)
         if record is None or record.origin is None or transaction.parent is not None or read.flushing(session):
             return

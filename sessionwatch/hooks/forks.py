@@ -19,6 +19,8 @@ from ..record.sql import summary
 from .reading import read
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
 
@@ -27,7 +29,7 @@ WhenOpened = Callable[[Any, FrameType, float], None]  # a pool's record of a con
 
 
 def inherited(
-    tracker: Tracker, connection: Any, record: SessionRecord | None, context: Any, frame: FrameType
+    tracker: Tracker, connection: Connection, record: SessionRecord | None, context: Any, frame: FrameType
 ) -> Exception | None:
     """A child is about to run a statement; what comes back is to be raised. Each connection is told once."""
     pooled = read.pooled(read.lent(connection))
@@ -44,7 +46,7 @@ def inherited(
     return tracker.emit(event, record.allowances if record is not None else ())
 
 
-def _in_memory(connection: Any) -> bool:
+def _in_memory(connection: Connection) -> bool:
     """An SQLite database in memory: the child's is a copy of its own."""
     database = connection.engine.url.database
     return connection.dialect.name == "sqlite" and (

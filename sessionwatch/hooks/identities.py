@@ -28,6 +28,8 @@ from .private import BEFORE_ATTACH, PARAMETER, VALIDATE
 from .reading import read
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState
+
     from ..model import Mark
     from ..record.life import SessionRecord
     from ..record.parts import Write
@@ -93,7 +95,7 @@ class Copy:
 
     __slots__ = ("carried", "mark", "record", "reference")
 
-    def __init__(self, record: SessionRecord, state: Any, mark: Mark) -> None:
+    def __init__(self, record: SessionRecord, state: InstanceState[Any], mark: Mark) -> None:
         self.record = weakref.ref(record)
         self.reference = record.reference
         self.carried = frozenset(state.committed_state)
@@ -110,7 +112,7 @@ def merged(session: Any, states: list[Any], frame: FrameType) -> None:
             theirs.copied = {**theirs.copied, state.key: Copy(record, state, called(callsite.mark(frame)))}
 
 
-def apart(tracker: Tracker, session: Any, record: SessionRecord, writes: tuple[Write, ...]) -> tuple[Write, ...]:
+def apart(tracker: Tracker, session: Session, record: SessionRecord, writes: tuple[Write, ...]) -> tuple[Write, ...]:
     """What a session loses, without the originals that others have merged; tells of those that were changed since.
 
     What is to be raised waits until the session has let go of everything.
@@ -215,7 +217,7 @@ def _owner(record: SessionRecord) -> Any:
     return get_ident(), id(task) if task is not None else None
 
 
-def _same_database(record: SessionRecord, session: Any) -> bool:
+def _same_database(record: SessionRecord, session: Session) -> bool:
     other = session.__dict__.get(KEY)
     if other is None:
         return False
@@ -246,7 +248,7 @@ def before_flush(tracker: Tracker, neighbours: Neighbours) -> Callable[..., None
         if problem is not None:
             raise problem
 
-    def look(session: Any, record: SessionRecord, others: list[Any], frame: FrameType) -> Exception | None:
+    def look(session: Session, record: SessionRecord, others: list[Any], frame: FrameType) -> Exception | None:
         errors = []
         deleted = read.deleted(session)
         for state in list(read.modified(session)):
@@ -269,7 +271,7 @@ def before_flush(tracker: Tracker, neighbours: Neighbours) -> Callable[..., None
 
 
 def _changed_twice(
-    tracker: Tracker, state: Any, record: SessionRecord, mine: list[str], mark: Mark, change: Change
+    tracker: Tracker, state: InstanceState[Any], record: SessionRecord, mine: list[str], mark: Mark, change: Change
 ) -> Exception | None:
     """Tell of a row that two sessions changed; returns what is to be raised."""
     loaded = tracker.ledger.load_site(read.run(state))
@@ -286,7 +288,7 @@ def _changed_twice(
     return tracker.emit(event)
 
 
-def twins(record: SessionRecord, state: Any, others: list[Any]) -> Iterator[tuple[SessionRecord, Any]]:
+def twins(record: SessionRecord, state: InstanceState[Any], others: list[Any]) -> Iterator[tuple[SessionRecord, Any]]:
     """Other sessions' states of the same row, and the change of the row that came after this one was loaded.
 
     Each with the record of the other session, which another thread of the unit may have closed by now.
@@ -309,7 +311,7 @@ def note(record: SessionRecord, other: SessionRecord, key: Any, change: Change) 
         record.changes = (*record.changes, change)
 
 
-def changed(state: Any) -> list[str]:
+def changed(state: InstanceState[Any]) -> list[str]:
     """The columns and references of a row that have a net change."""
     names = []
     if state.modified and state.obj() is not None:

@@ -22,6 +22,8 @@ from .reading import read
 from .unloaded import facts
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState, Session
+
     from ..model import Finding
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
@@ -41,7 +43,7 @@ def patch_lazy(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
     """
 
     def make(original: Any) -> Any:
-        def _emit_lazyload(self: Any, session: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        def _emit_lazyload(self: Any, session: Session, state: InstanceState[Any], *args: Any, **kwargs: Any) -> Any:
             try:
                 record = session.__dict__.get(KEY)
                 if record is not None and tracker.active:
@@ -117,7 +119,7 @@ def patch_by_key(tracker: Tracker, threshold: int) -> Callable[[Any], Any]:
 
 
 def _refreshed(
-    tracker: Tracker, record: SessionRecord, state: Any, frame: FrameType | None, threshold: int
+    tracker: Tracker, record: SessionRecord, state: InstanceState[Any], frame: FrameType | None, threshold: int
 ) -> Exception | None:
     """A column was not there, or no more; returns what is to be raised."""
     if frame is None:
@@ -224,7 +226,7 @@ class Loads:
 
 
 def _one_more(
-    tracker: Tracker, record: SessionRecord, state: Any, what: Any, frame: FrameType, threshold: int
+    tracker: Tracker, record: SessionRecord, state: InstanceState[Any], what: Any, frame: FrameType, threshold: int
 ) -> Exception | None:
     """Count the load of one instance's attribute, or row, by the user's line and the query that it goes back to."""
     if not record.loads:
@@ -259,7 +261,7 @@ def _too_many(counted: dict[Any, Any], key: Any, parent: int, threshold: int) ->
 # -- where parents come from --------------------------------------------------------------------------
 
 
-def _origin(record: SessionRecord, state: Any) -> Any:
+def _origin(record: SessionRecord, state: InstanceState[Any]) -> Any:
     """The number of the query that a parent goes back to; for what the session made, how often it was expired."""
     run = read.run(state)
     root = record.roots.get(run, run)

@@ -21,6 +21,8 @@ from .database_errors import chain
 from .reading import read
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from ..model import Mark
     from ..record.tracker import Tracker
 
@@ -66,7 +68,7 @@ class Loops:
         event = ForeignLoop(record, statement, callsite.mark(frame), opened.mark, closed, error)
         self.tracker.emit(event, record.allowances if record is not None else ())
 
-    def holds(self, connection: Any) -> Any:
+    def holds(self, connection: Connection) -> Any:
         """The pool's record of what a connection has from its pool, before SQLAlchemy gives it up."""
         return read.pooled(read.lent(connection))
 

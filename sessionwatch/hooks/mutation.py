@@ -26,6 +26,9 @@ from .private import STATE_ATTRIBUTE
 from .reading import mappers, read
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import InstanceState, Session
+
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
 
@@ -40,7 +43,7 @@ def follow(tracker: Tracker) -> Callable[[], None]:
     """Listen to every mapping with values that can change in place, those of later, too; returns the undo."""
     listening: list[tuple[weakref.ref[type], str, Callable[..., None]]] = []
 
-    def configured(mapper: Any, class_: type) -> None:
+    def configured(mapper: Mapper[Any], class_: type) -> None:
         with tracker.guarded("mapper_configured"):
             keys = frozenset(candidates(mapper))
             if keys:
@@ -67,7 +70,7 @@ def follow(tracker: Tracker) -> Callable[[], None]:
     return undo
 
 
-def candidates(mapper: Any) -> Iterator[str]:
+def candidates(mapper: Mapper[Any]) -> Iterator[str]:
     """The attributes whose values may be dictionaries, lists, sets or pickled objects."""
     for prop in mapper.iterate_properties:
         column = prop.columns[0] if isinstance(prop, ColumnProperty) else None
@@ -82,22 +85,22 @@ def _may_change(type_: Any) -> bool:
 def _listeners(tracker: Tracker, keys: frozenset[str]) -> dict[str, Callable[..., None]]:
     """The listeners of one mapping; each is given the state of an instance."""
 
-    def take(state: Any, names: Any) -> None:
+    def take(state: InstanceState[Any], names: Any) -> None:
         try:
             remember(state, keys if names is None else keys.intersection(names))
         except Exception:
             tracker.failed("load")
 
-    def load(state: Any, context: Any) -> None:
+    def load(state: InstanceState[Any], context: Any) -> None:
         take(state, None)
 
-    def refresh(state: Any, context: Any, names: Any) -> None:
+    def refresh(state: InstanceState[Any], context: Any, names: Any) -> None:
         take(state, names)
 
-    def after_insert(mapper: Any, connection: Any, state: Any) -> None:
+    def after_insert(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:
         take(state, None)
 
-    def after_update(mapper: Any, connection: Any, state: Any) -> None:
+    def after_update(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:
         take(state, [key for key in keys if _written(state, key)])
         known = state.__dict__.get(KEY, {})
         for key in keys.intersection(state.committed_state, known):
@@ -106,7 +109,7 @@ def _listeners(tracker: Tracker, keys: frozenset[str]) -> dict[str, Callable[...
     return {"load": load, "refresh": refresh, "after_insert": after_insert, "after_update": after_update}
 
 
-def _written(state: Any, key: str) -> bool:
+def _written(state: InstanceState[Any], key: str) -> bool:
     """Whether the flush that is under way writes the attribute."""
     before = state.committed_state.get(key, state)
     if before is state:
@@ -115,7 +118,7 @@ def _written(state: Any, key: str) -> bool:
     return isinstance(before, LoaderCallableStatus) or not impl.is_equal(state.dict.get(key), before)
 
 
-def remember(state: Any, keys: frozenset[str]) -> None:
+def remember(state: InstanceState[Any], keys: frozenset[str]) -> None:
     """Take the fingerprints of an instance's values; they stay with its state."""
     values = state.dict
     for key in keys:
@@ -212,7 +215,7 @@ def patch_prepare(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def _look(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameType) -> Exception | None:
+def _look(tracker: Tracker, session: Session, record: SessionRecord, frame: FrameType) -> Exception | None:
     """Report what was changed in place and is not written; returns what is to be raised."""
     problem = None
     for state in session.identity_map.all_states():
@@ -222,7 +225,9 @@ def _look(tracker: Tracker, session: Any, record: SessionRecord, frame: FrameTyp
     return problem
 
 
-def _found(tracker: Tracker, state: Any, key: str, record: SessionRecord, frame: FrameType) -> Exception | None:
+def _found(
+    tracker: Tracker, state: InstanceState[Any], key: str, record: SessionRecord, frame: FrameType
+) -> Exception | None:
     loaded = tracker.ledger.load_site(read.run(state))
     event = ChangedInPlace(
         model=state.class_.__name__,
@@ -236,7 +241,7 @@ def _found(tracker: Tracker, state: Any, key: str, record: SessionRecord, frame:
     return tracker.emit(event)
 
 
-def changed(state: Any) -> list[str]:
+def changed(state: InstanceState[Any]) -> list[str]:
     """The attributes that are not what was loaded or written; each is told once."""
     names, values, known = [], state.dict, state.__dict__[KEY]
     for key, before in list(known.items()):

@@ -25,6 +25,8 @@ from ..record.parts import Actor
 from .private import CLOSE_IMPL
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from ..record.life import SessionRecord
     from ..record.tracker import Tracker
 
@@ -73,7 +75,7 @@ def before_commit(tracker: Tracker, record: SessionRecord, frame: FrameType) -> 
 
 
 def sqlalchemy_refused(
-    tracker: Tracker, session: Any, record: SessionRecord, error: BaseException, did: str, frame: FrameType
+    tracker: Tracker, session: Session, record: SessionRecord, error: BaseException, did: str, frame: FrameType
 ) -> None:
     """SQLAlchemy refuses to go on in a session: because another one is inside?"""
     who = callsite.mark(frame)
@@ -84,7 +86,9 @@ def sqlalchemy_refused(
     _explain(tracker, record, error, f"called {did}() of a session", who, lambda at: _works_in(at, session))
 
 
-def driver_refused(tracker: Tracker, connection: Any, record: SessionRecord, error: Any, frame: FrameType) -> None:
+def driver_refused(
+    tracker: Tracker, connection: Connection, record: SessionRecord, error: Any, frame: FrameType
+) -> None:
     """The driver is busy with the work of another task; fetching rows is seen only here."""
     text = str(getattr(error, "orig", error))
     if any(words in text for words in _BUSY):
@@ -201,14 +205,14 @@ def session_in(frame: FrameType | None) -> tuple[Any, str]:
     return session, did
 
 
-def _works_in(frame: FrameType, session: Any) -> bool:
+def _works_in(frame: FrameType, session: Session) -> bool:
     if frame.f_globals.get("__name__") != Session.__module__:
         return False
     mine = frame.f_locals.get("self")
     return mine is session or (isinstance(mine, SessionTransaction) and getattr(mine, "session", None) is session)
 
 
-def _works_on(frame: FrameType, connection: Any) -> bool:
+def _works_on(frame: FrameType, connection: Connection) -> bool:
     if not str(frame.f_globals.get("__name__", "")).startswith("sqlalchemy.engine."):
         return False
     mine = frame.f_locals.get("self")

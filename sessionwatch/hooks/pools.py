@@ -62,7 +62,7 @@ class Pools:
         self._marked: WeakSet[Any] = WeakSet()
         self.out: dict[int, tuple[float, PoolStats]] = {}  # by id of the pool's record: since when
 
-    def of(self, engine: Any) -> PoolStats:
+    def of(self, engine: Engine) -> PoolStats:
         """The numbers of an engine's pool, which from now on keeps them itself."""
         pool = engine.pool
         stats = self._stats.get(engine.dialect)
@@ -73,7 +73,7 @@ class Pools:
         self._marked.add(pool)
         return stats
 
-    def _new(self, engine: Any, pool: Any) -> PoolStats:
+    def _new(self, engine: Engine, pool: Pool) -> PoolStats:
         living, waiting = {stats.name for stats in list(self._stats.values())}, self.tracker.connections
         for name, queues in waiting.copy().items():
             if name not in living and not any(queues):
@@ -81,7 +81,7 @@ class Pools:
         name = _free(name_of(engine, pool), living)
         return PoolStats(name, *waiting.setdefault(name, (queue(), queue(), queue())))
 
-    def made(self, engine: Any, frame: FrameType) -> None:
+    def made(self, engine: Engine, frame: FrameType) -> None:
         """`create_engine` has made one."""
         self.of(engine)
 
@@ -130,7 +130,7 @@ def _values(name: str, stats: PoolStats, used: int) -> dict[tuple[str, ...], int
     return {(): limit} if limit is not None else {}
 
 
-def _idle(pool: Any, used: int) -> int:
+def _idle(pool: Pool, used: int) -> int:
     """Open connections that nobody uses."""
     if isinstance(pool, pools.QueuePool):
         return _connected(waiting(pool))
@@ -146,7 +146,7 @@ def _connected(records: Iterable[Any]) -> int:
     return sum(getattr(record, "dbapi_connection", None) is not None for record in list(records))
 
 
-def _limit(pool: Any) -> int | None:
+def _limit(pool: Pool) -> int | None:
     """How many connections a pool may have open; None without a limit."""
     if isinstance(pool, pools.QueuePool):
         size, overflow = pool.size(), read.overflow(pool)
@@ -156,7 +156,7 @@ def _limit(pool: Any) -> int | None:
     return 1 if isinstance(pool, pools.StaticPool | pools.AssertionPool) else None
 
 
-def _idle_limit(pool: Any) -> int | None:
+def _idle_limit(pool: Pool) -> int | None:
     """How many connections a pool keeps for later; None without a limit."""
     if isinstance(pool, pools.QueuePool):
         return pool.size() or None
@@ -229,7 +229,7 @@ def follow(kept: Pools) -> Callable[[], None]:
     """Listen for connections that come back, or leave their pool for good; returns the undo."""
     out = kept.out
 
-    def returned(connection: Any, record: Any) -> None:
+    def returned(connection: object, record: object) -> None:
         try:
             lent = out.pop(id(record), None)
             if lent is not None:  # else it went out before the installation

@@ -107,7 +107,7 @@ def patch_get(tracker: Tracker) -> Callable[[Any], Any]:
     return make
 
 
-def _touched(tracker: Tracker, attribute: Any, state: Any) -> None:
+def _touched(tracker: Tracker, attribute: Any, state: InstanceState[Any]) -> None:
     error = None
     if tracker.active:
         with tracker.guarded("InstrumentedAttribute.__get__"):
@@ -116,7 +116,7 @@ def _touched(tracker: Tracker, attribute: Any, state: Any) -> None:
         raise error
 
 
-def _report(tracker: Tracker, attribute: Any, state: Any, frame: FrameType) -> Exception | None:
+def _report(tracker: Tracker, attribute: Any, state: InstanceState[Any], frame: FrameType) -> Exception | None:
     module = str(frame.f_globals.get("__name__", ""))
     if module.startswith("sqlalchemy.") and not module.startswith(_ON_BEHALF):
         return None  # SQLAlchemy reads for itself
@@ -132,7 +132,7 @@ def _report(tracker: Tracker, attribute: Any, state: Any, frame: FrameType) -> E
     return tracker.emit(event)
 
 
-def _outlived(tracker: Tracker, state: Any) -> bool:
+def _outlived(tracker: Tracker, state: InstanceState[Any]) -> bool:
     """Whether a session is known to have held the instance, and did not expunge it on purpose."""
     reference = read.instance_dict(state)
     if reference is not None:

@@ -36,6 +36,9 @@ from .private import MERGE, RECURSIVE, ROWS, UPDATES
 from .reading import read
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.orm import Mapper, Session
+
     from ..model import Mark, Site
     from ..record.life import Known, SessionRecord
     from ..record.tracker import Tracker
@@ -57,7 +60,7 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool, noted: bo
     """
 
     def make(original: Any) -> Any:
-        def _merge(self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        def _merge(self: Any, state: InstanceState[Any], *args: Any, **kwargs: Any) -> Any:
             try:
                 known = kwargs.get(RECURSIVE.name)
                 outermost = (judged or noted) and not known and kwargs.get("load", True)
@@ -84,7 +87,7 @@ def patch_merge(writes: PendingWrites, tracker: Tracker, judged: bool, noted: bo
 
 
 def _received(
-    tracker: Tracker, session: Any, known: dict[Any, Any], frame: FrameType, judged: bool, noted: bool
+    tracker: Tracker, session: Session, known: dict[Any, Any], frame: FrameType, judged: bool, noted: bool
 ) -> Exception | None:
     """What is to be raised of the instances that a merge was given, each with what it was merged into."""
     record = session.__dict__.get(KEY)
@@ -127,7 +130,7 @@ def overwritten(given: Any, target: Any) -> Iterator[str]:
             yield key
 
 
-def _chosen(given: Any, mapper: Any) -> set[str]:
+def _chosen(given: Any, mapper: Mapper[Any]) -> set[str]:
     """What the program itself changed since the instance was loaded; with a relationship its foreign keys."""
     chosen = set(given.committed_state)
     for relationship in mapper.relationships:
@@ -136,11 +139,11 @@ def _chosen(given: Any, mapper: Any) -> set[str]:
     return chosen
 
 
-def _own_columns(relationship: Any, mapper: Any) -> list[Any]:
+def _own_columns(relationship: Any, mapper: Mapper[Any]) -> list[Any]:
     return [column for column in relationship.local_columns if mapper.columns.contains_column(column)]
 
 
-def _counts(columns: Any, mapper: Any) -> bool:
+def _counts(columns: Any, mapper: Mapper[Any]) -> bool:
     """Keys, versions, and what the database or a default fills in at each update are no stale values."""
     return all(isinstance(column, Column) for column in columns) and not any(
         column.primary_key
@@ -200,7 +203,7 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
     """
 
     def make(original: Any) -> Any:
-        def _update_impl(self: Any, state: Any, *args: Any, **kwargs: Any) -> None:
+        def _update_impl(self: Any, state: InstanceState[Any], *args: Any, **kwargs: Any) -> None:
             try:
                 record = self.__dict__.get(KEY)
                 if record is None or not tracker.active or not (is_detached(state) and _was_stored(tracker, state)):
@@ -232,7 +235,13 @@ def patch_update(tracker: Tracker) -> Callable[[Any], Any]:
 
 
 def _refused(
-    tracker: Tracker, session: Any, record: SessionRecord, state: Any, before: Owner, error: Exception, frame: FrameType
+    tracker: Tracker,
+    session: Session,
+    record: SessionRecord,
+    state: Any,
+    before: Owner,
+    error: Exception,
+    frame: FrameType,
 ) -> None:
     """SQLAlchemy refuses to add an instance: why, and what is in its place?"""
     held = session.identity_map.get(state.key)
@@ -274,7 +283,7 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
         if record is not None:
             tracker.emit(_event(tracker, "unmatched", state, before, record, added, "added", error=error, flushed=mark))
 
-    def outdated(error: Exception, given: Any, session: Any, mark: Mark) -> None:
+    def outdated(error: Exception, given: Any, session: Session, mark: Mark) -> None:
         record = session.__dict__.get(KEY)
         if record is not None and given.key is not None and _was_stored(tracker, given):
             before = owner(tracker, given)
@@ -286,7 +295,7 @@ def patch_stale(tracker: Tracker) -> Callable[[Any], Any]:
 # -- what is known of an instance ---------------------------------------------------------------------
 
 
-def note_database(record: SessionRecord, connection: Any) -> None:
+def note_database(record: SessionRecord, connection: Connection) -> None:
     """Which database a session works on: rows are copied from one to another by merging, too."""
     engine = connection.engine
     found = _databases.get(engine.pool)
@@ -299,7 +308,7 @@ def note_database(record: SessionRecord, connection: Any) -> None:
         record.databases = record.databases | found if record.databases else found
 
 
-def _where(engine: Any) -> tuple[Any, ...]:
+def _where(engine: Engine) -> tuple[Any, ...]:
     """Host, port and name of a database; its pool where the URL does not tell."""
     url = engine.url
     if not url.host and url.database in (None, "", ":memory:"):
@@ -311,7 +320,7 @@ def _elsewhere(before: Known | None, now: SessionRecord) -> bool:
     return before is not None and bool(before.databases and now.databases) and not before.databases & now.databases
 
 
-def _was_stored(tracker: Tracker, state: Any) -> bool:
+def _was_stored(tracker: Tracker, state: InstanceState[Any]) -> bool:
     """Whether a session or a pickle is known to have held the instance; else a program made up its identity."""
     return (
         read.run(state) is not None
@@ -321,7 +330,7 @@ def _was_stored(tracker: Tracker, state: Any) -> bool:
     )
 
 
-def _never_committed(before: Known | None, state: Any) -> bool:
+def _never_committed(before: Known | None, state: InstanceState[Any]) -> bool:
     """Whether what the instance holds was written, but not committed: it is newer than the row, not older."""
     session = state.session
     transaction = (session.get_nested_transaction() or session.get_transaction()) if session is not None else None
@@ -335,7 +344,7 @@ def _never_committed(before: Known | None, state: Any) -> bool:
 def _event(
     tracker: Tracker,
     kind: Any,
-    state: Any,
+    state: InstanceState[Any],
     before: Owner,
     record: SessionRecord,
     mark: Mark,

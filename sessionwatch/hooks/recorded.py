@@ -14,6 +14,9 @@ from ..record.sql import text_write
 from .patch import guarded, listen
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+
     from ..record.recording import Recording
     from ..record.tracker import Tracker
 
@@ -38,7 +41,7 @@ def follow(recording: Recording, tracker: Tracker) -> Callable[[], None]:
 
 
 def _began(recording: Recording) -> Callable[[Any, Any, Any], None]:
-    def after_begin(session: Any, transaction: Any, connection: Any) -> None:
+    def after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
         record = getattr(session, KEY, None)
         if record is not None and not transaction.nested:
             now = recording.clock()
@@ -48,7 +51,7 @@ def _began(recording: Recording) -> Callable[[Any, Any, Any], None]:
 
 
 def _ended(recording: Recording) -> Callable[[Any, Any], None]:
-    def after_transaction_end(session: Any, transaction: Any) -> None:
+    def after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
         record = getattr(session, KEY, None)
         if record is not None and transaction.parent is None:
             recording.life(record).ended(recording.clock())
@@ -59,7 +62,7 @@ def _ended(recording: Recording) -> Callable[[Any, Any], None]:
 def _mark(recording: Recording, tracker: Tracker, kind: str) -> Callable[..., None]:
     """A flush, a commit or a rollback; those of a savepoint are none."""
 
-    def listener(session: Any, *_: Any) -> None:
+    def listener(session: Session, *_: Any) -> None:
         record = getattr(session, KEY, None)
         if record is not None and (kind == "flush" or not session.in_nested_transaction()):
             try:
@@ -73,7 +76,7 @@ def _mark(recording: Recording, tracker: Tracker, kind: str) -> Callable[..., No
 def _executed(recording: Recording, tracker: Tracker) -> Callable[[Any], None]:
     """A statement that was given to the session, or that a load needs."""
 
-    def do_orm_execute(state: Any) -> None:
+    def do_orm_execute(state: ORMExecuteState) -> None:
         record = getattr(state.session, KEY, None)
         if record is not None:
             try:
@@ -85,7 +88,7 @@ def _executed(recording: Recording, tracker: Tracker) -> Callable[[Any], None]:
     return do_orm_execute
 
 
-def _writes(state: Any) -> bool:
+def _writes(state: ORMExecuteState) -> bool:
     if state.is_insert or state.is_update or state.is_delete:
         return True
     words = getattr(state.statement, "text", None)

@@ -19,6 +19,8 @@ from ..record.life import SessionRecord
 from ..units.scope import current_unit
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from ..record.tracker import Tracker
 
 __tracebackhide__ = True  # pytest: the story is in the message
@@ -70,7 +72,7 @@ def _asks(code: CodeType) -> bool:
     return code in {getattr(function, "__code__", None) for function in functions}
 
 
-def _record_of(session: Any) -> SessionRecord | None:
+def _record_of(session: Session) -> SessionRecord | None:
     """The record of what a registry holds, which need not be a session."""
     record = getattr(session, KEY, None)
     if record is None:
@@ -92,7 +94,7 @@ def taken(record: SessionRecord, place: callsite.Raw) -> None:
 # -- providers ----------------------------------------------------------------------------------------
 
 
-def lent_again(record: SessionRecord, session: Any) -> bool:
+def lent_again(record: SessionRecord, session: Session) -> bool:
     """Whether the provider whose end closed a session has been entered again, and hands out the session now.
 
     Nothing tells of that when it happens: what is alive is searched, and only where a finding depends on it.
@@ -119,7 +121,7 @@ def _waits_in(generator: Any, provider: CodeType) -> bool:
     return generator.ag_code is provider and generator.ag_frame is not None and generator.ag_frame.f_lasti > 0
 
 
-def _is_in_closing(session: Any) -> bool:
+def _is_in_closing(session: Session) -> bool:
     """Whether a ``with closing(session)`` block is open."""
     for thing in gc.get_referrers(session):
         if type(thing) is contextlib.closing or (type(thing) is dict and thing.get("thing") is session):

@@ -146,7 +146,7 @@ def _writers(fairy: Any, acting: Any) -> Iterator[tuple[SessionRecord, list[Any]
             yield record, written
 
 
-def _raw(connection: Any) -> Any:
+def _raw(connection: Connection) -> Any:
     fairy = read.lent(connection)
     return fairy.dbapi_connection if fairy is not None else None
 

@@ -13,6 +13,8 @@ from ..record.parts import Write
 from ..units.scope import Unit, current_unit
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState
+
     from ..model import Mark
     from ..record.ledger import Ledger
     from ..record.life import SessionRecord
@@ -26,7 +28,7 @@ class Thrown:
 
     __slots__ = ("added", "mark", "name", "record", "reference", "state", "unit")
 
-    def __init__(self, state: Any, record: SessionRecord, mark: Mark, unit: Unit | None) -> None:
+    def __init__(self, state: InstanceState[Any], record: SessionRecord, mark: Mark, unit: Unit | None) -> None:
         self.state = weakref.ref(state)
         self.name = state.class_.__name__
         self.record, self.reference = weakref.ref(record), record.reference

@@ -16,12 +16,14 @@ from .ownership import described, owner
 from .reading import read
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState
+
     from ..record.tracker import Tracker
 
 _LONGEST_PATH = 4  # steps; a longer one is no option that anybody would write
 
 
-def facts(tracker: Tracker, state: Any, key: str, frame: FrameType) -> dict[str, Any]:
+def facts(tracker: Tracker, state: InstanceState[Any], key: str, frame: FrameType) -> dict[str, Any]:
     """The fields of an `UnloadedRead` of one attribute."""
     steps, recursive = _path(state, key)
     held = owner(tracker, state)
@@ -40,7 +42,7 @@ def facts(tracker: Tracker, state: Any, key: str, frame: FrameType) -> dict[str,
     }
 
 
-def _by_get(tracker: Tracker, state: Any, record: Any) -> bool:
+def _by_get(tracker: Tracker, state: InstanceState[Any], record: Any) -> bool:
     """Whether the query that an instance goes back to was a call of ``get()`` or ``get_one()``."""
     run = read.run(state)
     place = tracker.ledger.load_site(record.roots.get(run, run) if record is not None else run)
@@ -72,7 +74,7 @@ def _gets(code: CodeType, lasti: int) -> bool:
     return called.func.attr in ("get", "get_one") and "query" not in ast.unparse(called.func.value)
 
 
-def kind_of(state: Any, key: str) -> Any:
+def kind_of(state: InstanceState[Any], key: str) -> Any:
     """What was not there: a relationship or collection, or why a column was not loaded."""
     prop = state.mapper.attrs.get(key)
     if hasattr(prop, "direction"):
@@ -96,7 +98,7 @@ def _entity(state: Any) -> Any:
     return path[-1].mapper if path else state.mapper
 
 
-def _base(state: Any, key: str) -> str:
+def _base(state: InstanceState[Any], key: str) -> str:
     """The class that was asked for, where only its subclass has the attribute; else an empty string."""
     entity = _entity(state)
     if not state.load_path.path and entity.inherits is not None:

@@ -27,6 +27,8 @@ from .reading import entries, mappers, read
 from .rows import count_of, driver_is_idle, has_result, targets
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState, Session
+
     from ..model import RawSite
     from ..record.life import Entry, SessionRecord
 
@@ -59,7 +61,7 @@ def note(
 
 
 def _wrote(
-    connection: Any,
+    connection: Connection,
     record: SessionRecord,
     what: tuple[Any, str],
     count: int | None,
@@ -88,7 +90,9 @@ def _forget(record: SessionRecord, connection: int) -> None:
     )
 
 
-def _not_a_write(connection: Any, record: SessionRecord, context: Any, where: RawSite | None, frame: FrameType) -> bool:
+def _not_a_write(
+    connection: Connection, record: SessionRecord, context: Any, where: RawSite | None, frame: FrameType
+) -> bool:
     """What a statement that is no INSERT, UPDATE or DELETE does to a transaction; whether that is all of it."""
     statement, dialect = context.statement, context.dialect.name
     name = temporary_table(statement)
@@ -123,7 +127,7 @@ def _takes_back(record: SessionRecord, what: str, connection: int) -> bool:
 # -- whose commit is it -------------------------------------------------------------------------------
 
 
-def owns(session: Any, entry: Any) -> bool:
+def owns(session: Session, entry: Any) -> bool:
     """Whether closing the session discards what was written on a connection of its transaction.
 
     ``entry`` is SQLAlchemy's (connection, transaction, should_commit, autoclose). A session that joined
@@ -135,7 +139,7 @@ def owns(session: Any, entry: Any) -> bool:
     return bool(autoclose) or getattr(session, "join_transaction_mode", "") != "control_fully"
 
 
-def uncommitted(session: Any, record: SessionRecord) -> tuple[Write, ...]:
+def uncommitted(session: Session, record: SessionRecord) -> tuple[Write, ...]:
     """What is lost if the session ends now."""
     writes: list[Write] = []
     if any(record.levels):
@@ -166,7 +170,7 @@ def left_behind(record: SessionRecord) -> tuple[Write, ...]:
     return tuple(writes)
 
 
-def _live_connections(session: Any, record: SessionRecord) -> set[int]:
+def _live_connections(session: Session, record: SessionRecord) -> set[int]:
     """Connections whose transaction nobody has committed or rolled back behind the session's back.
 
     Some drivers tell late that they are in a transaction: only one that has told so can tell that it is over.
@@ -180,20 +184,20 @@ def _live_connections(session: Any, record: SessionRecord) -> set[int]:
     }
 
 
-def is_over(connection: Any, told: bool) -> bool:
+def is_over(connection: Connection, told: bool) -> bool:
     """Whether the driver has committed or rolled back behind SQLAlchemy's back, as its connection tells."""
     if connection.dialect.name in _IMPLICIT and not told:
         return False
     return driver_is_idle(connection)
 
 
-def driver_commits(connection: Any) -> bool:
+def driver_commits(connection: Connection) -> bool:
     """Whether the driver's own connection was made with autocommit, which SQLAlchemy does not know of."""
     fairy = read.lent(connection)
     return fairy is not None and getattr(fairy.dbapi_connection, "autocommit", False) is True
 
 
-def _joined(session: Any, record: SessionRecord) -> bool:
+def _joined(session: Session, record: SessionRecord) -> bool:
     bind = session.__dict__.get("bind")
     return record.external or (isinstance(bind, Connection) and not record.owned and bind.in_transaction())
 
@@ -275,7 +279,7 @@ def pending(new: Any, deleted: Any, modified: Any, record: SessionRecord) -> lis
     ]
 
 
-def net_change(state: Any, new: Container[Any] = ()) -> bool:
+def net_change(state: InstanceState[Any], new: Container[Any] = ()) -> bool:
     """Whether a modified state differs from what was loaded; as Session.is_modified(), without a session.
 
     ``new``: states that are counted themselves; a parent that was only given such children has no row to write.

@@ -120,7 +120,7 @@ class Plugin:
     # -- one test -------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self.current.clear()
         self.store.test = item.nodeid
         self.watch.clear()  # a finding of this test tells this test's story, though an earlier one had the same
@@ -134,43 +134,47 @@ class Plugin:
             self.blame.leave()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
         """What a fixture opens is its own, for its scope."""
         with self.blame.setting_up(fixturedef.argname, request.scope) as owner:
             if owner.test is None:
                 self.wider[id(fixturedef)] = fixturedef, owner
             return (yield)
 
-    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """The end of a fixture of a wider scope than a test."""
         _, owner = self.wider.pop(id(fixturedef), (None, None))
         if owner is not None:
             owner.ended = perf_counter()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         if self.mistake is not None:
             pytest.fail(f"sessionwatch: {self.mistake}", pytrace=False)
         return (yield from self._phase(item, "setup"))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         self.blame.calling = True
         return (yield from self._phase(item, "call"))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         return (yield from self._phase(item, "teardown"))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Where pytest repeats a failure in a line (on CI it does not shorten), ours is its headline, not the story."""
         report = yield
         if call.excinfo is not None:
             mark(report, call.excinfo.value)
         return report
 
-    def _phase(self, item: pytest.Item, phase: str) -> Generator[None, Any, Any]:
+    def _phase(self, item: pytest.Item, phase: str) -> Generator[None, object, object]:
         try:
             result = yield
         except BaseException as error:
@@ -271,7 +275,7 @@ class Plugin:
     # -- the run --------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """What is still open when all tests are over, and what was found too late, fails the run."""
         try:
             return (yield)
