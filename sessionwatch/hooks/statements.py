@@ -20,6 +20,7 @@ from ..model import RawSite
 from ..record.events import Blocked
 from ..record.key import KEY
 from ..record.sql import summary
+from ..units.scope import starting
 from .answers import commit_failed
 from .callers import ran_at
 from .database_errors import before_statement, failed
@@ -218,6 +219,9 @@ def _stalled(tracker: Tracker, connection: Any, record: Any, context: Any, secon
     """Report a statement that held up an event loop; raises what is to be raised, once it has run."""
     error: Exception | None = None
     try:
+        server = starting.get()
+        if server is not None and not server.over:
+            return  # the loop serves nobody yet
         if tracker.active and (record is not None or tracker.wants is None) and _holds_up(connection, frame):
             what = summary(context.statement) or "a statement"
             event = Blocked(record, callsite.mark(frame), what, seconds * 1000, *_coroutine(frame))

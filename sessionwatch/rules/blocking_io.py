@@ -44,9 +44,9 @@ asyncio.run(orders())
 ```
 
 ## When to allow
-Where nothing else waits for the loop: a start-up hook, a script with one coroutine. What is faster than
-`blocking-io.milliseconds` is not reported: by default everything is in development and in tests, and what
-takes 50 ms in production.
+Where nothing else waits for the loop, as in a script with one coroutine. What the lifespan of an ASGI application
+runs before the server serves is not reported. What is faster than `blocking-io.milliseconds` is not reported: by
+default everything is in development and in tests, and what takes 50 ms in production.
 """
 
 FIX = "use create_async_engine() and AsyncSession, or run the sync code in a thread:\nawait asyncio.to_thread(...)"

@@ -5,18 +5,23 @@ That is after the teardown of dependencies and after background tasks, whatever 
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from types import FrameType
 from typing import Any
 
 from ..border import settle
+from ..frames import callsite
 from ..patching import unseen
 from . import scope as units
 from .naming import NO_ROUTE, asgi_handler, asgi_route, method_of
-from .scope import FrameworkUnit, Sessions, Unit, are_answers_heard, failed, process_ends
+from .scope import FrameworkUnit, Sessions, Starting, Unit, are_answers_heard, failed, process_ends, starting
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
+_AROUND = 12  # frames around a framework's application that are looked at
 
 
 class UnitOfWorkMiddleware:
@@ -54,6 +59,7 @@ async def serve(app: App, scope: Scope, receive: Any, send: Any, route: Callable
             return
         unit = request(scope, route)
         try:
+            _look_around(unit.unit, sys._getframe(1), (scope, receive, send))
             with unit:
                 sending = _answering(unit.unit, send)
                 called = True
@@ -67,12 +73,34 @@ async def serve(app: App, scope: Scope, receive: Any, send: Any, route: Callable
         await late.awaited(scope, receive, send)
 
 
+def _look_around(unit: Unit | None, frame: FrameType, given: tuple[Any, ...]) -> None:
+    """Whether an application of the program's own is around the framework's: it may end its registry's session."""
+    if unit is None:
+        return
+    try:
+        for outer in itertools.islice(callsite.stack(frame), _AROUND):
+            kind = callsite.kind_of(outer)
+            if kind == callsite.USER and any(one is value for one in given for value in outer.f_locals.values()):
+                unit.lodges = "registries"
+            if kind in (callsite.USER, callsite.STOP):
+                return
+    except Exception:
+        failed("an ASGI application")
+
+
 def _lifespan(scope: Scope, send: Any) -> Any:
-    """``send`` of a lifespan that tells of its end: uvicorn then ends the process by the signal that it got itself."""
+    """``send`` of a lifespan, which tells when the server starts to serve, and of the end.
+
+    uvicorn then ends the process by the signal that it got itself.
+    """
     if scope.get("type") != "lifespan":
         return send
+    start = Starting()
+    starting.set(start)
 
     async def sending(message: Any) -> None:
+        if message.get("type") == "lifespan.startup.complete":
+            start.over = True
         if message.get("type") in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
             process_ends(over=False)
         await send(message)

@@ -16,6 +16,7 @@ __tracebackhide__ = True  # pytest: the story is in the message
 F = TypeVar("F", bound=Callable[..., Any])
 
 Sessions = Literal["one", "many"]
+Lodging = Literal["", "all", "registries"]
 Name = Callable[[], "str | None"]  # asked when a finding needs the name, and when the unit ends
 
 _numbers = itertools.count(1)
@@ -28,12 +29,21 @@ _lasting: dict[int, weakref.ref[FrameworkUnit]] = {}  # units of responses that 
 _taken = threading.local()  # the unit of a response that the thread has taken in full, and may close
 
 
+class Starting:
+    """A server that starts: the loop serves nobody yet. Tasks that are begun meanwhile share it."""
+
+    over = False
+
+
+starting: ContextVar[Starting | None] = ContextVar("sessionwatch_starting", default=None)
+
+
 class Unit:
     """One unit of work that is under way. ``sessions="many"`` declares that it is not atomic.
 
     ``outer`` is the unit around it. ``request`` tells the request whose application is being called.
     ``answered``: an exception left the program's code in it, and the framework made an answer of it.
-    ``lodges``: the framework's context, and with it the sessions, is that of something wider.
+    ``lodges``: which of its sessions, as the framework's context, are those of something wider.
     """
 
     __slots__ = (
@@ -64,7 +74,8 @@ class Unit:
         self.outer = outer
         self.request: tuple[str, int] | None = None
         self.number = next(_numbers)
-        self.ended = self.lodges = self.answered = False
+        self.ended = self.answered = False
+        self.lodges: Lodging = ""
         self.half: Any = None  # a part that was rolled back while another one is stored: see hooks.commits
         self.commits: Any = ()  # of writes, for the rule split-unit-of-work: see hooks.commits
         self.answer = 0  # the status below 400 of a response that was sent in full

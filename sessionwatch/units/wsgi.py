@@ -176,7 +176,7 @@ def _begin(
     unit = FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key)
     mine, status = unit.unit, Status()
     if mine is not None:
-        mine.lodges = lodges
+        mine.lodges = "all" if lodges else ""
     return unit, status, start_response if mine is None else status.noting(start_response)
 
 

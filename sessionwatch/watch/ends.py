@@ -58,9 +58,10 @@ class Ends:
             self._tracker.emit(event, allowances)  # advice: nothing to be raised over an exception on its way
         still_open = [record for record in unit.records() if record.closed_how is None]
         if unit.lodges:
-            for record in still_open:
+            others = [record for record in still_open if unit.lodges == "all" or record.taken is not None]
+            for record in others:
                 record.unit = None
-            still_open = []
+            still_open = [record for record in still_open if record.unit is not None]
         if still_open:
             raised += self._left_open(still_open)
         self._audience.unit_ended(unit)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import fastapi
 import httpx
@@ -13,6 +16,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.applications import Starlette
 
 from sessionwatch import FindingError, allow, install, uninstall, watching
 from sessionwatch.hooks import statements
@@ -337,3 +341,31 @@ def test_names_the_async_function_and_how_it_gets_a_thread(shop: Engine, watch: 
 def test_a_route_that_awaits_stays_one(shop: Engine, watch: Watch) -> None:
     asyncio.run(_get(shop, "/awaits"))
     assert only(watch, "blocking-io").fix.startswith("use create_async_engine()")
+
+
+def test_ignores_the_start_of_a_server(watch: Watch, shop: Engine) -> None:
+    """What the lifespan runs before the server serves holds up nobody; a task that it begins does so afterwards."""
+    asked = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[tuple[str, int]] = []
+
+    async def later(served: asyncio.Event) -> None:
+        await served.wait()
+        await query(shop)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await query(shop)
+        served = asyncio.Event()
+        task = asyncio.create_task(later(served))
+        yield
+        served.set()
+        await task
+
+    async def receive() -> dict[str, str]:
+        return {"type": next(asked)}
+
+    async def send(message: Any) -> None:
+        sent.append((message["type"], len(watch.findings)))
+
+    asyncio.run(Starlette(lifespan=lifespan)({"type": "lifespan", "state": {}}, receive, send))
+    assert sent == [("lifespan.startup.complete", 0), ("lifespan.shutdown.complete", 1)]

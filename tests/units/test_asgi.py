@@ -15,7 +15,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Engine, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -447,3 +447,48 @@ def test_the_former_address_is_kept() -> None:
     for name in ("asgi", "wsgi"):
         before, now = (importlib.import_module(f"sessionwatch.{place}.{name}") for place in ("adapters", "units"))
         assert before.UnitOfWorkMiddleware is now.UnitOfWorkMiddleware
+
+
+def around(inner: Any, registry: Any) -> Any:
+    """An application of the program's own around the framework's."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await inner(scope, receive, send)
+        finally:
+            registry.remove()
+
+    return app
+
+
+async def test_ignores_a_registrys_session_that_an_outer_application_removes(shop: Engine, watch: Watch) -> None:
+    """The unit ends before it: the session is the outer one's, request after request."""
+    app, registry = FastAPI(), scoped_session(sessionmaker(shop))
+
+    @app.get("/orders")
+    async def orders() -> int:
+        return len(registry.scalars(select(Order)).all())
+
+    for _ in range(2):
+        assert (await get(around(app, registry), "/orders")).text == "1"
+    assert [finding for finding in watch.findings if finding.rule != "blocking-io"] == []
+
+
+async def test_reports_a_leak_within_an_outer_application(shop: Engine, watch: Watch) -> None:
+    """A session that is no registry's cannot be ended there; and one that nobody around removes is left open."""
+    app, registry, kept = FastAPI(), scoped_session(sessionmaker(shop)), []
+
+    @app.get("/own")
+    async def own() -> None:
+        kept.append(Session(shop))
+        kept[-1].scalars(select(Order)).all()
+
+    @app.get("/orders")
+    async def orders() -> None:
+        registry.scalars(select(Order)).all()
+
+    await get(around(app, registry), "/own")
+    await get(app, "/orders")
+    assert [unit for rule, unit in found(watch) if rule == "session-leak"] == ["GET /own", "GET /orders"]
+    registry.remove()
+    kept[0].close()
