@@ -76,10 +76,10 @@ def main(bundle: Path, target: Path, workers: int) -> None:
             user.start()
         if workers > 1:  # one is killed while the faulty release is out
             time.sleep(SECONDS * 0.55)
-            os.kill(next(iter(service.workers)), signal.SIGKILL)
+            os.kill(service.workers.popitem()[0], signal.SIGKILL)
         for user in users:
             user.join()
-        now = int(time.time())
+        now = service.prometheus.moment(service.living)
         answers = picture.answers(service.prometheus.url, now - SECONDS + 20, now)
         data = json.loads(json.dumps(answers).replace(f"{PROGRAMS}/", "shop/"))  # not where this checkout is
     empty = picture.draw(data, bundle, target).empty
