@@ -15,8 +15,20 @@ from ..border import settle
 from ..frames import callsite
 from ..patching import unseen
 from . import scope as units
-from .naming import NO_ROUTE, asgi_handler, asgi_route, method_of
-from .scope import FrameworkUnit, Sessions, Starting, Unit, are_answers_heard, failed, process_ends, starting
+from .naming import OTHER, WEBSOCKET, WITHOUT_ROUTE, asgi_handler, asgi_name, asgi_route
+from .scope import (
+    FrameworkUnit,
+    Sessions,
+    Starting,
+    Unit,
+    are_answers_heard,
+    begun,
+    current,
+    failed,
+    over,
+    process_ends,
+    starting,
+)
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Scope = MutableMapping[str, Any]
@@ -50,33 +62,25 @@ class UnitOfWorkMiddleware:
 
 async def serve(app: App, scope: Scope, receive: Any, send: Any, route: Callable[[Scope], str | None]) -> None:
     """Call the application in a unit."""
-    original, called = app, False
+    original, called, unit, token = app, False, None, None
     try:
-        if scope.get("type") not in ("http", "websocket"):
-            sending = _lifespan(scope, send)
-            called = True
-            await original(scope, receive, sending)
-            return
-        unit = request(scope, route)
-        try:
-            _look_around(unit.unit, sys._getframe(1), (scope, receive, send))
-            with unit:
-                sending = _answering(unit.unit, send)
-                called = True
-                await original(scope, receive, sending)
-        finally:
-            unit.end()
+        unit, sending = _request(scope, receive, send, route, sys._getframe(1))
+        token = current.set(unit) if unit is not None else None
+        called = True
+        await original(scope, receive, sending)
+        if unit is not None:
+            over(unit, token)
     except BaseException as crossed:
+        if unit is not None:
+            over(unit, token)
         late = settle(crossed, original, units, "an ASGI application", called)
         if late is None:
             raise
         await late.awaited(scope, receive, send)
 
 
-def _look_around(unit: Unit | None, frame: FrameType, given: tuple[Any, ...]) -> None:
+def _look_around(unit: Unit, frame: FrameType, given: tuple[Any, ...]) -> None:
     """Whether an application of the program's own is around the framework's: it may end its registry's session."""
-    if unit is None:
-        return
     try:
         for outer in itertools.islice(callsite.stack(frame), _AROUND):
             kind = callsite.kind_of(outer)
@@ -108,43 +112,58 @@ def _lifespan(scope: Scope, send: Any) -> Any:
     return sending
 
 
-def _answering(unit: Unit | None, send: Any) -> Any:
+def _request(
+    scope: Scope, receive: Any, send: Any, route: Callable[[Scope], str | None], frame: FrameType
+) -> tuple[Unit | None, Any]:
+    """The unit of a request, and its ``send``; None within the call of the same request, and for what is none.
+
+    ``frame``: who calls the application. A websocket serves many messages, each of which may have a session of its own.
+    """
+    kind = scope.get("type")
+    sessions: Sessions = "one"
+    if kind == "http":
+        name = WITHOUT_ROUTE.get(scope.get("method", ""), OTHER)
+    elif kind == "websocket":
+        name, sessions = WEBSOCKET, "many"
+    else:
+        return None, _lifespan(scope, send)
+    key = ("asgi", id(scope.get("headers")))  # middlewares copy the scope; the headers stay the same list
+    unit = begun("request", name, asgi_name, key, sessions, asgi_handler, (scope, route))
+    if unit is None:
+        return None, send
+    _look_around(unit, frame, (scope, receive, send))
+    return unit, _answering(unit, send) if are_answers_heard() else send
+
+
+def _answering(unit: Unit, send: Any) -> Any:
     """``send`` that tells the unit when the last part of a response has been sent."""
-    if unit is None or not are_answers_heard():
-        return send
     status = 0
 
-    async def sending(message: Any) -> None:
+    def sending(message: Any) -> Awaitable[None]:
         nonlocal status
-        try:
-            await send(message)
-        except BaseException as error:
-            unseen(error)
-            raise
         try:
             kind = message["type"]
             if kind == "http.response.start":
                 status = int(message["status"])
             elif (kind == "http.response.body" and not message.get("more_body")) or kind == "http.response.pathsend":
-                unit.sent(status)
+                return _last(unit, status, send, message)
         except Exception:
             failed("the answer of a request")
+        return send(message)  # type: ignore[no-any-return]
 
     return sending
 
 
-def request(scope: Scope, route: Callable[[Scope], str | None] = asgi_route) -> FrameworkUnit:
-    """The unit of a request. A websocket serves many messages, each of which may have a session of its own."""
-    websocket = scope["type"] == "websocket"
-    method = "WEBSOCKET" if websocket else method_of(scope.get("method"))
-
-    def name() -> str | None:
-        template = route(scope)
-        return f"{method} {template}" if template is not None else None
-
-    key = ("asgi", id(scope.get("headers")))  # middlewares copy the scope; the headers stay the same list
-    sessions: Sessions = "many" if websocket else "one"
-    return FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key, sessions, lambda: asgi_handler(scope))
+async def _last(unit: Unit, status: int, send: Any, message: Any) -> None:
+    try:
+        await send(message)
+    except BaseException as error:
+        unseen(error)
+        raise
+    try:
+        unit.sent(status)
+    except Exception:
+        failed("the answer of a request")
 
 
 def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
@@ -152,13 +171,19 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
 
     def make(original: Any) -> Any:
         async def __call__(self: Any, scope: Scope, receive: Any, send: Any) -> None:  # noqa: N807
+            called, unit, token, sending = False, None, None, send
             try:
                 if is_active():
-                    await serve(original.__get__(self), scope, receive, send, asgi_route)
-                else:
-                    await original(self, scope, receive, send)
+                    unit, sending = _request(scope, receive, send, asgi_route, sys._getframe(1))
+                    token = current.set(unit) if unit is not None else None
+                called = True
+                await original(self, scope, receive, sending)
+                if unit is not None:
+                    over(unit, token)
             except BaseException as crossed:
-                late = settle(crossed, original, units, "an ASGI application", called=False)
+                if unit is not None:
+                    over(unit, token)
+                late = settle(crossed, original, units, "an ASGI application", called)
                 if late is None:
                     raise
                 await late.awaited(self, scope, receive, send)

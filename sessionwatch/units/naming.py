@@ -6,12 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
-NO_ROUTE = "(no route)"
+_NO_ROUTE = "(no route)"
+OTHER, WEBSOCKET = f"OTHER {_NO_ROUTE}", f"WEBSOCKET {_NO_ROUTE}"
+WITHOUT_ROUTE = {method: f"{method} {_NO_ROUTE}" for method in _METHODS}  # what a request is called until it is found
 
 
 def method_of(value: object) -> str:
     """The request's method. A client may send any word as one, so that an unknown one is ``OTHER``."""
     return str(value) if value in _METHODS else "OTHER"
+
+
+def asgi_name(scope: Mapping[str, Any], route: Callable[[Any], str | None]) -> str | None:
+    """The method and the route's template, as ``route`` finds it; None before the routing."""
+    template = route(scope)
+    if template is None:
+        return None
+    method = "WEBSOCKET" if scope["type"] == "websocket" else method_of(scope.get("method"))
+    return f"{method} {template}"
 
 
 def asgi_route(scope: Mapping[str, Any]) -> str | None:
@@ -31,7 +42,7 @@ def asgi_route(scope: Mapping[str, Any]) -> str | None:
     return str(path) if path is not None else None
 
 
-def asgi_handler(scope: Mapping[str, Any]) -> Any:
+def asgi_handler(scope: Mapping[str, Any], *_: object) -> Any:
     """The function that answers, as Starlette, FastAPI or Litestar has left it in the scope; None before routing."""
     handler = scope.get("route_handler")  # Litestar
     return getattr(handler, "fn", None) or scope.get("endpoint")

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
+
+from .decorating import F, decorate
 
 __tracebackhide__ = True  # pytest: the story is in the message
-F = TypeVar("F", bound=Callable[..., Any])
 
 Sessions = Literal["one", "many"]
 Lodging = Literal["", "all", "registries"]
-Name = Callable[[], "str | None"]  # asked when a finding needs the name, and when the unit ends
+Name = Callable[..., "str | None"]  # asked when a finding needs the name, and when the unit ends
 
 _numbers = itertools.count(1)
-_current: ContextVar[Unit | None] = ContextVar("sessionwatch_unit", default=None)
+current: ContextVar[Unit | None] = ContextVar("sessionwatch_unit", default=None)
 _listeners: list[Callable[[Unit], Exception | None]] = []
 _reporters: list[Callable[[str], None]] = []
 _enders: list[Callable[[bool], None]] = []
@@ -47,10 +46,9 @@ class Unit:
     """
 
     __slots__ = (
+        "_asked",
         "_handler",
-        "_handlers",
         "_name",
-        "_namers",
         "_records",
         "answer",
         "answered",
@@ -67,8 +65,7 @@ class Unit:
 
     def __init__(self, name: str, sessions: Sessions = "one", outer: Unit | None = None) -> None:
         self._name = name
-        self._namers: list[Name] = []
-        self._handlers: list[Callable[[], Any]] = []
+        self._asked: list[tuple[Name, Callable[..., Any] | None, tuple[Any, ...]]] = []
         self._handler: Any = None
         self.sessions = sessions
         self.outer = outer
@@ -85,9 +82,9 @@ class Unit:
     @property
     def name(self) -> str:
         """What is known of its name by now: a request's route is found long after the request began."""
-        for namer in reversed(self._namers):
+        for namer, _, about in reversed(self._asked):
             try:
-                name = namer()
+                name: str | None = namer(*about)
             except Exception:
                 failed("a unit's name")
                 continue
@@ -98,20 +95,21 @@ class Unit:
     @name.setter
     def name(self, name: str) -> None:
         self._name = name
-        self._namers.clear()
+        self._asked.clear()
 
-    def ask(self, namer: Name, handler: Callable[[], Any] | None = None) -> None:
-        """Let ``namer`` tell the name, and ``handler`` the function, as long as they return one; the newest first."""
-        self._namers.append(namer)
-        if handler is not None:
-            self._handlers.append(handler)
+    def ask(self, namer: Name, handler: Callable[..., Any] | None = None, *about: Any) -> None:
+        """Let ``namer`` tell the name, and ``handler`` the function, as long as they return one; the newest first.
+
+        Both are given what they are asked ``about``.
+        """
+        self._asked.append((namer, handler, about))
 
     @property
     def handler(self) -> Any:
         """The function of the program's that a framework runs this unit for, as the route's; None if not known."""
-        for asked in reversed(self._handlers):
+        for _, handler, about in reversed(self._asked):
             try:
-                found = asked()
+                found = handler(*about) if handler is not None else None
             except Exception:
                 failed("a unit's handler")
                 continue
@@ -136,13 +134,19 @@ class Unit:
 
     def end(self) -> list[Exception]:
         """End it, and ask those who listen; what comes back is to be raised."""
-        self._name = self.name
-        self._handler = self.handler
-        self._namers.clear()  # what it was asked from belongs to the host
-        self._handlers.clear()
+        if self._asked:
+            self._name = self.name
+            if self._records:
+                self._handler = self.handler  # only a finding asks
+            self._asked.clear()  # what it was asked from belongs to the host
         self.commits = ()
         self.ended = True
-        return [error for listener in list(_listeners) if (error := listener(self)) is not None]
+        raised = []
+        for listener in tuple(_listeners):
+            error = listener(self)
+            if error is not None:
+                raised.append(error)
+        return raised
 
 
 class unit_of_work:  # noqa: N801 (reads as a verb in a with statement)
@@ -168,12 +172,12 @@ class unit_of_work:  # noqa: N801 (reads as a verb in a with statement)
 
     def __enter__(self) -> Unit:
         unit = Unit(self.name, self.sessions, current_unit())
-        self._entered.append((unit, _current.set(unit)))
+        self._entered.append((unit, current.set(unit)))
         return unit
 
     def __exit__(self, type_: object, value: BaseException | None, traceback: object) -> None:
         unit, token = self._entered.pop()
-        _leave(token)
+        leave(token)
         errors = unit.end()
         if errors and value is None:
             raise errors[0]
@@ -197,6 +201,7 @@ class FrameworkUnit:
         name: of the unit, as long as ``namer`` has none.
         key: the protocol, and what is the same object in all calls of one request.
         handler: returns the function of the program's that answers, None where there is none yet.
+        about: what both are given.
     """
 
     __slots__ = ("__weakref__", "_token", "unit")
@@ -208,43 +213,67 @@ class FrameworkUnit:
         namer: Name | None = None,
         key: tuple[str, int] | None = None,
         sessions: Sessions = "one",
-        handler: Callable[[], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
+        about: tuple[Any, ...] = (),
     ) -> None:
-        self.unit: Unit | None = None
         self._token: Token[Unit | None] | None = None
-        try:
-            around = current_unit()
-            serving = around.request if around is not None else None
-            if around is not None and key and serving and (serving == key or serving[0] != key[0]):
-                if namer is not None:
-                    around.ask(namer, handler)
-                return
-            unit = Unit(name, sessions, around)
-            unit.request = key
-            if namer is not None:
-                unit.ask(namer, handler)
-            self.unit = unit
-        except Exception:
-            failed(f"the unit of a {kind}")
+        self.unit = begun(kind, name, namer, key, sessions, handler, about)
 
     def __enter__(self) -> None:
         if self.unit is not None:
-            self._token = _current.set(self.unit)
+            self._token = current.set(self.unit)
 
     def __exit__(self, *_: object) -> None:
         token, self._token = self._token, None
         if token is not None:
-            _leave(token)
+            leave(token)
 
     def end(self) -> None:
         """End the unit; calling it again does nothing."""
         unit, self.unit = self.unit, None
         if unit is not None:
             _lasting.pop(id(self), None)
-            try:
-                unit.end()
-            except Exception:
-                failed("the end of a unit")
+            over(unit)
+
+
+def begun(
+    kind: str,
+    name: str,
+    namer: Name | None = None,
+    key: tuple[str, int] | None = None,
+    sessions: Sessions = "one",
+    handler: Callable[..., Any] | None = None,
+    about: tuple[Any, ...] = (),
+) -> Unit | None:
+    """The unit that `FrameworkUnit` is about; None within the call of the same request."""
+    try:
+        around = current.get()
+        if around is not None and around.ended:
+            around = current_unit()
+        serving = around.request if around is not None else None
+        if around is not None and key and serving and (serving == key or serving[0] != key[0]):
+            if namer is not None:
+                around.ask(namer, handler, *about)
+            return None
+        unit = Unit(name, sessions, around)
+        unit.request = key
+        if namer is not None:
+            unit._asked.append((namer, handler, about))
+        return unit
+    except Exception:
+        failed(f"the unit of a {kind}")
+        return None
+
+
+def over(unit: Unit, token: Token[Unit | None] | None = None) -> None:
+    """End a framework's unit, and leave it by what entering it returned. Calling it again does nothing."""
+    if token is not None:
+        leave(token)
+    try:
+        if not unit.ended:
+            unit.end()
+    except Exception:
+        failed("the end of a unit")
 
 
 def lasts(unit: FrameworkUnit) -> None:
@@ -271,7 +300,7 @@ def current_unit() -> Unit | None:
 
     A task that outlives its unit is in the unit around that one, if there is any.
     """
-    unit = _current.get()
+    unit = current.get()
     while unit is not None and unit.ended:
         unit = unit.outer
     return unit
@@ -284,11 +313,12 @@ def answers() -> None:
         unit.answered = True
 
 
-def _leave(token: Token[Unit | None]) -> None:
+def leave(token: Token[Unit | None]) -> None:
+    """Make the one before it the current one. Where that is done already, nothing happens."""
     try:  # not by suppress(), which is three calls
-        _current.reset(token)
-    except ValueError:
-        return  # left in another context than it was entered in
+        current.reset(token)
+    except (ValueError, RuntimeError):
+        return  # left in another context than it was entered in, or twice
 
 
 @contextlib.contextmanager
@@ -351,31 +381,3 @@ def failed(what: str) -> None:
     """Report the error of ours that is being handled to whoever is installed; the host program goes on."""
     for reporter in list(_reporters):
         reporter(what)
-
-
-def decorate(block: Callable[[], Any], function: F) -> F:
-    """Run each call of ``function`` (plain, coroutine or generator function) in a new ``with block()``.
-
-    Raises TypeError for async generator functions: put the ``with`` block inside of them.
-    """
-    if inspect.isasyncgenfunction(function):
-        raise TypeError(f"{function.__qualname__} is an async generator: put the with block inside of it")
-
-    async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-        with block():
-            return await function(*args, **kwargs)
-
-    def run_generator(*args: Any, **kwargs: Any) -> Any:
-        with block():
-            return (yield from function(*args, **kwargs))
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with block():
-            return function(*args, **kwargs)
-
-    wrapper: Callable[..., Any] = run
-    if inspect.iscoroutinefunction(function):
-        wrapper = run_coroutine
-    elif inspect.isgeneratorfunction(function):
-        wrapper = run_generator
-    return cast(F, functools.wraps(function)(wrapper))

@@ -9,12 +9,13 @@ from typing import Any
 from ..border import settle
 from ..patching import unseen
 from . import scope as units
-from .naming import NO_ROUTE, method_of
+from .naming import OTHER, WITHOUT_ROUTE, method_of
 from .scope import FrameworkUnit, Unit, are_answers_heard, current_unit, failed
 
 __tracebackhide__ = True  # pytest: the story is in the message
 Environ = dict[str, Any]
 App = Callable[[Environ, Any], Iterable[bytes]]
+_OVER: Any = object()
 
 
 class UnitOfWorkMiddleware:
@@ -88,24 +89,26 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
-        original, called, part = self._parts.__next__, False, b""
+        original, called, part = next, False, _OVER  # an exception would have to be told from one of ours
         try:
             try:
                 with self._unit:
-                    part = original()
+                    part = original(self._parts, _OVER)
                     called = True
             except BaseException:
                 units.taken(self._unit) if self._closes else self._unit.end()
                 raise
-            if part and self._status.code:
+            if part and part is not _OVER and self._status.code:
                 self._status.taken(self._unit.unit)
-            return part
         except BaseException as crossed:
             late = settle(crossed, original, units, "the body of a response", called, part)
             if late is None:
-                unseen(crossed)
                 raise
-            return late()  # type: ignore[no-any-return]
+            part = late(self._parts, _OVER)
+        if part is not _OVER:
+            return part  # type: ignore[no-any-return]
+        units.taken(self._unit) if self._closes else self._unit.end()
+        raise StopIteration
 
     def close(self) -> None:
         original, called = getattr(self._body, "close", _nothing), False
@@ -166,18 +169,18 @@ def _begin(
 ) -> tuple[FrameworkUnit, Status, Any]:
     """The unit of a request, its answer's status, and the ``start_response`` that notes it."""
     units.end_taken()
-    method = method_of(environ.get("REQUEST_METHOD"))
-
-    def name() -> str | None:
-        template = route(environ)
-        return f"{method} {template}" if template is not None else None
-
     key = ("wsgi", id(environ.get("wsgi.input")))  # middlewares copy the environ; the input stays the same object
-    unit = FrameworkUnit("request", f"{method} {NO_ROUTE}", name, key)
+    name = WITHOUT_ROUTE.get(environ.get("REQUEST_METHOD", ""), OTHER)
+    unit = FrameworkUnit("request", name, _name, key, about=(environ, route))
     mine, status = unit.unit, Status()
     if mine is not None:
         mine.lodges = "all" if lodges else ""
     return unit, status, start_response if mine is None else status.noting(start_response)
+
+
+def _name(environ: Environ, route: Callable[[Environ], str | None]) -> str | None:
+    template = route(environ)
+    return f"{method_of(environ.get('REQUEST_METHOD'))} {template}" if template is not None else None
 
 
 def _lasting(unit: FrameworkUnit, body: Iterable[bytes], status: Status, environ: Environ) -> Iterable[bytes]:
@@ -209,7 +212,7 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
                 if not is_active():
                     return original(self, environ, start_response)
                 lodges = _in_a_wider_context(self, environ)
-                return serve(original.__get__(self), environ, start_response, lambda environ: None, lodges)
+                return serve(original.__get__(self), environ, start_response, _nowhere, lodges)
             except BaseException as crossed:
                 late = settle(crossed, original, units, "a WSGI application", called=False)
                 if late is None:
@@ -219,6 +222,10 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
         return __call__
 
     return make
+
+
+def _nowhere(environ: Environ) -> None:
+    """Flask's route is known by `wrap_dispatch`."""
 
 
 def _in_a_wider_context(app: object, environ: Environ) -> bool:
@@ -243,7 +250,7 @@ def wrap_dispatch(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
             try:
                 if is_active():
                     try:
-                        _name()
+                        _tell_name()
                     except Exception:
                         failed("Flask.full_dispatch_request")
                 return original(self, *args, **kwargs)
@@ -255,12 +262,20 @@ def wrap_dispatch(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
 
         return full_dispatch_request
 
-    def _name() -> None:
+    def _tell_name() -> None:
         unit = current_unit()
         request = sys.modules["flask"].request
         if unit is not None and request.url_rule is not None:
             name = f"{method_of(request.method)} {request.url_rule.rule}"
             view = sys.modules["flask"].current_app.view_functions.get(request.endpoint)
-            unit.ask(lambda: name, lambda: view)
+            unit.ask(_first, _second, name, view)
 
     return make
+
+
+def _first(name: str, _: object) -> str:
+    return name
+
+
+def _second(_: object, view: Any) -> Any:
+    return view

@@ -13,7 +13,7 @@ from .. import rules
 from ..frames import callsite
 from ..model import ConfigError, Evidence, Finding, Site
 from ..record.allowances import Allowance, current, matching, parse_comment
-from ..units.scope import F, decorate
+from ..units.decorating import F, decorate
 from .baseline import Baseline
 
 _MEANT = re.compile(r"#\s*sessionwatch\s*:")  # how a comment begins that was meant to be one

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -305,7 +308,7 @@ async def test_the_name_outlives_its_request_without_holding_it(watch: Watch) ->
     await get(mounted(seen), "/api/v1/orders/1")
     (unit,) = seen.units
     assert unit is not None
-    assert (unit.name, unit._namers) == ("GET /api/v1/orders/{number}", [])
+    assert (unit.name, unit._asked) == ("GET /api/v1/orders/{number}", [])
 
 
 @pytest.mark.parametrize(("method", "name"), [("GET", "GET (no route)"), ("SECRET", "OTHER (no route)")])
@@ -395,6 +398,34 @@ async def test_a_request_in_a_units_block_is_its_own_unit(watch: Watch) -> None:
         await get(mounted(seen), "/api/v1/orders/1")
         assert current_unit() is unit
     assert seen.names == ["GET /api/v1/orders/{number}"]
+
+
+async def test_each_wait_of_a_request_passes_one_function_of_ours(watch: Watch) -> None:
+    """Between the server and the application lies no more: a coroutine is entered anew whenever it goes on."""
+
+    async def waits(request: Request) -> PlainTextResponse:
+        for _ in range(int(request.path_params["times"])):
+            await asyncio.sleep(0)
+        return PlainTextResponse("x")
+
+    app = Starlette(routes=[Route("/{times}", waits)])
+    counted = []
+    for times in (1, 11):
+        seen: list[str] = []
+        with _profiled(lambda frame, seen=seen: seen.append(frame.f_code.co_filename)):
+            await get(app, f"/{times}")
+        counted.append(sum("/sessionwatch/units/" in name for name in seen))
+    assert counted[1] - counted[0] == 10
+
+
+@contextlib.contextmanager
+def _profiled(entered: Callable[[FrameType], None]) -> Iterator[None]:
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, _: entered(frame) if event == "call" else None)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
 async def test_lifespan_is_no_unit(watch: Watch) -> None:

@@ -363,8 +363,9 @@ def test_the_hosts_error_passes(watch: Watch) -> None:
 
     with pytest.raises(ZeroDivisionError):
         call(UnitOfWorkMiddleware(app))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as caught:
         list(call(UnitOfWorkMiddleware(body)))
+    assert [entry.name for entry in caught.traceback][1:] == ["body"]
     assert seen.ended == [True, True]
     assert current_unit() is None
 
