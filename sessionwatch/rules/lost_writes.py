@@ -115,12 +115,9 @@ def _fix(event: SessionEnded, writes: list[Write]) -> str:
             "tell zope.sqlalchemy of what it does not see: mark_changed(session), after the statement;\n"
             "to discard on purpose: transaction.abort()"
         )
-    asked, call = registry(record), awaited(record)
-    if asked is not None:
-        return (
-            f"commit before the session ends: {call}{asked}.commit();\nto discard on purpose: {call}{asked}.rollback()"
-        )
-    name = session_name(record, *(write.mark for write in reversed(writes)))
+    call, name = awaited(record), session_name(record, *(write.mark for write in reversed(writes)))
+    if registry(record) is not None or "." in name:  # somebody else's to open: no block of its own can replace it
+        return f"commit before the session ends: {call}{name}.commit();\nto discard on purpose: {call}{name}.rollback()"
     made = "AsyncSession(engine)" if record.kind == "async" else "Session(engine)"
     return (
         FIX[record.kind]

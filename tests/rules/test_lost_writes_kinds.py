@@ -31,6 +31,13 @@ class Audited(Session):
         super().close()
 
 
+class Held:
+    """An object with a session, as extensions of frameworks have it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.session = Session(engine)
+
+
 def by_maker(engine: Engine) -> Session:
     return sessionmaker(engine)()
 
@@ -355,6 +362,15 @@ def test_names_who_took_a_session_that_its_registry_had_kept(shop: Engine, watch
     finding = only(watch, "lost-writes")
     assert evidence_line(finding, "taken") == line("asked again")
     assert evidence_line(finding, "opened") == line("first asked")
+
+
+def test_the_fix_of_a_session_that_an_object_holds_opens_no_other_one(shop: Engine, watch: Watch) -> None:
+    """Who holds the session opened it elsewhere: a block here would be another session's."""
+    held = Held(shop)
+    held.session.execute(insert(Tag).values(name="new"))
+    held.session.close()
+    fix = "commit before the session ends: held.session.commit();\nto discard on purpose: held.session.rollback()"
+    assert only(watch, "lost-writes").fix == fix
 
 
 def test_counts_what_one_verb_does_not_say(shop: Engine, watch: Watch) -> None:
