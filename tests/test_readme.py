@@ -165,7 +165,7 @@ def test_a_logging_configuration_that_switches_loggers_off_silences_ours(
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGTERM)"])
 def test_what_is_open_at_an_end_without_exit_is_not_told(tmp_path: Path, end: str) -> None:
     """Nothing of the program runs then, as the limits say; at a usual end it is told."""
-    assert "ended by a signal or by `os._exit()` tells of no session that is open" in LIMITS
+    assert "ended by a signal or by `os._exit()` reports no session that is open" in LIMITS
     head, _, body = block("python", "201 created").partition("with Session(engine) as session:\n")
     program = f"import os, signal\n{head}session = Session(engine)\n{textwrap.dedent(body)}"
     found = []

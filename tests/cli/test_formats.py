@@ -443,5 +443,7 @@ def test_callers_are_named() -> None:
 def test_the_schema_takes_what_is_written(program: Place) -> None:
     """Merged lines are of the schema that ships with the package."""
     schema = json.loads((resources.files("sessionwatch") / "schema.json").read_text())
-    for row in made("json", findings(program)).splitlines():
-        jsonschema.validate(json.loads(row), schema)
+    rows = [json.loads(row) for row in made("json", findings(program)).splitlines()]
+    wrong = jsonschema.validators.validator_for(schema)(schema).iter_errors
+    assert rows
+    assert [error.message for row in rows for error in wrong(row)] == []

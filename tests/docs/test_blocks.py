@@ -52,12 +52,12 @@ def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
         shutil.copytree(FILES / page.stem, folder, dirs_exist_ok=True)
     try:
         for block in runnable(page):
-            run(block, folder, names, page)
+            check_block(block, folder, names, page)
     finally:
         sessionwatch.uninstall()
 
 
-def run(block: Block, folder: Path, names: dict[str, Any], page: Path) -> None:
+def check_block(block: Block, folder: Path, names: dict[str, Any], page: Path) -> None:
     where = f"{page.name}:{block.line}"
     if block.how == "save":
         (folder / block.what).write_text(block.text, encoding="utf-8")

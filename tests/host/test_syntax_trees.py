@@ -43,6 +43,7 @@ def test_none_is_begun_inside_of_another_one() -> None:
 
 @pytest.mark.parametrize("collects", [True, False])
 def test_the_collector_runs_as_before(collects: bool) -> None:
+    """A parse leaves the collector as the program has it, on or off, also where the text is no Python."""
     if not collects:
         gc.disable()
     try:
@@ -94,6 +95,7 @@ def test_a_newer_python_leaves_the_collector_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_file_that_could_not_be_asked_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That no tree could be made is not kept; a tree that was made is."""
     file = tmp_path / "shop.py"
     file.write_text("a = 1\n", encoding="utf-8")
     with monkeypatch.context() as busy:

@@ -433,6 +433,7 @@ def test_ignores_lazy_raise(watch: Watch, memory: Engine) -> None:
     with Session(memory) as session:
         session.add(Shelf())
         session.commit()
+    with Session(memory) as session:
         shelf = session.scalars(select(Shelf)).one()
     with pytest.raises(InvalidRequestError, match="lazy='raise'") as caught:
         shelf.sealed  # noqa: B018

@@ -83,6 +83,7 @@ def test_ignores_a_unit_of_work_class(shop: Engine, watched: Watch) -> None:
     with contextlib.suppress(ZeroDivisionError), UnitOfWork(sessionmaker(shop)) as unit:
         unit.add("y")
         raise ZeroDivisionError
+    assert watched.findings == []
 
 
 async def test_ignores_an_async_unit_of_work_class(async_shop: AsyncEngine, watched: Watch) -> None:
@@ -98,6 +99,7 @@ async def test_ignores_an_async_unit_of_work_class(async_shop: AsyncEngine, watc
             session.add(Tag(name="y"))
             await session.flush()
             raise ZeroDivisionError
+    assert watched.findings == []
 
 
 def test_ignores_a_transactional_decorator(shop: Engine, watched: Watch) -> None:
@@ -136,6 +138,7 @@ def test_ignores_a_transactional_decorator(shop: Engine, watched: Watch) -> None
     add_two(10)
     with contextlib.suppress(IntegrityError):
         add_two(9)
+    assert watched.findings == []
 
 
 def test_ignores_a_session_in_a_context_variable(shop: Engine, watched: Watch) -> None:
@@ -160,6 +163,7 @@ def test_ignores_a_session_in_a_context_variable(shop: Engine, watched: Watch) -
     with contextlib.suppress(ZeroDivisionError), scope():
         work("z")
         raise ZeroDivisionError
+    assert watched.findings == []
 
 
 async def test_ignores_a_registry_by_a_context_variable(async_shop: AsyncEngine, watched: Watch) -> None:
@@ -183,6 +187,7 @@ async def test_ignores_a_registry_by_a_context_variable(async_shop: AsyncEngine,
 
     await work("x")
     await asyncio.gather(asyncio.create_task(work("y")))
+    assert watched.findings == []
 
 
 def test_ignores_a_registry_in_a_pool_of_threads(shop: Engine, watched: Watch) -> None:
@@ -211,6 +216,7 @@ def test_ignores_a_savepoint_for_each_row(shop: Engine, watched: Watch) -> None:
             except IntegrityError:
                 continue
         session.commit()
+    assert watched.findings == []
 
 
 def test_ignores_a_retry_in_one_session(shop: Engine, watched: Watch) -> None:
@@ -223,3 +229,4 @@ def test_ignores_a_retry_in_one_session(shop: Engine, watched: Watch) -> None:
                 session.commit()
             except IntegrityError:
                 session.rollback()
+    assert watched.findings == []
