@@ -13,6 +13,7 @@ from ._base import Hit, Pattern, Scope
 from ._loaded import ended, given, is_let_go, is_mapped, needs_load, parameter_of, reads
 
 if TYPE_CHECKING:
+    from ..body import Binding
     from ..use import Opening
 
 
@@ -86,17 +87,27 @@ def _was_read_inside(scope: Scope, late: Step, node: ast.Attribute, opening: Ope
 
 
 def _expired(scope: Scope, node: ast.expr, opening: Opening) -> bool:
-    """Whether the block committed, and did not refresh the instance after that."""
+    """Whether the block committed once it had the instance, and did not refresh it after that."""
     if opening.session.begun:
         return True
     name = ast.unparse(node)
-    state = False
-    for each in scope.uses.of(opening.session):
+    uses, state = list(scope.uses.of(opening.session)), False
+    asked = _asked(scope.body.bindings.get(name, []), {each.call for each in uses})
+    for each in uses:
+        if each.step.order < asked:
+            continue
         if each.method in ("commit", "expire_all", "rollback") and opening.session.expires is not False:
             state = True
         elif each.method in ("refresh", "expunge") and any(ast.unparse(one) == name for one in each.call.args):
             state = False
     return state
+
+
+def _asked(bindings: list[Binding], calls: set[ast.Call]) -> int:
+    """Since when a name has what the session was asked for by then; 0 where that is not all that it ever gets."""
+    values = [ast.walk(one.expr) if one.how == "value" and one.expr is not None else () for one in bindings]
+    asked = all(any(node in calls for node in value) for value in values)
+    return min((binding.order for binding in bindings), default=0) if asked else 0
 
 
 PATTERN = Pattern("read-after-block", "an attribute read after the block that loaded it", detached_access.RULE, find)
