@@ -166,10 +166,10 @@ def driver_is_idle(connection: Any) -> bool:
         return False
     if not getattr(read.pooled(fairy), "in_use", True):  # its user is being collected: the pool was faster to undo
         return False
-    return not _in_transaction(driver)
+    return not in_transaction(driver)
 
 
-def _in_transaction(driver: Any) -> bool:
+def in_transaction(driver: Any) -> bool:
     """Also where the driver does not say: closed, or of another kind than its names say."""
     module = type(driver).__module__.partition(".")[0]
     try:

@@ -22,6 +22,7 @@ from ..record.key import KEY
 from ..record.life import SessionRecord
 from .private import COMMIT
 from .reading import entries, live_sessions, read
+from .rows import in_transaction
 from .writes import SEVERAL, summarised
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Sharing:
                     if own in writers and len(writers) == 1:  # nearly always; what it wrote is over then
                         alone = True
                         writers.discard(own)  # and nothing else: another thread may have written since
-                    elif self._concerns_others(own):
+                    elif self._concerns_others(own) and _has_begun(dbapi_connection):
                         with tracker.guarded("Dialect.do_rollback"):
                             ending(dbapi_connection, sys._getframe(1))
                 return original(dbapi_connection)
@@ -117,6 +118,11 @@ class Sharing:
             vars(dialect).pop("do_commit", None)
         self._dialects.clear()
         self._known.clear()
+
+
+def _has_begun(fairy: Any) -> bool:
+    """Whether there is anything to end: SQLite's driver stores at the RELEASE of an outermost savepoint."""
+    return in_transaction(getattr(fairy, "driver_connection", None))
 
 
 def _acting(frame: FrameType) -> tuple[Any, str]:

@@ -343,6 +343,18 @@ async def test_ignores_a_connection_each_under_asyncio(watch: Watch, async_shop:
     assert watch.findings == []
 
 
+def test_ignores_what_a_savepoint_has_stored(watch: Watch, one: Engine) -> None:
+    """SQLite's driver begins nothing for a savepoint, whose RELEASE then stores: another one's close undoes nothing."""
+    first = Session(one)
+    with first.begin_nested():
+        add(first)
+    assert count(one) == 1
+    first.commit()
+    first.close()
+    assert count(one) == 1
+    assert watch.findings == []
+
+
 def test_ignores_autocommit(watch: Watch, one: Engine) -> None:
     """In AUTOCOMMIT there is no transaction to end."""
     with one.connect() as connection, connection.execution_options(isolation_level="AUTOCOMMIT"):
