@@ -17,6 +17,7 @@ from typing import Any
 
 ASYNCIO = "sqlalchemy.ext.asyncio"
 _WITH_IT = (ASYNCIO, "sqlalchemy.connectors.asyncio", "sqlalchemy.dialects.sqlite.aiosqlite")
+_STORES = dis.opmap["STORE_ATTR"]
 _known: set[tuple[str, str]] = set()  # what was found
 
 
@@ -147,6 +148,8 @@ def _codes(owner: type) -> Iterator[CodeType]:
 
 def _sets(code: CodeType, name: str) -> bool:
     if name not in code.co_names:
+        return False
+    if bytes((_STORES, code.co_names.index(name) & 0xFF)) not in code.co_code:  # to take it apart is dear
         return False
     for before, now in itertools.pairwise(dis.get_instructions(code)):
         if now.opname == "STORE_ATTR" and now.argval == name:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
+from sessionwatch.hooks import pools as hooked
 from sessionwatch.hooks.reading import name_of
 from sessionwatch.watch.watch import Watch
 from tests.telemetry.readings import Readings, all_series
@@ -230,6 +233,43 @@ def test_several_engines_on_one_database(tmp_path: Path, watch: Watch, readings:
     assert readings.values(COUNT) == {("sqlite/a.db", "idle"): 1, ("sqlite/a.db#2", "idle"): 1}
     second.dispose()
     third.dispose()
+
+
+def test_engines_that_exist_are_found_the_older_ones_first(tmp_path: Path) -> None:
+    """Those of the program's own class, too; one that ``execution_options()`` made has no pool of its own."""
+
+    class Own(Engine):
+        pass
+
+    gc.disable()
+    try:
+        old = made(tmp_path)
+        gc.collect()
+        own = Own(old.pool, old.dialect, old.url)
+        gc.collect(0)
+        young, youngest = made(tmp_path), made(tmp_path)
+        options = young.execution_options(isolation_level="AUTOCOMMIT")
+        assert hooked.engines() == [old, own, young, youngest]
+    finally:
+        gc.enable()
+    del options
+
+
+def test_nobody_looks_for_engines_where_there_can_be_none() -> None:
+    """A program that installs before it makes an engine does not pay for the size of its heap."""
+    program = """
+import gc
+gc.get_referrers = gc.get_objects = lambda *_: 1 / 0
+import sessionwatch
+watch = sessionwatch.install(mode="telemetry", log=False)
+from sqlalchemy import create_engine
+engine = create_engine("sqlite://")
+engine.connect().close()
+print(watch.status()["internal_errors"], len(watch._pools._stats))
+"""
+    environ = {"SESSIONWATCH_TESTING": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("{} 1\n", 0), done.stderr
 
 
 def test_number_of_names_is_bounded(tmp_path: Path, watch: Watch, readings: Readings) -> None:
