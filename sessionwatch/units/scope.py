@@ -258,7 +258,7 @@ def begun(
         unit = Unit(name, sessions, around)
         unit.request = key
         if namer is not None:
-            unit._asked.append((namer, handler, about))
+            unit.ask(namer, handler, *about)
         return unit
     except Exception:
         failed(f"the unit of a {kind}")
