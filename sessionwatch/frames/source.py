@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..syntax import parse
 
 _REMEMBERED = 64  # files
+_LONGEST = 60  # characters of a call that is repeated
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -158,11 +159,32 @@ def asked_object(code: CodeType, lasti: int) -> str | None:
 
 
 def factory_call(code: CodeType, lasti: int) -> str | None:
-    """``maker()``, where an instruction calls something by its name and gives it nothing."""
+    """``maker()`` or ``make(tenant)``, where an instruction calls something of the program's own by its name."""
     called = _called(code, lasti)
-    if called is None or called.args or called.keywords or not is_dotted(called.func):
+    if called is None or not is_dotted(called.func) or last_name(called.func) == "begin":
         return None
-    return None if getattr(called.func, "attr", None) == "begin" else ast.unparse(called)
+    if (called.args or called.keywords) and last_name(called.func) in ("Session", "AsyncSession"):
+        return None
+    return _short(called)
+
+
+def call_of(code: CodeType, name: str) -> str | None:
+    """How a function, or a module, calls something of a name: ``db.session()``; None where it does not."""
+    node = function(code) or (tree(code.co_filename) if code.co_name == "<module>" else None)
+    calls = within(node.body, kinds=(ast.Call,)) if node is not None else ()
+    return next((_short(one) for one in calls if last_name(one.func) == name), None)
+
+
+def read_object(code: CodeType, lasti: int) -> str | None:
+    """What an instruction reads an attribute of: ``order`` of ``order.items``."""
+    nodes = around(code, lasti)
+    read = nodes[0] if nodes else None
+    return ast.unparse(read.value) if isinstance(read, ast.Attribute) and is_dotted(read.value) else None
+
+
+def _short(call: ast.Call) -> str | None:
+    text = ast.unparse(call)
+    return text if len(text) <= _LONGEST else None
 
 
 def method_object(code: CodeType, lasti: int, methods: frozenset[str]) -> str | None:

@@ -44,14 +44,46 @@ def session_name(record: Known | None, *marks: Mark | None) -> str:
         return asked
     sites = [mark.site for mark in marks if mark is not None and mark.site is not None]
     for site in sites:
-        name = source.method_object(*site, _METHODS)
-        if name is not None and name.rpartition(".")[2][:1].islower() and not any(one in name for one in _OTHERS):
+        name = _called_on(site)
+        if name is not None:
             return name
     opened = record.opened.site if record is not None and record.opened is not None else None
-    if opened is not None and any(site.code is opened.code for site in sites):
-        given = [name for node in source.around(*opened) for name in _names(node)]
-        return given[0] if given else "session"
+    if record is not None and opened is not None and any(site.code is opened.code for site in sites):
+        return given_name(record) or "session"
     return "session"
+
+
+def _called_on(site: RawSite) -> str | None:
+    name = source.method_object(*site, _METHODS)
+    if name is None or not name.rpartition(".")[2][:1].islower() or any(one in name for one in _OTHERS):
+        return None
+    return name
+
+
+def name_nearby(record: Known | None, *marks: Mark | None) -> str:
+    """The same where the places say nothing of a session: as in its last statement."""
+    site = getattr(record, "last_site", None)
+    name = session_name(record, *marks)
+    return (_called_on(site) if name == "session" and site is not None else None) or name
+
+
+def given_name(record: Known) -> str | None:
+    """The name that a session is given where it is made."""
+    site = record.opened.site if record.opened is not None else None
+    nodes = source.around(*site) if site is not None else []
+    for node in nodes:
+        if isinstance(node, ast.With | ast.AsyncWith):
+            given = (item.optional_vars for item in node.items if nodes[0] in ast.walk(item.context_expr))
+            return next((one.id for one in given if isinstance(one, ast.Name)), None)
+        if isinstance(node, ast.stmt):
+            return next(iter(_names(node)), None)
+    return None
+
+
+def instance_name(model: str, mark: Mark | None = None) -> str:
+    """What the program calls an instance where it reads it; else its class in lower case."""
+    site = mark.site if mark is not None else None
+    return (source.read_object(*site) if site is not None else None) or model.rpartition(".")[2].lower()
 
 
 def opening(record: Known, otherwise: str) -> str:
@@ -75,7 +107,7 @@ class Provider:
     """The function that opened a session, if it hands it out: by ``return``, or by ``yield``."""
 
     def __init__(self, opened: Mark | None) -> None:
-        self.name, self.how, self.is_async = "", "", False
+        self.name, self.how, self.is_async, self._call = "", "", False, ""
         site = opened.site if opened is not None else None
         if site is None:
             return
@@ -84,6 +116,8 @@ class Provider:
         if function is None:
             return
         self.name, self.is_async = function.name, bool(site.code.co_flags & _COROUTINE)
+        given = [one.arg for one in function.args.args if one.arg not in ("self", "cls")]
+        self._call = f"{self.name}({'…' if given else ''})"
         if site.code.co_flags & _GENERATOR:
             self.how = "yield"
         elif any(isinstance(node, ast.Return) for node in nodes) or self._returns(nodes, function):
@@ -95,9 +129,18 @@ class Provider:
         returned = (one.value for one in source.within(function.body, kinds=(ast.Return,)))
         return any(isinstance(value, ast.Name) and value.id in given for value in returned)
 
-    def called(self) -> str:
-        """Its call, as it stands in a ``with``."""
-        return f"await {self.name}()" if self.is_async and self.how == "return" else f"{self.name}()"
+    def called(self, used: RawSite | None) -> str:
+        """Its call, as it stands in a ``with``: the one of the function that ``used`` the session, if it is there."""
+        return self.call_in(used) or self._awaited(self._call)
+
+    def call_in(self, *used: RawSite | None) -> str | None:
+        """The call of one of the functions that ``used`` the session; None where it was called elsewhere."""
+        calls = (source.call_of(site.code, self.name) for site in used if site is not None)
+        call = next((one for one in calls if one is not None), None)
+        return self._awaited(call) if call is not None else None
+
+    def _awaited(self, call: str) -> str:
+        return f"await {call}" if self.is_async and self.how == "return" else call
 
 
 def _names(node: ast.AST) -> list[str]:

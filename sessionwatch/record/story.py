@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from inspect import CO_ASYNC_GENERATOR
 from typing import TYPE_CHECKING
 
 from ..frames.callsite import is_user, looked_at
@@ -10,12 +11,13 @@ from ..model import Evidence, Mark, Ownership, Site
 from .sql import summary
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from .life import Known, SessionRecord
     from .parts import Holder
 
 BEFORE_INSTALL = "opened before sessionwatch was installed"
 FORGOTTEN = "the session's record is no longer kept"
-LIVE_ON = "let the generator live as long as the session is used: yield from it, or use it as a context manager"
 
 
 def seen(label: str, mark: Mark | None, session: str | None = None, note: str = "") -> Evidence:
@@ -65,6 +67,12 @@ def holds(holder: Holder) -> Evidence:
     elif holder.related:
         doing = "waits or works here now"
     return Evidence("holds", holder.now, holder.began.thread, holder.began.task, holder.record.label, doing)
+
+
+def live_on(generator: CodeType) -> str:
+    """The fix where a generator that had yielded the session was ended."""
+    within = "stay inside its `async for`" if generator.co_flags & CO_ASYNC_GENERATOR else "yield from it"
+    return f"let the generator live as long as the session is used: {within}, or use it as a context manager"
 
 
 def held(holder: Holder) -> list[Evidence]:

@@ -68,8 +68,7 @@ FIXES = {
     '@event.listens_for(engine, "connect")\n'
     "def enforce(connection, record):\n"
     '    connection.execute("PRAGMA foreign_keys=ON")',
-    "static": "give each thread a connection of its own: a SQLite file, or "
-    '"sqlite:///file:name?mode=memory&cache=shared&uri=true"',
+    "static": "give each thread a connection of its own: a SQLite file, and no StaticPool",
     "autoflush": "leave autoflush on; where a query must not flush, say so: with session.no_autoflush:",
 }
 LABELS = {"expire": "committed", "foreign-keys": "flushed", "static": "shared", "autoflush": "queried"}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..model import Evidence, Finding, Options, Rule
 from ..record.events import Overlap
-from ..record.story import LIVE_ON, opened, session_json
+from ..record.fixes import opening
+from ..record.story import live_on, opened, session_json
 
 if TYPE_CHECKING:
     from ..record.parts import Actor
@@ -79,9 +80,10 @@ def check(event: Overlap, settings: Options) -> Iterator[Finding]:
 def _fix(event: Overlap) -> str:
     record = event.record
     if record.closer is not None and "close" in event.did:  # a generator's end, in a task of the loop's
-        return LIVE_ON
+        return live_on(record.closer)
     tasks = "task" in (event.first.kind, event.second.kind)
-    one = "async with AsyncSession(engine) as session" if record.kind == "async" else "with Session(engine) as session"
+    block, made = ("async with", "AsyncSession(engine)") if record.kind == "async" else ("with", "Session(engine)")
+    one = f"{block} {opening(record, made)} as session"
     return f"give each {'task' if tasks else 'thread'} a session of its own: {one}: ..."
 
 

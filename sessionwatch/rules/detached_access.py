@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import LOADED_VALUES, UNPICKLED, Finding, Options, Ownership, Rule
 from ..record.events import DetachedRead
+from ..record.fixes import name_nearby
 from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
 
@@ -74,7 +75,7 @@ def _fix(event: DetachedRead, owner: Ownership | None, touches: bool) -> str:
     asked = option(event) if needs_option(event) else ""
     if asked and not event.queried:  # the session made it
         await_ = "await " if owner is not None and owner.kind == "async" else ""
-        call = f'{await_}session.refresh({name}, ["{event.attribute}"])'
+        call = f'{await_}{name_nearby(event.record)}.refresh({name}, ["{event.attribute}"])'
         return f"load it before the session closes, after the last commit: {call}"
     if not asked:
         if emptied:

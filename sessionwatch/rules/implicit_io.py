@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..model import Finding, Options, Ownership, Rule
 from ..record.events import ImplicitRead
+from ..record.fixes import instance_name, name_nearby
 from ..record.story import history, primary, seen, session_of
 from ._loader_options import WHAT, expired_by_commit, needs_option, option, query
 
@@ -64,7 +65,8 @@ def check(event: ImplicitRead, settings: Options) -> Iterator[Finding]:
 
 
 def _fix(event: ImplicitRead, owner: Ownership | None) -> str:
-    refresh = f'await session.refresh({event.model.lower()}, ["{event.attribute}"])'
+    instance, session = instance_name(event.model, event.mark), name_nearby(event.record, event.mark)
+    refresh = f'await {session}.refresh({instance}, ["{event.attribute}"])'
     if not needs_option(event):
         if expired_by_commit(owner):
             return "make the sessions with expire_on_commit=False"

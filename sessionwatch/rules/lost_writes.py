@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..frames.callsite import is_user
 from ..model import Evidence, Finding, Mark, Options, Rule, Setting, Site
 from ..record.events import ConnectionEnded, SessionEnded
-from ..record.fixes import awaited, opening, registry, session_name
+from ..record.fixes import Provider, awaited, given_name, opening, registry, session_name
 from ..record.parts import Write
 from ..record.story import counted, listed, opened, seen, session_json, taken
 
@@ -119,9 +119,14 @@ def _fix(event: SessionEnded, writes: list[Write]) -> str:
     if registry(record) is not None or "." in name:  # somebody else's to open: no block of its own can replace it
         return f"commit before the session ends: {call}{name}.commit();\nto discard on purpose: {call}{name}.rollback()"
     made = "AsyncSession(engine)" if record.kind == "async" else "Session(engine)"
+    given = given_name(record) or (name if name.isidentifier() else "session")
+    marks = (event.ended, *(write.mark for write in reversed(writes)))
+    provider = Provider(record.opened)
+    call_in = provider.call_in(*(mark.site for mark in marks if mark is not None)) if provider.how == "return" else None
     return (
         FIX[record.kind]
-        .replace(made, opening(record, made))
+        .replace(made, call_in or opening(record, made))
+        .replace("as session, session.begin()", f"as {given}, {given}.begin()")
         .replace("session.commit()", f"{name}.commit()")
         .replace("session.rollback()", f"{name}.rollback()")
     )

@@ -83,13 +83,14 @@ def _fix(record: SessionRecord) -> str:
     if asked is not None:
         return f"remove it where the work of its scope ends: {awaited(record)}{asked}.remove()"
     provider = Provider(record.opened)
+    called = provider.called(record.last_site)
     if provider.how == "return":
-        return f"close it where it is used: `{block} {provider.called()} as session:`"
+        return f"close it where it is used: `{block} {called} as session:`"
     if provider.how == "yield":
         manager = "asynccontextmanager" if record.kind == "async" else "contextmanager"
         return (
             f"end its provider where it is used: decorate {provider.name}() with `@{manager}`, and\n"
-            f"`{block} {provider.called()} as session:`"
+            f"`{block} {called} as session:`"
         )
     return f"close it where it is made: `{block} {opening(record, name + '(engine)')} as session:`"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..model import Evidence, Finding, Options, Rule, Setting, function_of
 from ..record.events import SessionReused
 from ..record.fixes import Provider, registry
-from ..record.story import LIVE_ON, opened, primary, seen, session_json
+from ..record.story import live_on, opened, primary, seen, session_json
 
 if TYPE_CHECKING:
     from ..model import RawSite
@@ -71,23 +71,23 @@ def check(event: SessionReused, settings: Options) -> Iterator[Finding]:
         message=f"the session was used after {ended}",
         site=primary(event.used),
         evidence=tuple(_evidence(event, scope)),
-        fix=_fix(record, scope),
+        fix=_fix(record, scope, event.used.site if event.used is not None else None),
         session=session_json(record),
         unit=record.unit.name if record.unit else None,
     )
 
 
-def _fix(record: SessionRecord, scope: str) -> str:
+def _fix(record: SessionRecord, scope: str, used: RawSite | None) -> str:
     if _entered(record, scope) is not None:
         return f"keep the work inside the block of {function_of(record.closer)}(), or enter it again"
-    if scope == "generator":
-        return LIVE_ON
+    if scope == "generator" and record.closer is not None:
+        return live_on(record.closer)
     provider = Provider(record.opened) if scope == "with" else None
     if provider is not None and provider.how == "return":  # its block ends when it returns
         kind, block = ("async", "async with") if record.kind == "async" else ("", "with")
         return (
             f"yield it instead of returning it, decorate {provider.name}() with `@{kind}contextmanager`, and\n"
-            f"`{block} {provider.name}() as session:` where it is used"
+            f"`{block} {provider.called(used).removeprefix('await ')} as session:` where it is used"
         )
     asked = registry(record)
     if scope == "registry" and asked is not None:

@@ -730,6 +730,7 @@ def place_order(session: Session) -> None:
 def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole story: headline, evidence newest first, one fix, where to read more."""
     monkeypatch.chdir(Path(__file__).parent)
+    block = "with get_session(shop) as session, session.begin():"
     session = get_session(shop)
     place_order(session)
     session.add(Tag(name="late"))  # story-add
@@ -741,7 +742,7 @@ def test_message_word_for_word(shop: Engine, watch: Watch, monkeypatch: pytest.M
           added    test_lost_writes.py:{line("story-add")} in test_message_word_for_word     1 Tag object, never flushed
           written  test_lost_writes.py:{line("story-flush")} in place_order                    1 Order object written
           opened   test_lost_writes.py:{line("story-open")} in get_session                    session {label}
-          fix: commit before the session ends: session.commit(), or `with Session(engine) as session, session.begin():`;
+          fix: commit before the session ends: session.commit(), or `{block}`;
                to discard on purpose: session.rollback()
           more: sessionwatch explain lost-writes""")
 

@@ -77,6 +77,90 @@ EAGER = instead(
 )
 
 CASES = [
+    # -- the program's own words -----------------------------------------------------------------------
+    Case(
+        "lost-writes of a sessionmaker with arguments",
+        "lost-writes",
+        """
+        maker = sessionmaker(engine)
+        with maker(autoflush=False) as s:
+            s.add(Tag(name="late"))
+            s.flush()
+        """,
+        "`with maker(autoflush=False) as s, s.begin():`",
+        instead("with maker(autoflush=False) as s:", "with maker(autoflush=False) as s, s.begin():"),
+    ),
+    Case(
+        "lost-writes of an awaited factory",
+        "lost-writes",
+        """
+        async def get_session(tenant):
+            return AsyncSession(async_engine)
+        async def work():
+            async with await get_session("a") as s:
+                s.add(Tag(name="late"))
+                await s.flush()
+        asyncio.run(work())
+        """,
+        "`async with await get_session('a') as s, s.begin():`",
+        instead('async with await get_session("a") as s:', "async with await get_session('a') as s, s.begin():"),
+    ),
+    Case(
+        "session-leak of a provider that is a method",
+        "session-leak",
+        """
+        class Database:
+            def session(self, tenant):
+                return Session(engine)
+        db = Database()
+        def work():
+            session = db.session("a")
+            if True:
+                session.scalars(select(Order)).all()
+        work()
+        """,
+        "`with db.session('a') as session:`",
+        each(instead('    session = db.session("a")\n', ""), instead("if True:", "with db.session('a') as session:")),
+    ),
+    Case(
+        "implicit-io of what a session with another name made",
+        "implicit-io",
+        """
+        async def work():
+            async with AsyncSession(async_engine) as db:
+                fresh = Order()
+                db.add(fresh)
+                await db.flush()
+                with contextlib.suppress(Exception):
+                    fresh.items  # faulty
+                await db.rollback()
+        asyncio.run(work())
+        """,
+        'await db.refresh(fresh, ["items"])',
+        before('await db.refresh(fresh, ["items"])'),
+    ),
+    Case(
+        "cross-task of a sessionmaker",
+        "cross-task",
+        """
+        maker = async_sessionmaker(async_engine)
+        async def read(session, model):
+            return (await session.scalars(select(model))).all()
+        async def one(session, model):
+            return await read(session, model)
+        async def work():
+            async with maker() as session:
+                await session.connection()
+                await asyncio.gather(one(session, Order), one(session, Item), return_exceptions=True)
+        with contextlib.suppress(Exception):
+            asyncio.run(work())
+        """,
+        "async with maker() as session: ...",
+        instead(
+            "    return await read(session, model)",
+            "    async with maker() as session:\n        return await read(session, model)",
+        ),
+    ),
     # -- instances that were given to another session --------------------------------------------------
     Case(
         "reattach of a row that is gone, looked for first",
@@ -445,6 +529,36 @@ with Session(engine) as db:
             '@event.listens_for(engine.sync_engine, "connect")\ndef enforce(connection, record):\n'
             '    connection.execute("PRAGMA foreign_keys=ON")'
         ),
+        levels=CONFIG,
+    ),
+    Case(
+        "config of a static pool",
+        "config",
+        """
+        import threading
+        from sqlalchemy import StaticPool, create_engine, event
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        running, asked = threading.Event(), threading.Event()
+        def hold():
+            running.set()
+            return asked.wait(1)
+        @event.listens_for(engine, "connect")
+        def prepare(connection, record):
+            connection.create_function("hold", 0, hold)
+        def ask(statement):
+            with Session(engine) as session:
+                session.execute(text(statement))
+        thread = threading.Thread(target=ask, args=("SELECT hold()",))
+        thread.start()
+        running.wait(10)
+        with contextlib.suppress(sessionwatch.FindingError):
+            ask("SELECT 1")
+        asked.set()
+        thread.join()
+        engine.dispose()
+        """,
+        "a SQLite file, and no StaticPool",
+        instead('"sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}', "url"),
         levels=CONFIG,
     ),
     Case(
