@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import Token
 from types import FrameType
 from typing import Any
 
@@ -64,32 +65,42 @@ async def serve(app: App, scope: Scope, receive: Any, send: Any, route: Callable
     """Call the application in a unit."""
     original, called, unit, token = app, False, None, None
     try:
-        unit, sending = _request(scope, receive, send, route, sys._getframe(1))
+        unit, sending = _request(scope, send, route)
         token = current.set(unit) if unit is not None else None
         called = True
         await original(scope, receive, sending)
         if unit is not None:
-            over(unit, token)
+            _ends(unit, token, scope, receive, send)
     except BaseException as crossed:
         if unit is not None:
-            over(unit, token)
+            _ends(unit, token, scope, receive, send)
         late = settle(crossed, original, units, "an ASGI application", called)
         if late is None:
             raise
         await late.awaited(scope, receive, send)
 
 
-def _look_around(unit: Unit, frame: FrameType, given: tuple[Any, ...]) -> None:
-    """Whether an application of the program's own is around the framework's: it may end its registry's session."""
+def _ends(unit: Unit, token: Token[Unit | None] | None, *given: Any) -> None:
+    """End the unit of a request, to be called by what was called with what was ``given``.
+
+    Where a session of it is open still, it matters whether an application of the program's own is around the
+    framework's: it may end its registry's session.
+    """
     try:
-        for outer in itertools.islice(callsite.stack(frame), _AROUND):
-            kind = callsite.kind_of(outer)
-            if kind == callsite.USER and any(one is value for one in given for value in outer.f_locals.values()):
-                unit.lodges = "registries"
-            if kind in (callsite.USER, callsite.STOP):
-                return
+        if any(record.closed_how is None for record in unit.records()):
+            _look_around(unit, sys._getframe(2), given)
     except Exception:
         failed("an ASGI application")
+    over(unit, token)
+
+
+def _look_around(unit: Unit, frame: FrameType, given: tuple[Any, ...]) -> None:
+    for outer in itertools.islice(callsite.stack(frame), _AROUND):
+        kind = callsite.kind_of(outer)
+        if kind == callsite.USER and any(one is value for one in given for value in outer.f_locals.values()):
+            unit.lodges = "registries"
+        if kind in (callsite.USER, callsite.STOP):
+            return
 
 
 def _lifespan(scope: Scope, send: Any) -> Any:
@@ -112,12 +123,10 @@ def _lifespan(scope: Scope, send: Any) -> Any:
     return sending
 
 
-def _request(
-    scope: Scope, receive: Any, send: Any, route: Callable[[Scope], str | None], frame: FrameType
-) -> tuple[Unit | None, Any]:
+def _request(scope: Scope, send: Any, route: Callable[[Scope], str | None]) -> tuple[Unit | None, Any]:
     """The unit of a request, and its ``send``; None within the call of the same request, and for what is none.
 
-    ``frame``: who calls the application. A websocket serves many messages, each of which may have a session of its own.
+    A websocket serves many messages, each of which may have a session of its own.
     """
     kind = scope.get("type")
     sessions: Sessions = "one"
@@ -129,10 +138,7 @@ def _request(
         return None, _lifespan(scope, send)
     key = ("asgi", id(scope.get("headers")))  # middlewares copy the scope; the headers stay the same list
     unit = begun("request", name, asgi_name, key, sessions, asgi_handler, (scope, route))
-    if unit is None:
-        return None, send
-    _look_around(unit, frame, (scope, receive, send))
-    return unit, _answering(unit, send) if are_answers_heard() else send
+    return unit, _answering(unit, send) if unit is not None and are_answers_heard() else send
 
 
 def _answering(unit: Unit, send: Any) -> Any:
@@ -174,15 +180,15 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
             called, unit, token, sending = False, None, None, send
             try:
                 if is_active():
-                    unit, sending = _request(scope, receive, send, asgi_route, sys._getframe(1))
+                    unit, sending = _request(scope, send, asgi_route)
                     token = current.set(unit) if unit is not None else None
                 called = True
                 await original(self, scope, receive, sending)
                 if unit is not None:
-                    over(unit, token)
+                    _ends(unit, token, scope, receive, send)
             except BaseException as crossed:
                 if unit is not None:
-                    over(unit, token)
+                    _ends(unit, token, scope, receive, send)
                 late = settle(crossed, original, units, "an ASGI application", called)
                 if late is None:
                     raise
