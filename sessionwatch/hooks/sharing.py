@@ -39,14 +39,17 @@ class Sharing:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self._dialects: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._known: dict[int, weakref.ref[Any]] = {}  # the pool's record by the id() of the driver's connection
+        # a pool's record by the id() of the driver's connection that it has, and the other way round
+        self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
     def connected(self, pooled: Any, _: FrameType, __: float) -> None:
         """A pool has opened a connection, or ``creator=`` has returned the one that another record has already."""
         raw, pool = pooled.dbapi_connection, read.pool(pooled)
-        before = self._known.get(id(raw))
-        other = before() if before is not None else None
-        self._known[id(raw)] = weakref.ref(pooled)
+        other, before = self._known.get(id(raw)), self._numbers.get(pooled)
+        if before is not None and self._known.get(before) is pooled:  # it has opened another one in its place
+            self._known.pop(before, None)
+        self._known[id(raw)], self._numbers[pooled] = pooled, id(raw)
         if isinstance(pool, POOLS) or (other is not None and other is not pooled and other.dbapi_connection is raw):
             self.watch(read.dialect(pool))
 
@@ -118,6 +121,7 @@ class Sharing:
             vars(dialect).pop("do_commit", None)
         self._dialects.clear()
         self._known.clear()
+        self._numbers.clear()
 
 
 def _has_begun(fairy: Any) -> bool:

@@ -4,7 +4,8 @@
     python -m tests.host.soak 20000 --print   fewer, to the terminal
 
 One session in a hundred loses a row that it wrote. Each mode has a process of its own. The exit status is 1 where
-memory grew, a finding or a session was not counted, or a handle, thread, task or child was left.
+memory or the number of Python objects grew, a finding or a session was not counted, or a handle, thread, task or
+child was left.
 """
 
 from __future__ import annotations
@@ -40,14 +41,16 @@ FAULTY, LEAKED, ASYNC = 100, 5000, 20  # one session in so many
 WARM = 5  # rounds before memory has to be flat
 FILLED = 200_000  # sessions, with fewer of them the history of closed ones still fills
 GROWTH = 4.0  # MiB of resident memory that may come and go after that
+HISTORY = 4096  # closed sessions whose story is kept, as by default
+LEAVES = 5  # Python objects that a round may leave on an average: it has more threads, tasks and connections
 Sample = dict[str, float]
 
 
 class Soak:
     """One process: the program, and what it has of everything after each round."""
 
-    def __init__(self, mode: str, sessions: int, folder: Path) -> None:
-        self.mode, self.each = mode, sessions // ROUNDS
+    def __init__(self, mode: str, sessions: int, folder: Path, history: int) -> None:
+        self.mode, self.each, self.history = mode, sessions // ROUNDS, history
         url = f"sqlite:///{folder / 'soak.db'}"
         self.engine = create_engine(url, connect_args={"timeout": 60})
         event.listen(self.engine, "connect", lambda connection, _: connection.execute("pragma synchronous=off"))
@@ -151,7 +154,8 @@ class Soak:
         self.engine.dispose()
         before = left()
         providers: Any = providers_of(self.mode)
-        watch = installation.install(mode=self.mode, providers=providers)  # type: ignore[arg-type]
+        settings = {"history.sessions": self.history}
+        watch = installation.install(mode=self.mode, providers=providers, settings=settings)  # type: ignore[arg-type]
         began = time.monotonic()
         for _ in range(ROUNDS):
             self.round()
@@ -168,6 +172,7 @@ class Soak:
         gc.collect()
         return {
             "mode": self.mode,
+            "history": self.history,
             "samples": self.samples,
             "made": self.counts,
             "told": {**told, "closed": closed(status)},
@@ -213,6 +218,10 @@ def wrong(run: dict[str, Any]) -> list[str]:
     warm = [sample["MiB"] for sample in run["samples"][WARM:]]
     if made["opened"] >= FILLED and warm[-1] - warm[0] > GROWTH:
         said.append(f"memory grew from {warm[0]} to {warm[-1]} MiB")
+    objects = [sample["objects"] for sample in run["samples"][WARM:]]
+    is_full = made["opened"] * WARM // ROUNDS > run["history"]
+    if is_full and objects[-1] - objects[0] > LEAVES * len(objects):
+        said.append(f"from {objects[0]} Python objects to {objects[-1]}")
     return said
 
 
@@ -252,9 +261,9 @@ def differing(run: dict[str, Any]) -> str:
     return ", ".join(f"{number} {name}" for name, number in more.items())
 
 
-def run(mode: str, sessions: int) -> dict[str, Any]:
+def run(mode: str, sessions: int, history: int = HISTORY) -> dict[str, Any]:
     """One mode, in a process of its own."""
-    command = [sys.executable, "-m", "tests.host.soak", str(sessions), "--mode", mode]
+    command = [sys.executable, "-m", "tests.host.soak", str(sessions), "--mode", mode, "--history", str(history)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -267,15 +276,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("sessions", nargs="?", type=int, default=SESSIONS)
     parser.add_argument("--print", action="store_true", help="the page to the terminal")
     parser.add_argument("--mode", choices=("log", "telemetry"), help="one of them, in this process; prints JSON")
+    parser.add_argument("--history", type=int, default=HISTORY, help="closed sessions whose story is kept")
     options = parser.parse_args(arguments)
     if options.mode:
         logging.getLogger("sessionwatch").addHandler(logging.NullHandler())
         logging.getLogger("sessionwatch").propagate = False
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(Soak(options.mode, options.sessions, Path(folder)).run()))
+            print(json.dumps(Soak(options.mode, options.sessions, Path(folder), options.history).run()))
         return 0
     with ThreadPoolExecutor() as both:
-        runs = list(both.map(run, ("log", "telemetry"), (options.sessions,) * 2))
+        runs = list(both.map(lambda mode: run(mode, options.sessions, options.history), ("log", "telemetry")))
     if options.print:
         print(page(runs))
     else:

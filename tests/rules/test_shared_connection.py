@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from sqlalchemy import Engine, QueuePool, StaticPool, create_engine, insert, select, text
+from sqlalchemy import Engine, NullPool, QueuePool, StaticPool, create_engine, event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -372,6 +373,33 @@ def test_ignores_what_is_allowed(watch: Watch, one: Engine) -> None:
         first.close()
     assert watch.findings == []
     assert [finding.allowed for finding in watch.allowed] == ["looks at the pool"]
+
+
+def known(watch: Watch) -> int:
+    """Of how many of the driver's connections something is kept."""
+    return len(watch._sharing._known)
+
+
+def test_keeps_nothing_of_a_connection_that_was_closed(watch: Watch, tmp_path: Path) -> None:
+    """Whatever ids they had: those of the driver's connections are held here, so that none is used twice."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'here.db'}", poolclass=NullPool)
+    held: list[object] = []
+    event.listen(engine, "connect", lambda raw, _: held.append(raw))
+    for _ in range(20):
+        engine.connect().close()
+    gc.collect()
+    assert (len(held), known(watch)) == (20, 0)
+
+
+def test_keeps_one_connection_of_a_record_that_opens_another(watch: Watch, tmp_path: Path) -> None:
+    """As after ``pool_recycle``: a pool's record of a connection lives longer than the connection."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'here.db'}", poolclass=QueuePool, pool_size=1)
+    held: list[object] = []
+    event.listen(engine, "connect", lambda raw, _: held.append(raw))
+    for _ in range(20):
+        with engine.connect() as connection:
+            connection.invalidate()
+    assert (len(held), known(watch)) == (20, 1)
 
 
 def test_uninstalling_gives_the_dialect_back(tmp_path: Path) -> None:
