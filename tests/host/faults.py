@@ -6,7 +6,8 @@
 
 A host program of right and wrong use, with requests of ASGI and WSGI and tasks of Celery, is run bare, then watched
 once to learn which functions of ours it reaches, and then once for each of them, made to raise. What the program does
-and gets has to be as bare; at least one internal error has to be counted.
+and gets has to be as bare; at least one internal error has to be counted. Then the function is whole again, and in the
+same installation every rule reports what it reports without a fault, but for rules that were dropped and say so.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ import sessionwatch
 from sessionwatch.model import MODES, Mode
 from sessionwatch.units import asgi
 from sessionwatch.units.wsgi import UnitOfWorkMiddleware
+from sessionwatch.watch.health import DROPPED
 from sessionwatch.watch.watch import Watch
 from tests.programs.shop import Base, Item, Order
 
 ERRORS: tuple[type[Exception], ...] = (RuntimeError, RecursionError, MemoryError)
+MOST = 0.9  # of the functions have to raise: what is remembered from before, a few do not ask again
 # What runs below a hook. Not what users call, nor what only an installation runs, nor the guard itself.
 BELOW = ("hooks", "record", "rules", "frames", "units")
 GUARD = frozenset({
@@ -362,12 +365,15 @@ def _raising(error: type[Exception], code: types.CodeType) -> types.CodeType:
 def check(
     mode: Mode, error: type[Exception], names: tuple[str, ...] = ("",), say: Callable[[str], object] = print
 ) -> list[str]:
-    """What went wrong: for each function, the difference to bare, or that nothing was counted."""
+    """What went wrong: for each function, a difference to bare, that nothing was counted, or a rule that is silent."""
+    before = gc.get_freeze_count()
+    gc.unfreeze()  # what is frozen, as by our conftest, is not among the objects that are looked through
     codes = functions()
     hook = threading.excepthook
     bare = Server().run()
     with watching(mode) as watch, reached(codes) as seen:
         plain = Server(partial(looked, watch, [])).run()
+        reporting = reporting_after(watch)
     if plain != bare:
         return [f"without a fault: {plain} instead of {bare}"]
     owners = [one for one in gc.get_objects() if isinstance(one, types.FunctionType) and one.__code__ in seen]
@@ -386,23 +392,43 @@ def check(
             with failing(code, owners, error):
                 found = Server(partial(looked, watch, faults)).run()
             counted = sum(watch.status()["internal_errors"].values())
+            silent = reporting - reporting_after(watch) - dropped(watch)
         raised += bool(faults)
         if found != bare:
             wrong.append(f"{codes[code]}: {[pair for pair in zip(found, bare, strict=False) if pair[0] != pair[1]]}")
         elif faults and not counted:  # what is remembered from before is not asked again
             wrong.append(f"{codes[code]}: nothing counted")
+        elif silent:
+            wrong.append(f"{codes[code]}: afterwards silent: {', '.join(sorted(silent))}")
         else:
             continue
         say(f"{mode}, {error.__name__}: {wrong[-1]}")
     gc.unfreeze()
+    if before:
+        gc.collect()
+        gc.freeze()
     threading.excepthook = hook
     logging.getLogger("sessionwatch").setLevel(logging.NOTSET)
     say(f"{mode}, {error.__name__}: {raised} of {len(tried)} functions raised, {len(wrong)} wrong")
+    if raised < MOST * len(tried):
+        wrong.append(f"only {raised} of {len(tried)} functions raised")
     return wrong
 
 
 def watching(mode: Mode) -> AbstractContextManager[Watch]:
     return sessionwatch.watching(mode, log=False, rules=quiet(mode), settings={"long-session.idle": 0.02})
+
+
+def reporting_after(watch: Watch) -> set[str]:
+    """The rules that report something of the program from now on."""
+    watch.clear()
+    Host().run()
+    return {finding.rule for finding in watch.findings}
+
+
+def dropped(watch: Watch) -> set[str]:
+    """The rules that failed, and say so."""
+    return {slug for slug, rule in watch.status()["rules"].items() if rule["from"] == DROPPED}
 
 
 def looked(watch: Watch, faults: list[int]) -> None:

@@ -42,6 +42,13 @@ def test_each_function_of_ours_may_fail() -> None:
     assert faults.check("log", RuntimeError) == []
 
 
+def test_a_rule_that_is_silent_afterwards_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: were a rule that fails dropped without a word, the injection would say so."""
+    monkeypatch.setattr(faults, "dropped", lambda watch: set())
+    wrong = faults.check("log", RuntimeError, ("rules.lost_writes.check",))
+    assert [line.partition(": ")[2] for line in wrong] == ["afterwards silent: lost-writes"]
+
+
 class Told:
     """Whom the border reports to."""
 
