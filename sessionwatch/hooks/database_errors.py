@@ -19,8 +19,8 @@ from ..border import settle
 from ..frames import callsite
 from ..frames.catching import Catch, caught
 from ..frames.chain import called
-from ..frames.tasks import left
-from ..model import FindingError, Mark, RawSite
+from ..frames.tasks import Way, left, left_since
+from ..model import FindingError, Mark
 from ..record.events import ErrorSwallowed
 from ..record.key import KEY
 from ..record.life import Entry
@@ -49,8 +49,8 @@ class Failure:
     """A database error that its session has not been rolled back for."""
 
     __slots__ = (
-        "attempt", "changes", "classes", "error", "final", "kind", "mark", "pending", "places", "savepoint",
-        "statement", "subject", "told",
+        "attempt", "changes", "classes", "error", "final", "kind", "mark", "pending", "savepoint", "statement",
+        "subject", "told", "way",
     )  # fmt: skip
 
     def __init__(
@@ -58,7 +58,7 @@ class Failure:
         error: BaseException,
         statement: str,
         mark: Mark,
-        places: tuple[RawSite, ...],
+        way: Way,
         *,
         changes: bool,
         final: bool,
@@ -69,7 +69,7 @@ class Failure:
         self.statement = statement
         self.mark = mark
         self.classes = tuple(one.__name__ for one in type(error).__mro__)
-        self.places = places  # the user's code that it leaves, the innermost first
+        self.way = way
         self.changes = changes  # the statement would have changed something
         self.final = final  # a flush or a commit: SQLAlchemy has ended the transaction, but not the session's part
         self.savepoint = weakref.ref(savepoint) if savepoint is not None else None  # the session's, of a flush
@@ -92,7 +92,8 @@ class Failure:
     @property
     def catch(self) -> Catch:
         """What became of the error, as the source of what it left says: asked only for a finding."""
-        return caught(self.places, self.classes)
+        catch = caught((*left_since(self.error()), *self.way.places), self.classes)
+        return Catch("handled") if self.way.kept and catch.kind == "left" else catch
 
 
 def failed(
@@ -180,8 +181,8 @@ def tell(
 def refused(tracker: Tracker, record: SessionRecord, error: BaseException, frame: FrameType, did: str = "") -> None:
     """SQLAlchemy asks for the rollback itself: its error gets the story. A commit of writes that it refuses failed."""
     if record.failure is None and did == "commit" and isinstance(error, PendingRollbackError) and any(record.levels):
-        places = left(frame, _OUTWARDS)
-        record.failure = Failure(error, "COMMIT", callsite.mark(frame), places, changes=True, final=True)
+        way = left(frame, _OUTWARDS)
+        record.failure = Failure(error, "COMMIT", callsite.mark(frame), way, changes=True, final=True)
         return
     if record.failure is not None and (isinstance(error, PendingRollbackError) or _REFUSES in str(error)):
         tell(tracker, record, record.failure, "was used again", callsite.mark(frame), error)
@@ -227,8 +228,8 @@ def flush_failed(session: Session, record: SessionRecord, error: BaseException |
     """
     if isinstance(error, SQLAlchemyError) and not isinstance(error, FindingError):
         savepoint = session.get_nested_transaction()
-        mark, places = called(callsite.mark(frame)), left(frame, _OUTWARDS)
-        record.failure = Failure(error, "flush", mark, places, changes=True, final=True, savepoint=savepoint)
+        mark, way = called(callsite.mark(frame)), left(frame, _OUTWARDS)
+        record.failure = Failure(error, "flush", mark, way, changes=True, final=True, savepoint=savepoint)
 
 
 def before_commit(tracker: Tracker, record: SessionRecord, frame: FrameType) -> Exception | None:

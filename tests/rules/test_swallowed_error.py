@@ -260,7 +260,20 @@ async def _with_a_limit(session: AsyncSession) -> None:
         await asyncio.wait_for(session.execute(TAKEN), 60)
 
 
-@pytest.mark.parametrize("fails", [_in_a_task, _gathered, _with_a_limit])
+async def _as_a_value(session: AsyncSession) -> None:
+    (error,) = await asyncio.gather(session.execute(TAKEN), return_exceptions=True)
+    assert isinstance(error, DBAPIError)
+
+
+async def _awaited_later(session: AsyncSession) -> None:
+    task = asyncio.create_task(session.execute(TAKEN))
+    await asyncio.wait([task])
+    session.info["task"] = task  # and so the error, with where it was raised again
+    with contextlib.suppress(DBAPIError):
+        await task
+
+
+@pytest.mark.parametrize("fails", [_in_a_task, _gathered, _with_a_limit, _as_a_value, _awaited_later])
 async def test_reports_an_error_that_who_waits_for_its_task_caught(
     async_shop: AsyncEngine, watch: Watch, fails: Callable[[AsyncSession], Awaitable[None]]
 ) -> None:

@@ -222,18 +222,8 @@ class OnLoop(Program):
         return AsyncSession(engine, expire_on_commit=False)
 
     def finish(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run it as a task of its own, which catches its error itself."""
-
-        async def main() -> tuple[Any, Exception | None]:
-            try:
-                return await work, None
-            except Exception as error:
-                return None, error
-
-        found, raised = self.runner.run(main())
-        if raised is not None:
-            raise raised
-        return found
+        """Run it as a task of its own. Its error is caught outside of the loop, by who called."""
+        return self.runner.run(work)
 
     def on_loop(self, slot: Slot, work: Callable[[Session], Any]) -> Any:
         return self.finish(slot.session.run_sync(work))
