@@ -117,6 +117,7 @@ def test_durations_and_statements_are_measured(
     """Seconds of a clock that never goes back, and the number of statements at the cursor."""
     now = 100.0
     monkeypatch.setattr("sessionwatch.record.life.perf_counter", lambda: now)
+    monkeypatch.setattr("sessionwatch.record.tracker.perf_counter", lambda: now)
     monkeypatch.setattr("sessionwatch.hooks.sessions.perf_counter", lambda: now)
     monkeypatch.setattr("time.time", lambda: 0.0)  # the clock on the wall was put back
     session = Session(shop)
