@@ -118,6 +118,7 @@ class Host:
         session = Session(self.engine)
         session.execute(text("insert into orders (status) values ('dropped')"))
         del session
+        gc.collect()  # by this thread: SQLite lets no other one give the connection back, and the database goes with it
 
     def errors(self) -> None:
         session = Session(self.engine)
