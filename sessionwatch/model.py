@@ -28,6 +28,7 @@ from .places import line_of as line_of
 from .places import project_path as project_path
 from .places import project_root as project_root
 from .places import shown_path as shown_path
+from .places import test_files as test_files
 from .places import with_callers as with_callers
 from .portable import Portable
 from .shown import as_html, pretty

@@ -617,6 +617,15 @@ def test_baseline_keeps_what_did_not_run(project: Project) -> None:
     project.run().assert_outcomes(passed=2)
 
 
+def test_baseline_takes_pytests_own_names_of_test_files(project: Project) -> None:
+    """What ``python_files`` names is no caller: another test of known code fails for nothing."""
+    project.ini("sessionwatch = strict", "sessionwatch_baseline = known.json", "python_files = check_*.py")
+    project.write("def test_first(): swallow()\n", "check_first.py")
+    project.write("def test_second(): swallow()\n", "check_second.py")
+    project.run("--sessionwatch-update-baseline", "check_first.py").assert_outcomes(passed=1)
+    project.run("check_second.py").assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
 def test_baseline_holds_from_every_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]

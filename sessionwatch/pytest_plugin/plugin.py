@@ -72,7 +72,7 @@ class Plugin:
 
     def __init__(self, config: pytest.Config, mode: Mode) -> None:
         from .. import config as configuration
-        from ..model import ConfigError
+        from ..model import ConfigError, test_files
         from ..output import formats
         from ..watch import baseline, installation
 
@@ -92,6 +92,8 @@ class Plugin:
             )
         except ConfigError as error:
             raise pytest.UsageError(f"sessionwatch: {error}") from error
+        self.undo = contextlib.ExitStack()
+        self.undo.enter_context(test_files(config.getini("python_files")))
         self.updating: str | None = None
         if config.getoption("--sessionwatch-update-baseline"):
             self.updating = self.watch.config.baseline or self._below_root(baseline.DEFAULT)
@@ -321,6 +323,7 @@ class Plugin:
 
     def pytest_unconfigure(self) -> None:
         self.watch.uninstall()
+        self.undo.close()
         self.recorded.remove()
 
 
