@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .loops import Loops
 
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
+_IN_THREADS = ("fastapi", "starlette")  # call a plain function in a thread; Litestar does where it is told to
 _COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
 _EXECUTE = Connection.execute.__code__
 _DISTANCE = 5  # of that from `_outside`
@@ -233,12 +234,13 @@ def _stalled(tracker: Tracker, connection: Any, record: Any, context: Any, secon
 
 
 def _coroutine(frame: FrameType) -> tuple[RawSite | None, bool]:
-    """The user's async function that a statement runs in, and whether a library called it."""
+    """The user's async function that a statement runs in; whether its caller calls a plain function in a thread."""
     found: RawSite | None = None
     for outer in callsite.stack(frame):
         kind = callsite.kind_of(outer)
         if found is not None and kind in (callsite.USER, callsite.LIBRARY):
-            return found, kind == callsite.LIBRARY
+            module = str(outer.f_globals.get("__name__", ""))
+            return found, kind == callsite.LIBRARY and module.partition(".")[0] in _IN_THREADS
         if found is None and kind == callsite.USER and outer.f_code.co_flags & _COROUTINE:
             found = callsite.site(outer)
     return found, False

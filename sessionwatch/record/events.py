@@ -252,7 +252,7 @@ class Blocked(SessionEvent):
     statement: str  # operation and table
     milliseconds: float
     coroutine: RawSite | None = None  # the user's async function that it ran in, and where in that
-    by_library: bool = False  # who called that one
+    by_threads: bool = False  # who called that one calls a plain function in a thread
 
 
 @dataclass(slots=True, eq=False, repr=False)

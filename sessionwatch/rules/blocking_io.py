@@ -73,12 +73,12 @@ def check(event: Blocked, settings: Options) -> Iterator[Finding]:
 
 def _fix(event: Blocked) -> str:
     unit = event.record.unit if event.record is not None else None
-    if event.coroutine is None or not event.by_library or unit is None or not awaits_nothing(event.coroutine):
+    if event.coroutine is None or not event.by_threads or unit is None or not awaits_nothing(event.coroutine):
         return FIX
     name = event.coroutine.resolve().function.rpartition(".")[2]
     return (
-        f"write `def {name}` for `async def {name}`: it awaits nothing, and a framework calls it in a thread\n"
-        f"then; else {FIX}"
+        f"write `def {name}` for `async def {name}`: it awaits nothing, and the framework calls it in a\n"
+        f"thread then; else {FIX}"
     )
 
 

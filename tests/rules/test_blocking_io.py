@@ -12,6 +12,7 @@ from typing import Any
 
 import fastapi
 import httpx
+import litestar
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -339,8 +340,37 @@ def test_names_the_async_function_and_how_it_gets_a_thread(shop: Engine, watch: 
 
 
 def test_a_route_that_awaits_stays_one(shop: Engine, watch: Watch) -> None:
+    """What awaits something can't be a plain function."""
     asyncio.run(_get(shop, "/awaits"))
     assert only(watch, "blocking-io").fix.startswith("use create_async_engine()")
+
+
+def test_litestar_calls_a_plain_function_on_the_loop(shop: Engine, watch: Watch) -> None:
+    """So the fix is not to write one; a plain one that is told to run in a thread is silent."""
+
+    @litestar.get("/blocks")
+    async def blocks() -> int:
+        return _read(shop)
+
+    @litestar.get("/plain", sync_to_thread=False)
+    def plain() -> int:
+        return _read(shop)
+
+    @litestar.get("/thread", sync_to_thread=True)
+    def thread() -> int:
+        return _read(shop)
+
+    async def ask(path: str) -> None:
+        transport = httpx.ASGITransport(app=litestar.Litestar([blocks, plain, thread]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            assert (await client.get(path)).status_code == 200
+
+    for path in ("/blocks", "/plain"):
+        asyncio.run(ask(path))
+        assert only(watch, "blocking-io").fix.startswith("use create_async_engine()")
+        watch.clear()
+    asyncio.run(ask("/thread"))
+    assert watch.findings == []
 
 
 def test_ignores_the_start_of_a_server(watch: Watch, shop: Engine) -> None:
