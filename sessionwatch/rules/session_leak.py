@@ -42,6 +42,8 @@ with Session(engine) as session:
 A session that a script holds for as long as it runs, on purpose.
 """
 
+_WORTH_SAYING = 0.1  # seconds
+
 
 def check(event: SessionEnded, settings: Options) -> Iterator[Finding]:
     """One finding a session that ended unclosed with a connection."""
@@ -103,9 +105,9 @@ def _evidence(event: SessionEnded) -> Iterator[Evidence]:
     record = event.record
     yield from executed(record)
     yield from taken(record)
-    held = f"transaction open for {event.seconds_open:.1f} s"
     first = opened(record)
-    note = f"{first.note}, {held}" if first.note else held
+    held = f"transaction open for {event.seconds_open:.1f} s" if event.seconds_open >= _WORTH_SAYING else ""
+    note = ", ".join(part for part in (first.note, held) if part)
     yield Evidence("opened", first.site, first.thread, first.task, first.session, note)
 
 
