@@ -70,10 +70,14 @@ async def serve(app: App, scope: Scope, receive: Any, send: Any, route: Callable
         called = True
         await original(scope, receive, sending)
         if unit is not None:
-            _ends(unit, token, scope, receive, send)
+            mine, unit = unit, None
+            _ends(mine, token, scope, receive, send)
     except BaseException as crossed:
         if unit is not None:
-            _ends(unit, token, scope, receive, send)
+            try:
+                _ends(unit, token, scope, receive, send)
+            except Exception:
+                failed("an ASGI application")
         late = settle(crossed, original, units, "an ASGI application", called)
         if late is None:
             raise
@@ -185,10 +189,14 @@ def wrap(is_active: Callable[[], bool]) -> Callable[[Any], Any]:
                 called = True
                 await original(self, scope, receive, sending)
                 if unit is not None:
-                    _ends(unit, token, scope, receive, send)
+                    mine, unit = unit, None
+                    _ends(mine, token, scope, receive, send)
             except BaseException as crossed:
                 if unit is not None:
-                    _ends(unit, token, scope, receive, send)
+                    try:
+                        _ends(unit, token, scope, receive, send)
+                    except Exception:
+                        failed("an ASGI application")
                 late = settle(crossed, original, units, "an ASGI application", called)
                 if late is None:
                     raise

@@ -83,7 +83,6 @@ class Body:
         self._body = body
         self._parts = iter(body)
         self._closes = hasattr(body, "close")
-        units.lasts(unit)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -100,15 +99,16 @@ class Body:
                 raise
             if part and part is not _OVER and self._status.code:
                 self._status.taken(self._unit.unit)
+            if part is _OVER:
+                units.taken(self._unit) if self._closes else self._unit.end()
         except BaseException as crossed:
             late = settle(crossed, original, units, "the body of a response", called, part)
             if late is None:
                 raise
             part = late(self._parts, _OVER)
-        if part is not _OVER:
-            return part  # type: ignore[no-any-return]
-        units.taken(self._unit) if self._closes else self._unit.end()
-        raise StopIteration
+        if part is _OVER:
+            raise StopIteration
+        return part  # type: ignore[no-any-return]
 
     def close(self) -> None:
         original, called = getattr(self._body, "close", _nothing), False
@@ -191,10 +191,15 @@ def _lasting(unit: FrameworkUnit, body: Iterable[bytes], status: Status, environ
         unit.end()
         return body
     try:
-        return Body(unit, body, status)
+        made = Body(unit, body, status)
     except Exception:  # nothing that can be iterated: the server's error
         unit.end()
         return body
+    try:
+        units.lasts(unit)
+    except Exception:
+        failed("the body of a response")
+    return made
 
 
 def _is_file(body: object, environ: Environ) -> bool:
