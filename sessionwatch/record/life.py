@@ -363,6 +363,7 @@ class PastSession(Lifetime, _Kept):
     __slots__ = ()
     __eq__, __hash__ = object.__eq__, object.__hash__  # each is its own
     roots = NOTHING
+    reused = False  # who took it last is not kept
 
     def duration(self) -> float:
         """How long the session lived."""

@@ -21,6 +21,7 @@ import sessionwatch
 from sessionwatch.model import MODES
 from sessionwatch.telemetry.table import METRICS, OUTCOMES, SCHEMA_URL
 from tests import metric_table
+from tests.models import create
 from tests.rules.models import Customer
 from tests.telemetry.readings import Readings
 
@@ -84,7 +85,7 @@ def test_prometheus_sees_these_names(engine: Engine) -> None:
     try:
         with sessionwatch.watching("telemetry", log=False) as watch:
             watch.telemetry.use(provider)
-            Customer.metadata.create_all(engine)
+            create(engine, Customer)
             with Session(engine) as session, session.begin():
                 session.add(Customer(name="Ada"))
             text = generate_latest(REGISTRY).decode()
