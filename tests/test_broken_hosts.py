@@ -353,6 +353,7 @@ def test_callback_that_raises(
 ) -> None:
     """An ``on_finding`` that raises is logged once, and the other outputs get their findings."""
     monkeypatch.delenv("SESSIONWATCH_TESTING")
+    caplog.set_level(logging.WARNING, "sessionwatch")  # not what is told for information, whatever others have set
 
     def fail(finding: Finding) -> None:
         raise RuntimeError("a bug in the callback")

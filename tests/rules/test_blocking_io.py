@@ -361,7 +361,7 @@ def test_litestar_calls_a_plain_function_on_the_loop(shop: Engine, watch: Watch)
         return _read(shop)
 
     async def ask(path: str) -> None:
-        transport = httpx.ASGITransport(app=litestar.Litestar([blocks, plain, thread]))
+        transport = httpx.ASGITransport(app=litestar.Litestar([blocks, plain, thread], logging_config=None))
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
             assert (await client.get(path)).status_code == 200
 
