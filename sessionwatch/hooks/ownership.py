@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from threading import get_ident
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column
 from sqlalchemy.orm.attributes import instance_state
 
-from ..border import patch_after, settle
+from ..border import settle
 from ..frames import callsite
 from ..model import UNPICKLED, Mark, Ownership, RawSite, Site
 from ..record.key import KEY
@@ -20,7 +19,7 @@ from .reading import read
 from .thrown import Thrown, note
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import InstanceState
 
     from ..record.allowances import Allowance
     from ..record.tracker import Tracker
@@ -259,20 +258,42 @@ def patch_deleted(tracker: Tracker) -> Callable[[Any], Any]:
 def patch_expire(tracker: Tracker) -> Callable[[Any], Any]:
     """``Session.expire``: one instance, or some of its attributes, by hand."""
 
-    def expired(_: None, frame: FrameType, session: Session, instance: Any, *args: Any, **kwargs: Any) -> None:
-        if tracker.active:
-            state = instance_state(instance)
-            tracker.ledger.note_expired(state, callsite.mark(frame), read.run(state))
+    def make(original: Any) -> Any:
+        def expire(self: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                original(self, instance, *args, **kwargs)
+                if tracker.active:
+                    with tracker.guarded("Session.expire"):
+                        state = instance_state(instance)
+                        tracker.ledger.note_expired(state, callsite.mark(sys._getframe(1)), read.run(state))
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.expire")
+                if late is None:
+                    raise
+                late(self, instance, *args, **kwargs)
 
-    return patch_after(tracker, "Session.expire", expired)
+        return expire
+
+    return make
 
 
 def patch_expire_all(tracker: Tracker) -> Callable[[Any], Any]:
     """``Session.expire_all``: every instance of the session, by hand."""
 
-    def expired(_: None, frame: FrameType, session: Session) -> None:
-        record = session.__dict__.get(KEY)
-        if record is not None and tracker.active:
-            record.expired(callsite.mark(frame), "by expire_all()")
+    def make(original: Any) -> Any:
+        def expire_all(self: Any) -> None:
+            try:
+                original(self)
+                record = self.__dict__.get(KEY)
+                if record is not None and tracker.active:
+                    with tracker.guarded("Session.expire_all"):
+                        record.expired(callsite.mark(sys._getframe(1)), "by expire_all()")
+            except BaseException as crossed:
+                late = settle(crossed, original, tracker, "Session.expire_all")
+                if late is None:
+                    raise
+                late(self)
 
-    return patch_after(tracker, "Session.expire_all", expired)
+        return expire_all
+
+    return make
