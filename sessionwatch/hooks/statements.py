@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _NOTEBOOKS = ("ipykernel.", "IPython.", "marimo.")
 _IN_THREADS = ("fastapi", "starlette")  # call a plain function in a thread; Litestar does where it is told to
 _COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
-_EXECUTE = Connection.execute.__code__
-_DISTANCE = 5  # of that from `_outside`
+_EXECUTE = getattr(Connection.execute, "__code__", None)  # somebody may have replaced it
+_DISTANCE = 5  # frames from `_outside` to that one, mostly
 __tracebackhide__ = True  # pytest: the story is in the message
 
 
