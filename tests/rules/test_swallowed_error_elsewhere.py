@@ -25,6 +25,7 @@ from tests.rules.models import Tag, create_async
 from tests.rules.places import only
 
 TAKEN = text("INSERT INTO orders (id, status) VALUES (1, 'again')")
+Fails = Callable[[ThreadPoolExecutor, Callable[[], object]], None]
 WRONG = text("INSERT INTO nowhere VALUES (1)")
 
 
@@ -155,22 +156,25 @@ def _by_anyio(pool: ThreadPoolExecutor, work: Callable[[], object]) -> None:
     asyncio.run(main())
 
 
-THREADS = [_by_result, _by_exception, _by_map, _by_wait, _on_a_loop, _by_anyio]
-
-
-@pytest.mark.parametrize("fails", THREADS)
-def test_reports_an_error_that_who_waits_for_its_thread_caught(
-    shop: Engine, watch: Watch, fails: Callable[[ThreadPoolExecutor, Callable[[], object]], None]
-) -> None:
-    """An error leaves a worker thread by a future, for whoever waits for that one."""
+def in_a_thread(engine: Engine, fails: Fails) -> None:
+    """A worker thread's statement fails once the test's thread waits for it, as ``fails`` does."""
     test = threading.get_ident()
 
     def work() -> None:
         until_it_waits(test)
         session.execute(TAKEN)
 
-    with ThreadPoolExecutor(1) as pool, Session(shop) as session:
+    with ThreadPoolExecutor(1) as pool, Session(engine) as session:
         fails(pool, work)
+
+
+THREADS = [_by_result, _by_exception, _by_map, _by_wait, _on_a_loop, _by_anyio]
+
+
+@pytest.mark.parametrize("fails", THREADS)
+def test_reports_an_error_that_who_waits_for_its_thread_caught(shop: Engine, watch: Watch, fails: Fails) -> None:
+    """An error leaves a worker thread by a future, for whoever waits for that one."""
+    in_a_thread(shop, fails)
     assert "was closed without a rollback" in only(watch, "swallowed-error").message
 
 
@@ -199,16 +203,7 @@ def _not_asked(pool: ThreadPoolExecutor, work: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("fails", [_expected, _by_name, _not_asked])
-def test_ignores_an_error_of_a_thread_that_nobody_hides(
-    shop: Engine, watch: Watch, fails: Callable[[ThreadPoolExecutor, Callable[[], object]], None]
-) -> None:
+def test_ignores_an_error_of_a_thread_that_nobody_hides(shop: Engine, watch: Watch, fails: Fails) -> None:
     """A test expects it, a handler names it; of one that nobody asked for it is not known who was told."""
-    test = threading.get_ident()
-
-    def work() -> None:
-        until_it_waits(test)
-        session.execute(TAKEN)
-
-    with ThreadPoolExecutor(1) as pool, Session(shop) as session:
-        fails(pool, work)
+    in_a_thread(shop, fails)
     assert watch.findings == []
